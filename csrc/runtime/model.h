@@ -1,0 +1,43 @@
+// A loaded model: immutable, memory-mapped, shared between sessions and threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graph/program.h"
+
+namespace allmem {
+
+struct StateInfo {
+  std::string name;              // "layers.0.memory.weight.gate.state"
+  std::vector<int64_t> shape;
+  size_t bytes;
+};
+
+struct ModelInfo {
+  int64_t vocab_size = 0;
+  int64_t window = 0, sinks = 0, chunk = 0, layers = 0;
+  std::string quantization;      // "none", "int8", "int4"
+  size_t weight_bytes = 0;
+  size_t state_bytes = 0;        // of one session, without scratch
+  std::vector<StateInfo> states;
+};
+
+class Model {
+ public:
+  // `path`: a model directory, or a .onnx file. Throws Error (kNotFound, kIo, kBadModel, kUnsupported).
+  static std::shared_ptr<const Model> load(const std::string& path);
+
+  const ModelInfo& info() const { return info_; }
+  const Program& program() const { return *program_; }
+
+ private:
+  Model() = default;
+  ModelInfo info_;
+  std::unique_ptr<const Program> program_;
+};
+
+}  // namespace allmem

@@ -1,0 +1,49 @@
+// All mutable state of one conversation, allocated once at its final size.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "runtime/model.h"
+
+namespace allmem {
+
+struct SessionOptions {
+  int threads = 0;      // 0: as many as the machine has cores for this process
+};
+
+enum class LogitsFor { kNone, kLast, kAll };
+
+// One caller at a time. An error inside forward() poisons the session: every call but reset() then throws kPoisoned.
+class Session {
+ public:
+  Session(std::shared_ptr<const Model> model, const SessionOptions& options);
+  ~Session();
+
+  // Reads `ids`. Writes logits for none, the last, or all of them: `logits` is [rows, vocab] with rows = 0, 1, ids.size().
+  // Throws kInvalidArgument (empty, an id out of range, logits too small: the session is unchanged) or kCancelled.
+  void forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits);
+
+  uint64_t position() const;                 // tokens read so far
+  void reset();                              // as new; also after an error
+  void freeze(bool frozen);                  // frozen: the memory is read but never written
+  bool frozen() const;
+  std::unique_ptr<Session> clone() const;    // an independent copy, same state
+  size_t state_bytes() const;                // K/V rings and memory
+  size_t total_bytes() const;                // everything the session allocated, activations and scratch included
+  std::span<const float> state(size_t index) const;  // of info().states[index], for inspection
+  const Model& model() const;
+  int threads() const;
+
+  // From any thread: makes a running forward() throw kCancelled within one block of tokens (then reset() is needed).
+  void cancel();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace allmem
