@@ -75,7 +75,8 @@ struct Kernels {
   void (*rotate)(const float* x, const float* cos, const float* sin, float* y, size_t T, size_t heads, size_t D);
 
   // Softmax attention of every token over the sinks and its window, for KV heads in [kv_begin, kv_end).
-  // Reads ring and this call's keys, does not write the ring. `scratch` holds attention_scratch(args) floats.
+  // Reads ring and this call's keys, does not write the ring. `scratch` holds attention_scratch(args) floats, a
+  // size that depends on the shapes alone, never on the position, and never shrinks as T grows.
   size_t (*attention_scratch)(const AttentionArgs& args);
   void (*attention)(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
 

@@ -1,0 +1,37 @@
+// Which kernel tables this machine can run, and which one is used.
+#include <array>
+#include <cstdlib>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "kernels/kernels.h"
+#include "platform/error.h"
+
+namespace allmem {
+
+size_t available_kernels(const Kernels** out, size_t capacity) {
+  size_t count = 0;
+  const auto offer = [&](const Kernels& table) {
+    if (count < capacity) out[count++] = &table;
+  };
+  offer(ref_kernels());
+  return count;
+}
+
+const Kernels& best_kernels() {
+  std::array<const Kernels*, 8> storage;
+  const std::span available(storage.data(), available_kernels(storage.data(), storage.size()));
+  const char* wanted = std::getenv("ALLMEM_ISA");
+  if (wanted == nullptr || *wanted == '\0') return *available.front();
+  std::string names;
+  for (const Kernels* table : available) {
+    if (std::string_view(wanted) == table->name) return *table;
+    names += (names.empty() ? "" : ", ") + std::string(table->name);
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              "The environment variable ALLMEM_ISA asks for the kernels '" + std::string(wanted) +
+                  "', but this machine has only: " + names + ". Set it to one of these, or unset it.");
+}
+
+}  // namespace allmem

@@ -1,0 +1,61 @@
+// Instruction set detection: cpuid and xgetbv on x86-64, the kernel's auxiliary vector on arm64 Linux.
+#include "platform/cpu_features.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+#include <cstdint>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace allmem {
+
+#if defined(__x86_64__)
+
+namespace {
+
+// The register states that the operating system saves on a context switch (XCR0). Only valid with OSXSAVE
+// set.
+uint64_t saved_register_states() {
+  uint32_t low = 0, high = 0;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t{high} << 32) | low;
+}
+
+}  // namespace
+
+CpuFeatures detect_cpu_features() {
+  CpuFeatures features;
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return features;
+  const bool os_saves_registers = (c & (1u << 27)) != 0;  // OSXSAVE
+  const bool fma = (c & (1u << 12)) != 0;
+  const bool avx = (c & (1u << 28)) != 0;
+  const bool f16c = (c & (1u << 29)) != 0;
+  if (!os_saves_registers || !avx || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return features;
+  const bool avx2 = (b & (1u << 5)) != 0;
+  const bool ymm_saved = (saved_register_states() & 0x6) == 0x6;  // xmm (bit 1) and ymm (bit 2)
+  features.avx2 = avx2 && fma && f16c && ymm_saved;
+  return features;
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+CpuFeatures detect_cpu_features() {
+  // The bits of <asm/hwcap.h>, spelled out because older headers lack the second.
+  constexpr unsigned long kAsimdDotProduct = 1ul << 20;    // HWCAP_ASIMDDP
+  constexpr unsigned long kInt8MatrixProduct = 1ul << 13;  // HWCAP2_I8MM
+  CpuFeatures features;
+  features.dotprod = (getauxval(AT_HWCAP) & kAsimdDotProduct) != 0;
+  features.i8mm = (getauxval(AT_HWCAP2) & kInt8MatrixProduct) != 0;
+  return features;
+}
+
+#else
+
+CpuFeatures detect_cpu_features() { return {}; }
+
+#endif
+
+}  // namespace allmem

@@ -1,0 +1,14 @@
+// What the processor and the operating system together can run, asked once per call and never assumed.
+#pragma once
+
+namespace allmem {
+
+struct CpuFeatures {
+  bool avx2 = false;     // x86-64: AVX2, FMA and F16C, and the system saves the ymm registers
+  bool dotprod = false;  // arm64: 8-bit dot products (sdot)
+  bool i8mm = false;     // arm64: 8-bit matrix products (smmla)
+};
+
+CpuFeatures detect_cpu_features();
+
+}  // namespace allmem
