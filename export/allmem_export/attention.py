@@ -1,0 +1,65 @@
+"""The short-term memory: causal softmax attention over a sliding window and the first tokens ("sinks")."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE in the layout of Qwen and Llama: channel i pairs with i + D/2. x [..., T, D]; cos, sin [T, D/2]."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def rope_angles(positions: Tensor, inv_freq: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """cos and sin [T, D/2] at integer positions [T], exact at any distance: the angle is formed in double precision."""
+    angle = positions.double()[:, None] * inv_freq.double()
+    return (angle.cos() * scale).float(), (angle.sin() * scale).float()
+
+
+def sliding_window_attention(
+    q: Tensor, k: Tensor, v: Tensor, inv_freq: Tensor, rope_scale: float, window: int, sinks: int
+) -> Tensor:
+    """Attention of whole sequences that start at position 0 (training's form).
+
+    q [B, K, group, T, D] unrotated, k and v [B, K, T, D] -> [B, K, group, T, D]. Token t sees tokens s with
+    t − window < s ≤ t, and the first `sinks` tokens up to t. A sink key meets the query rotated at
+    min(t, sinks + window − 1), so that no relative distance exceeds it.
+
+    Works in blocks of `window` queries against two blocks of keys, so that the cost grows with T · window.
+    """
+    batch, kv_heads, group, tokens, dim = q.shape
+    block = min(window, tokens)
+    blocks = -(-tokens // block)
+    pad = blocks * block - tokens
+    positions = torch.arange(tokens, device=q.device)
+    cos, sin = (x.to(q.dtype) for x in rope_angles(positions, inv_freq, rope_scale))
+    q_rot, k_rot = rotate(q, cos, sin), rotate(k, cos, sin)
+
+    def to_blocks(x: Tensor) -> Tensor:  # [..., T, D] -> [..., blocks, block, D]
+        return torch.nn.functional.pad(x, (0, 0, 0, pad)).unflatten(-2, (blocks, block))
+
+    def with_previous(x: Tensor) -> Tensor:  # [..., blocks, block, D] -> [..., blocks, 2 block, D]
+        return torch.cat((torch.nn.functional.pad(x, (0, 0, 0, 0, 1, -1)), x), dim=-2)
+
+    keys = with_previous(to_blocks(k_rot)).unsqueeze(2)
+    values = with_previous(to_blocks(v)).unsqueeze(2)
+    scores = to_blocks(q_rot) @ keys.mT  # [B, K, group, blocks, block, 2 block]
+    t = torch.arange(blocks * block, device=q.device).view(blocks, block, 1)
+    s = t[:, :1] - block + torch.arange(2 * block, device=q.device)  # [blocks, 1, 2 block]
+    visible = (s <= t) & (s > t - window) & (s >= min(sinks, tokens))
+    scores = scores.masked_fill(~visible, float("-inf"))
+    if sinks:
+        n = min(sinks, tokens)
+        clamped = positions.clamp(max=sinks + window - 1)
+        cos, sin = (x.to(q.dtype) for x in rope_angles(clamped, inv_freq, rope_scale))
+        sink_scores = to_blocks(rotate(q, cos, sin)) @ k_rot[:, :, None, None, :n].mT
+        sink_scores = sink_scores.masked_fill(torch.arange(n, device=q.device) > t, float("-inf"))
+        scores = torch.cat((sink_scores, scores), dim=-1)
+    weights = torch.softmax(scores * dim**-0.5, dim=-1)
+    if sinks:
+        out = weights[..., :n] @ v[:, :, None, None, :n] + weights[..., n:] @ values
+    else:
+        out = weights @ values
+    return out.flatten(3, 4)[..., :tokens, :]

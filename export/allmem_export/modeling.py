@@ -1,0 +1,209 @@
+"""AllMem as a transformers model: Qwen3 with its attention replaced by the two parallel memories."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm, Qwen3RotaryEmbedding
+
+from .attention import sliding_window_attention
+from .configuration import AllMemConfig
+from .memory import FastWeights, chunked_memory, l2_normalize
+
+
+class LongTermMemory(nn.Module):
+    """The parameters of a layer's memory and the projections that drive it (docs/model.md, "The memory")."""
+
+    def __init__(self, config: AllMemConfig) -> None:
+        super().__init__()
+        heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.config = config
+        self.weight_gate = nn.Parameter(torch.empty(kv_heads, config.memory_hidden, dim))
+        self.weight_up = nn.Parameter(torch.empty(kv_heads, config.memory_hidden, dim))
+        self.weight_down = nn.Parameter(torch.empty(kv_heads, dim, config.memory_hidden))
+        self.query_scale = nn.Parameter(torch.empty(heads, dim))
+        self.query_bias = nn.Parameter(torch.empty(heads, dim))
+        self.key_scale = nn.Parameter(torch.empty(kv_heads, dim))
+        self.key_bias = nn.Parameter(torch.empty(kv_heads, dim))
+        self.eta_proj = nn.Linear(config.hidden_size, kv_heads)
+        self.beta_proj = nn.Linear(config.hidden_size, kv_heads)
+        self.alpha = nn.Parameter(torch.empty(heads * dim))
+        if config.gate == "dynamic":
+            self.alpha_proj = nn.Linear(config.hidden_size, heads * dim, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """W_g, W_u ~ N(0, 1/D), W_d ~ N(0, 1/h)/2; η, β and α start at the config's values for any input."""
+        config = self.config
+        nn.init.normal_(self.weight_gate, std=config.head_dim**-0.5)
+        nn.init.normal_(self.weight_up, std=config.head_dim**-0.5)
+        nn.init.normal_(self.weight_down, std=0.5 * config.memory_hidden**-0.5)
+        for scale in (self.query_scale, self.key_scale):
+            nn.init.ones_(scale)
+        for bias in (self.query_bias, self.key_bias):
+            nn.init.zeros_(bias)
+        for proj in (self.eta_proj, self.beta_proj):
+            nn.init.zeros_(proj.weight)
+        nn.init.constant_(self.eta_proj.bias, math.log(math.expm1(config.eta_init)))
+        nn.init.constant_(self.beta_proj.bias, math.log(config.beta_init / (1 - config.beta_init)))
+        nn.init.constant_(self.alpha, config.gate_init)
+        if config.gate == "dynamic":
+            nn.init.zeros_(self.alpha_proj.weight)
+
+    @property
+    def initial_weights(self) -> FastWeights:
+        """W_0, each matrix [K, ., .]."""
+        return FastWeights(self.weight_gate, self.weight_up, self.weight_down)
+
+    def query(self, q: Tensor) -> Tensor:
+        """q̃ of q [..., n_heads, D]."""
+        return l2_normalize(F.silu(self.query_scale * q + self.query_bias), self.config.memory_eps)
+
+    def key(self, k: Tensor) -> Tensor:
+        """k̃ of k [..., n_kv_heads, D]."""
+        return l2_normalize(F.silu(self.key_scale * k + self.key_bias), self.config.memory_eps)
+
+    def rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """η = softplus(·) and β = sigmoid(·), per token and KV head: x [..., d] -> two of [..., n_kv_heads]."""
+        return F.softplus(self.eta_proj(x)), torch.sigmoid(self.beta_proj(x))
+
+    def gated(self, read: Tensor, x: Tensor) -> Tensor:
+        """α ⊙ rmsnorm(read): read [..., n_heads, D], x [..., d] -> [..., n_heads · D]."""
+        normed = F.rms_norm(read, (read.shape[-1],), eps=self.config.memory_eps).flatten(-2)
+        alpha = self.alpha * torch.sigmoid(self.alpha_proj(x)) if self.config.gate == "dynamic" else self.alpha
+        return alpha * normed
+
+
+class AllMemMixer(nn.Module):
+    """TokenMixer(x) = W_o (SWA(x) + α ⊙ MEM(x)) (docs/model.md, "The token mixer")."""
+
+    def __init__(self, config: AllMemConfig, layer_index: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_index = layer_index
+        d, dim, bias = config.hidden_size, config.head_dim, config.attention_bias
+        self.q_proj = nn.Linear(d, config.num_attention_heads * dim, bias=bias)
+        self.k_proj = nn.Linear(d, config.num_key_value_heads * dim, bias=bias)
+        self.v_proj = nn.Linear(d, config.num_key_value_heads * dim, bias=bias)
+        self.o_proj = nn.Linear(config.num_attention_heads * dim, d, bias=bias)
+        self.q_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps)
+        self.k_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps)
+        self.memory = LongTermMemory(config)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k (normalised per head, unrotated) and v of x [..., d], each [..., heads, D]."""
+        dim = self.config.head_dim
+        q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, dim)))
+        k = self.k_norm(self.k_proj(x).unflatten(-1, (-1, dim)))
+        return q, k, self.v_proj(x).unflatten(-1, (-1, dim))
+
+    def forward(self, x: Tensor, inv_freq: Tensor, rope_scale: float) -> Tensor:
+        """x [B, T, d] -> [B, T, d]."""
+        config = self.config
+        q, k, v = self.project(x)
+        group = config.num_attention_heads // config.num_key_value_heads
+
+        def by_kv_head(y: Tensor) -> Tensor:  # [B, T, heads, D] -> [B, K, group, T, D]
+            return y.unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4)
+
+        attended = sliding_window_attention(
+            by_kv_head(q), k.transpose(1, 2), v.transpose(1, 2), inv_freq, rope_scale, config.window, config.sinks
+        )
+        eta, beta = self.memory.rates(x)
+        read = chunked_memory(
+            self.memory.initial_weights,
+            by_kv_head(self.memory.query(q)),
+            self.memory.key(k).transpose(1, 2),
+            v.transpose(1, 2),
+            eta.transpose(1, 2),
+            beta.transpose(1, 2),
+            config.chunk,
+        )
+
+        def by_token(y: Tensor) -> Tensor:  # [B, K, group, T, D] -> [B, T, heads, D]
+            return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+        return self.o_proj(by_token(attended).flatten(-2) + self.memory.gated(by_token(read), x))
+
+
+class AllMemLayer(nn.Module):
+    """A decoder layer of Qwen3 with AllMem's token mixer."""
+
+    def __init__(self, config: AllMemConfig, layer_index: int) -> None:
+        super().__init__()
+        self.self_attn = AllMemMixer(config, layer_index)
+        self.mlp = Qwen3MLP(config)
+        self.input_layernorm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, x: Tensor, inv_freq: Tensor, rope_scale: float) -> Tensor:
+        """x [B, T, d] -> [B, T, d]."""
+        x = x + self.self_attn(self.input_layernorm(x), inv_freq, rope_scale)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class AllMemPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know to load, save and initialise AllMem models."""
+
+    config_class = AllMemConfig
+    base_model_prefix = "model"
+    _no_split_modules = ("AllMemLayer",)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LongTermMemory):
+            module.reset_parameters()
+
+
+class AllMemModel(AllMemPreTrainedModel):
+    """The decoder without the vocabulary projection."""
+
+    def __init__(self, config: AllMemConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(AllMemLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = Qwen3RotaryEmbedding(config)
+        self.post_init()
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """input_ids [B, T] -> hidden states [B, T, d]."""
+        x = self.embed_tokens(input_ids)
+        for layer in self.layers:
+            x = layer(x, self.rotary_emb.inv_freq, self.rotary_emb.attention_scaling)
+        return self.norm(x)
+
+
+class AllMemForCausalLM(AllMemPreTrainedModel, GenerationMixin):
+    """AllMem with the vocabulary projection. Sequences start at position 0 and are padded on the right, if at all."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers reads it)
+
+    def __init__(self, config: AllMemConfig) -> None:
+        super().__init__(config)
+        self.model = AllMemModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **kwargs: Any) -> CausalLMOutput:
+        """input_ids [B, T] -> logits [B, T, vocab]; with labels [B, T] (−100: ignored) also the next-token loss."""
+        logits = self.lm_head(self.model(input_ids))
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
+        return CausalLMOutput(loss=loss, logits=logits)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """The whole sequence every time: PyTorch is the reference, streaming is the runtime's business."""
+        return {"input_ids": input_ids}
+
+
+AutoConfig.register("allmem", AllMemConfig)
+AutoModelForCausalLM.register(AllMemConfig, AllMemForCausalLM)
