@@ -6,15 +6,18 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from allmem_edge.dialogues import facts as phrases
-from allmem_edge.dialogues import small_talk
+from allmem_edge.dialogues import phrases, small_talk
 from allmem_edge.dialogues.facts import ATTRIBUTES, Attribute
 from allmem_edge.dialogues.values import Values
 
 _BY_KEY = {attribute.key: attribute for attribute in ATTRIBUTES}
 _TWO_FACTS = ("My {n} is {v} and my {n2} is {v2}.", "My {n} is {v}, and my {n2} is {v2}.")
-_NAME_AND_FACT = ("I'm {v} and my {n2} is {v2}.", "I am {v} and my {n2} is {v2}.",
-                  "My name is {v} and my {n2} is {v2}.", "Hi, I'm {v}. My {n2} is {v2}.")  # fmt: skip
+_NAME_AND_FACT = (
+    "I'm {v} and my {n2} is {v2}.",
+    "I am {v} and my {n2} is {v2}.",
+    "My name is {v} and my {n2} is {v2}.",
+    "Hi, I'm {v}. My {n2} is {v2}.",
+)
 _TWO_ACKS = ("Okay, your {n} is {v} and your {n2} is {v2}.", "Got it, I will remember both.")
 
 
@@ -22,8 +25,9 @@ _TWO_ACKS = ("Okay, your {n} is {v} and your {n2} is {v2}.", "Got it, I will rem
 class Turn:
     """What the user says and what the assistant should answer.
 
-    kind is "fact", "multi_fact", "correct", "ask", "ask_unknown" or "small_talk". For "ask", answer is the value
-    exactly as it stands in `assistant`; for all others it is None. key names the attribute where there is one.
+    kind is "fact", "multi_fact", "correct", "ask", "ask_unknown" or "small_talk". For "ask", answer is the
+    value exactly as it stands in `assistant`; for all others it is None. key names the attribute, if any;
+    "multi_fact" has two: "name+door_code".
     """
 
     user: str
@@ -59,7 +63,7 @@ def _upper_first(text: str, template: str) -> str:
 
 
 class Generator:
-    """An endless, seeded source of turns and dialogues; held_out picks the side of the split of all values."""
+    """An endless, seeded source of dialogues; held_out picks the side of the split of all values."""
 
     def __init__(self, seed: int, *, held_out: bool = False) -> None:
         self._rng = random.Random(seed)
@@ -82,9 +86,14 @@ class Generator:
         if second.key == "name":
             first, second = second, first
         names = {"n": first.attribute.noun, "v": first.value, "n2": second.attribute.noun, "v2": second.value}
-        template = _casual(self._rng.choice(_NAME_AND_FACT if first.key == "name" else _TWO_FACTS), self._rng)
-        ack = self._rng.choice(_TWO_ACKS)
-        return Turn(template.format_map(names), ack.format_map(names), "multi_fact", key=first.key)
+        if self._rng.random() < 0.5:
+            template = self._rng.choice(_NAME_AND_FACT if first.key == "name" else _TWO_FACTS)
+            user = _casual(template, self._rng).format_map(names)
+        else:
+            user, more = self.tell(first).user, self.tell(second).user
+            user += f" {more}" if user[-1] in ".?!" else f" and {more}"
+        keys = f"{first.key}+{second.key}"
+        return Turn(user, self._rng.choice(_TWO_ACKS).format_map(names), "multi_fact", key=keys)
 
     def ask(self, fact: Fact, *, only_code: bool = False) -> Turn:
         """Ask for a told fact. only_code: no other code is known, so "the code" may stand for this one."""
@@ -142,8 +151,9 @@ class Generator:
 
         facts: how many attributes are told, at random places in the first `spread` share of the dialogue.
         filler: share of small talk among the other turns (0 dense, 0.9 sparse).
-        recent: share of questions about what was told last; the others are about any known fact, so that answers
-        come at all distances. corrections, unknown: shares among the turns that are neither told nor filler.
+        recent: share of questions about what was told last; the others are about any known fact, so that
+        answers come at all distances.
+        corrections, unknown: shares among the turns that are neither told nor filler.
         """
         if not 0 < facts <= min(turns, len(ATTRIBUTES)):
             raise ValueError(
@@ -185,8 +195,8 @@ class Generator:
     def recall_case(self, distance_tokens: int, count_tokens: Callable[[str], int], facts: int) -> list[Turn]:
         """Facts told, then small talk, then one question for each fact in random order.
 
-        The texts of the small talk alone count at least `distance_tokens` tokens: so far lies every question from
-        the telling of its fact, whatever a chat template adds.
+        The texts of the small talk alone count at least `distance_tokens` tokens: so far at least lies every
+        question from the telling of its fact, whatever a chat template adds.
         """
         told = self._new_facts(facts, [])
         result = [self.tell(fact) for fact in told]

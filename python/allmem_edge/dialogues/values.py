@@ -25,46 +25,48 @@ _PLACE_ENDS = words(
     "ford dale ton wick ham burg field mouth port stead wood bridge haven berg ville bury holm stein"
 )
 FIRST_NAMES = words("""
-Aaron Abby Adam Ahmed Aisha Alan Albert Alex Alice Alina Amir Amy Ana Andrea Andrew Angela Anika Anna Anne Anton
-Arthur Astrid Ava Beatrice Ben Bella Boris Brian Bruno Carla Carlos Caroline Cecilia Charles Charlie Chen Chloe
-Chris Clara Claire Colin Daniel David Daisy Diana Diego Dora Edward Elena Eli Elias Ella Emil Emily Emma Eric Esther
-Eva Fatima Felix Finn Fiona Florian Frank Frida George Georgia Gina Grace Greta Gustav Hannah Hans Harry Hassan
-Heidi Helen Henry Hugo Ian Ida Ines Ingrid Irene Isaac Ivan Ivy Jack Jacob James Jan Jane Jasmin Javier Jenny Jim Joe
-John Jonas Jose Julia Julian Karen Karl Kate Katja Kevin Kim Klara Lara Laura Lea Lena Leo Lily Linda Lisa Liam
-Louis Lucas Lucy Luis Luna Maja Marco Maria Marie Mark Marta Martin Mary Mateo Max Maya Mei Mia Michael Mila Mina
-Mohamed Monica Nadia Nathan Nick Nina Noah Nora Olga Oliver Olivia Omar Oscar Otto Pablo Paul Paula Peter Petra Philip
-Pia Priya Rahul Ravi Rita Robert Rosa Ruth Ryan Sam Samir Sandra Sara Sarah Sasha Selma Simon Sofia Sonja Sophie Stefan
-Stella Steve Susan Sven Tara Theo Thomas Tim Tina Tobias Tom Tony Uma Vera Victor Viktor Walter Wendy Will Yara Yusuf
-Yuki Zara Zoe
+Aaron Abby Adam Ahmed Aisha Alan Albert Alex Alice Alina Amir Amy Ana Andrea Andrew Angela Anika Anna Anne
+Anton Arthur Astrid Ava Beatrice Ben Bella Boris Brian Bruno Carla Carlos Caroline Cecilia Charles Charlie
+Chen Chloe Chris Clara Claire Colin Daniel David Daisy Diana Diego Dora Edward Elena Eli Elias Ella Emil
+Emily Emma Eric Esther Eva Fatima Felix Finn Fiona Florian Frank Frida George Georgia Gina Grace Greta
+Gustav Hannah Hans Harry Hassan Heidi Helen Henry Hugo Ian Ida Ines Ingrid Irene Isaac Ivan Ivy Jack Jacob
+James Jan Jane Jasmin Javier Jenny Jim Joe John Jonas Jose Julia Julian Karen Karl Kate Katja Kevin Kim
+Klara Lara Laura Lea Lena Leo Lily Linda Lisa Liam Louis Lucas Lucy Luis Luna Maja Marco Maria Marie Mark
+Marta Martin Mary Mateo Max Maya Mei Mia Michael Mila Mina Mohamed Monica Nadia Nathan Nick Nina Noah Nora
+Olga Oliver Olivia Omar Oscar Otto Pablo Paul Paula Peter Petra Philip Pia Priya Rahul Ravi Rita Robert Rosa
+Ruth Ryan Sam Samir Sandra Sara Sarah Sasha Selma Simon Sofia Sonja Sophie Stefan Stella Steve Susan Sven
+Tara Theo Thomas Tim Tina Tobias Tom Tony Uma Vera Victor Viktor Walter Wendy Will Yara Yusuf Yuki Zara Zoe
 """)
 _TONES = words("pale deep dark bright light soft warm cool dull faded dusty rich")
 _COLOURS = words("green blue red yellow pink grey brown white black orange purple gold silver violet")
 _TASTES = words("spicy cold hot sweet sour fresh fried baked creamy salty plain smoky roasted green")
 _FOODS = words(
-    "soup rice pasta pizza fish bread cake beans noodles salad potatoes chicken pie eggs curry cheese stew tofu"
+    "soup rice pasta pizza fish bread cake beans noodles salad potatoes chicken pie eggs curry "
+    "cheese stew tofu"
 )
 _FLAVOURS = words("lemon ginger apple mint cherry honey peach lime berry mango orange rose vanilla plum")
 _DRINKS = words("tea juice water soda milk coffee cider punch shake lemonade")
 _ACTIONS = words("painting drawing collecting making building fixing carving photographing reading watching")
 _ACTION_STYLES = words("old small wooden paper tiny wild foreign silver huge funny")
-_ACTION_THINGS = (
-    "birds boats clocks maps trains houses stones books lamps toys stamps plates trees kites".split()
+_ACTION_THINGS = words(
+    "birds boats clocks maps trains houses stones books lamps toys stamps plates trees kites"
 )
 _INSTRUMENTS = words("guitar violin piano flute drum trumpet harp cello banjo horn organ fiddle lute oboe")
 _ITEMS = words("""
-eggs rice pears milk bread butter apples onions carrots tea coffee sugar salt flour soap candles cheese grapes plums
-beans corn honey jam nuts oil pepper potatoes tomatoes yoghurt ham paper pens tape glue nails rope string matches
-batteries socks towels plates cups spoons lemons limes bananas cherries berries garlic leeks peas pasta noodles
-fish chicken juice water cake biscuits
+eggs rice pears milk bread butter apples onions carrots tea coffee sugar salt flour soap candles cheese
+grapes plums beans corn honey jam nuts oil pepper potatoes tomatoes yoghurt ham paper pens tape glue nails
+rope string matches batteries socks towels plates cups spoons lemons limes bananas cherries berries garlic
+leeks peas pasta noodles fish chicken juice water cake biscuits
 """)
 _MONTHS = words("January February March April May June July August September October November December")
-_ANIMALS = (
-    "Lions Tigers Bears Eagles Wolves Foxes Hawks Sharks Bulls Rovers Stars Rockets Giants Kings".split()
+_ANIMALS = words(
+    "Lions Tigers Bears Eagles Wolves Foxes Hawks Sharks Bulls Rovers Stars Rockets Giants Kings"
 )
 _FIRMS = words("Bank School Hospital Bakery Library Museum Hotel Farm Garage Cinema Market Airport")
 _ROADS = words("Street Road Lane Avenue Square Way")
 _LANGUAGES = words(
-    "French German Spanish Italian Polish Greek Turkish Arabic Hindi Swedish Danish Dutch Russian Chinese Japanese"
+    "French German Spanish Italian Polish Greek Turkish Arabic Hindi Swedish Danish Dutch "
+    "Russian Chinese Japanese"
 )
 _LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 
@@ -81,14 +83,33 @@ class Values:
         self._rng = rng
         self._held_out = held_out
         self._makers: dict[str, Callable[[], str]] = {
-            "name": self._name, "pet": self._pet, "place": self._place, "colour": self._colour,
-            "code": self._code, "mixed": self._mixed, "number": self._number, "age": self._age,
-            "size": self._size, "room": self._room, "date": self._date, "time": self._time, "food": self._food,
-            "drink": self._drink, "hobby": self._hobby, "instrument": self._instrument, "list": self._list,
-            "word": self._word, "flight": self._flight, "spot": self._spot, "seat": self._seat,
-            "street": self._street, "firm": self._firm, "team": self._team, "language": self._language,
+            "name": self._name,
+            "pet": self._pet,
+            "place": self._place,
+            "colour": self._colour,
+            "code": self._code,
+            "mixed": self._mixed,
+            "number": self._number,
+            "age": self._age,
+            "size": self._size,
+            "room": self._room,
+            "date": self._date,
+            "time": self._time,
+            "food": self._food,
+            "drink": self._drink,
+            "hobby": self._hobby,
+            "instrument": self._instrument,
+            "list": self._list,
+            "word": self._word,
+            "flight": self._flight,
+            "spot": self._spot,
+            "seat": self._seat,
+            "street": self._street,
+            "firm": self._firm,
+            "team": self._team,
+            "language": self._language,
             "phone": self._phone,
-        }  # fmt: skip
+        }
 
     def draw(self, kind: str) -> str:
         """A random value of `kind` that lies on this generator's side of the split."""
@@ -119,6 +140,8 @@ class Values:
         return name if len(name) > 2 else name + self._rng.choice("nlrs")
 
     def _pet(self) -> str:
+        if self._rng.random() < 0.15:
+            return self._rng.choice(FIRST_NAMES)
         name = self._made_up_name()
         return name if len(name) > 2 else name + "ko"
 
