@@ -1,0 +1,16 @@
+// The module allmem_edge._core: the native model, session, tokenizer and generate loop. Its types are
+// described in python/allmem_edge/_core.pyi; users meet them through the package's own classes.
+#include <pybind11/pybind11.h>
+
+#include "bindings/bindings.h"
+#include "runtime/isa.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The native runtime of allmem_edge.";
+  m.def("isa_name", &allmem::isa_name, "The instruction set of the kernels in use, e.g. 'avx2'.");
+  allmem::python::bind_errors();
+  allmem::python::bind_model(m);
+  bind_tokenizer(m);
+  allmem::python::bind_session(m);
+  allmem::python::bind_generator(m);
+}

@@ -1,0 +1,71 @@
+// Picks the next token from logits: temperature, top-k, top-p, min-p, repetition penalty, seed.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace allmem {
+
+struct SamplerOptions {
+  float temperature = 0.0f;  // finite, >= 0; 0 takes the most likely token (of equals, the lowest id)
+  int32_t top_k = 0;         // >= 0; keep the k most likely tokens; 0 keeps all
+  float top_p = 1.0f;        // (0, 1]; keep the smallest set of most likely tokens with at least this mass
+  float min_p = 0.0f;        // [0, 1]; drop tokens less likely than min_p times the most likely one
+  float repetition_penalty =
+      1.0f;  // [0.1, 10]; divides the positive and multiplies the negative recent logits
+  int32_t repetition_window = 64;  // [0, 1048576]; how many of the last accepted tokens count as recent
+  uint64_t seed = 0;               // the same seed and logits give the same tokens on every platform
+};
+
+// xoshiro256**, seeded by splitmix64: 64 bits a step, defined by its own code and so equal everywhere.
+class Random {
+ public:
+  explicit Random(uint64_t seed);
+  uint64_t next();
+  double uniform();  // [0, 1), multiples of 2^-53
+
+ private:
+  std::array<uint64_t, 4> state_;
+};
+
+// A value: a copy continues as the original would. Allocates only when constructed.
+class Sampler {
+ public:
+  // `vocab_size` > 0 is the longest logits that sample() takes. Throws Error (kInvalidArgument) naming the
+  // option that is out of its range.
+  Sampler(const SamplerOptions& options, size_t vocab_size);
+
+  // The next token, not yet accepted. `logits`: 1 to vocab_size finite values, else Error (kInvalidArgument).
+  // The filters apply in the order temperature, top-k, top-p, min-p, each to what the one before it left.
+  int32_t sample(std::span<const float> logits);
+
+  // Remembers `id` (in [0, vocab_size), else Error) for the repetition penalty.
+  void accept(int32_t id);
+
+  const SamplerOptions& options() const { return options_; }
+
+ private:
+  struct Candidate {
+    float logit;
+    int32_t id;
+    double weight;  // exp((logit - largest) / temperature), in (0, 1]
+  };
+  static bool more_likely(const Candidate& a, const Candidate& b);
+  void load(std::span<const float> logits);
+  void keep_top_k();
+  void keep_top_p();
+  int32_t draw();
+
+  SamplerOptions options_;
+  Random random_;
+  std::vector<Candidate> candidates_;  // vocab_size
+  size_t live_ = 0;                    // how many of them are still in the race
+  std::vector<int32_t> recent_;        // a ring of the last accepted ids
+  size_t recent_next_ = 0, recent_size_ = 0;
+  std::vector<int32_t> recent_count_;  // [vocab_size], occurrences in the ring
+};
+
+}  // namespace allmem

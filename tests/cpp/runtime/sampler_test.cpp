@@ -1,0 +1,183 @@
+// The sampler: what each option keeps, that a seed fixes the tokens, and what it refuses.
+#include "runtime/sampler.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "platform/error.h"
+
+namespace {
+
+using allmem::Error;
+using allmem::ErrorCode;
+using allmem::Random;
+using allmem::Sampler;
+using allmem::SamplerOptions;
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// Logits whose softmax at temperature 1 is `probabilities`.
+std::vector<float> logits_of(const std::vector<double>& probabilities) {
+  std::vector<float> logits;
+  for (double p : probabilities) logits.push_back(static_cast<float>(std::log(p)));
+  return logits;
+}
+
+std::map<int32_t, int> histogram(const SamplerOptions& options, const std::vector<float>& logits, int draws) {
+  Sampler sampler(options, logits.size());
+  std::map<int32_t, int> counts;
+  for (int i = 0; i < draws; ++i) ++counts[sampler.sample(logits)];
+  return counts;
+}
+
+std::set<int32_t> support(const SamplerOptions& options, const std::vector<float>& logits) {
+  std::set<int32_t> ids;
+  for (const auto& [id, count] : histogram(options, logits, 4000)) ids.insert(id);
+  return ids;
+}
+
+void check_refused(const SamplerOptions& options, const char* name) {
+  try {
+    Sampler sampler(options, 4);
+    FAIL("accepted a bad " << name);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kInvalidArgument);
+    CHECK(std::string(error.what()).find(name) != std::string::npos);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("temperature 0 takes the most likely token, and of equals the lowest id") {
+  Sampler sampler({}, 5);
+  CHECK(sampler.sample(std::vector<float>{0, 3, 1, 3, 3}) == 1);
+  CHECK(sampler.sample(std::vector<float>{-5, -3, -1, -3, -3}) == 2);
+  CHECK(sampler.sample(std::vector<float>{7}) == 0);
+}
+
+TEST_CASE("draws follow the softmax of the logits over the temperature") {
+  const std::vector<float> logits = logits_of({0.5, 0.3, 0.15, 0.05});
+  constexpr int kDraws = 40000;
+  for (float temperature : {0.5f, 1.0f, 2.0f}) {
+    double total = 0;
+    std::vector<double> expected;
+    for (float logit : logits) {
+      expected.push_back(std::exp(static_cast<double>(logit / temperature)));
+      total += expected.back();
+    }
+    auto counts = histogram({.temperature = temperature, .seed = 7}, logits, kDraws);
+    for (size_t i = 0; i < logits.size(); ++i) {
+      const double p = expected[i] / total;
+      const double five_sigma = 5 * std::sqrt(p * (1 - p) / kDraws);
+      CHECK(std::abs(counts[static_cast<int32_t>(i)] / double(kDraws) - p) < five_sigma);
+    }
+  }
+}
+
+TEST_CASE("top-k keeps the k most likely tokens, of equals the lowest ids") {
+  const std::vector<float> logits = {1.0f, 1.5f, 1.0f, 1.5f, 1.0f};
+  CHECK(support({.temperature = 1, .top_k = 3}, logits) == std::set<int32_t>{0, 1, 3});
+  CHECK(support({.temperature = 1, .top_k = 1}, logits) == std::set<int32_t>{1});
+  CHECK(support({.temperature = 1, .top_k = 99}, logits).size() == 5);
+}
+
+TEST_CASE("top-p keeps the smallest set of most likely tokens that has the mass") {
+  const std::vector<float> logits = logits_of({0.15, 0.5, 0.05, 0.3});
+  CHECK(support({.temperature = 1, .top_p = 0.45f}, logits) == std::set<int32_t>{1});
+  CHECK(support({.temperature = 1, .top_p = 0.75f}, logits) == std::set<int32_t>{1, 3});
+  CHECK(support({.temperature = 1, .top_p = 0.9f}, logits) == std::set<int32_t>{0, 1, 3});
+  CHECK(support({.temperature = 1, .top_p = 1.0f}, logits).size() == 4);
+  CHECK(support({.temperature = 1, .top_p = 1e-9f}, logits) == std::set<int32_t>{1});
+}
+
+TEST_CASE("top-p sees only what top-k left") {
+  // Of {0.5, 0.3} the first has 0.625 of the mass.
+  const std::vector<float> logits = logits_of({0.15, 0.5, 0.05, 0.3});
+  CHECK(support({.temperature = 1, .top_k = 2, .top_p = 0.6f}, logits) == std::set<int32_t>{1});
+}
+
+TEST_CASE("min-p drops tokens below its share of the most likely one") {
+  const std::vector<float> logits = logits_of({0.15, 0.5, 0.05, 0.3});
+  CHECK(support({.temperature = 1, .min_p = 0.2f}, logits) == std::set<int32_t>{0, 1, 3});
+  CHECK(support({.temperature = 1, .min_p = 0.5f}, logits) == std::set<int32_t>{1, 3});
+  CHECK(support({.temperature = 1, .min_p = 1.0f}, logits) == std::set<int32_t>{1});
+}
+
+TEST_CASE("the repetition penalty lowers positive and negative logits of recent tokens, once each") {
+  Sampler sampler({.repetition_penalty = 2.0f, .repetition_window = 2}, 3);
+  CHECK(sampler.sample(std::vector<float>{4, 3, 0}) == 0);
+  sampler.accept(0);
+  sampler.accept(0);
+  CHECK(sampler.sample(std::vector<float>{4, 3, 0}) == 1);        // 4 / 2 < 3
+  CHECK(sampler.sample(std::vector<float>{4, 1.5f, 0}) == 0);     // 4 / 2 and not 4 / 4
+  CHECK(sampler.sample(std::vector<float>{-1, -1.5f, -9}) == 1);  // -1 * 2 < -1.5
+  sampler.accept(1);
+  sampler.accept(1);  // 0 has left the window
+  CHECK(sampler.sample(std::vector<float>{4, 3, 0}) == 0);
+}
+
+TEST_CASE("a seed fixes the tokens, another seed changes them, and a copy continues alike") {
+  const std::vector<float> logits(50, 0.0f);
+  auto draw = [&](Sampler& sampler) {
+    std::vector<int32_t> ids;
+    for (int i = 0; i < 20; ++i) ids.push_back(sampler.sample(logits));
+    return ids;
+  };
+  Sampler a({.temperature = 1, .seed = 3}, 50), b({.temperature = 1, .seed = 3}, 50);
+  Sampler other({.temperature = 1, .seed = 4}, 50);
+  const auto first = draw(a);
+  CHECK(first == draw(b));
+  CHECK(first != draw(other));
+  Sampler copy = a;
+  CHECK(draw(copy) == draw(a));
+}
+
+TEST_CASE("the random numbers are xoshiro256** seeded by splitmix64, on every platform") {
+  // splitmix64 from 0 starts with these published words; xoshiro's first output depends on the second alone.
+  Random random(0);
+  const uint64_t second = 0x6e789e6aa1b965f4u;
+  const uint64_t product = second * 5;
+  CHECK(random.next() == ((product << 7) | (product >> 57)) * 9);
+  for (int i = 0; i < 1000; ++i) {
+    const double u = random.uniform();
+    CHECK(u >= 0.0);
+    CHECK(u < 1.0);
+  }
+}
+
+TEST_CASE("options out of range are refused by name") {
+  for (float bad : {kNan, kInf, -kInf, -0.1f}) check_refused({.temperature = bad}, "temperature");
+  check_refused({.top_k = -1}, "top_k");
+  for (float bad : {kNan, kInf, -0.5f, 0.0f, 1.01f}) check_refused({.top_p = bad}, "top_p");
+  for (float bad : {kNan, kInf, -0.5f, 1.01f}) check_refused({.min_p = bad}, "min_p");
+  for (float bad : {kNan, kInf, -1.0f, 0.0f, 11.0f})
+    check_refused({.repetition_penalty = bad}, "repetition_penalty");
+  check_refused({.repetition_window = -1}, "repetition_window");
+  check_refused({.repetition_window = std::numeric_limits<int32_t>::max()}, "repetition_window");
+  CHECK_THROWS_AS(Sampler({}, 0), Error);
+}
+
+TEST_CASE("logits that are not finite, missing or too many are refused") {
+  Sampler sampler({}, 3);
+  for (float bad : {kNan, kInf, -kInf}) CHECK_THROWS_AS(sampler.sample(std::vector<float>{0, bad, 0}), Error);
+  CHECK_THROWS_AS(sampler.sample(std::vector<float>{}), Error);
+  CHECK_THROWS_AS(sampler.sample(std::vector<float>{1, 2, 3, 4}), Error);
+  CHECK_THROWS_AS(sampler.accept(-1), Error);
+  CHECK_THROWS_AS(sampler.accept(3), Error);
+}
+
+TEST_CASE("extreme but finite logits and temperatures still give a token") {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  for (float temperature : {1e-30f, 1e30f}) {
+    Sampler sampler({.temperature = temperature, .top_p = 0.9f}, 3);
+    const int32_t id = sampler.sample(std::vector<float>{-kMax, kMax, 0});
+    CHECK(id >= 0);
+    CHECK(id < 3);
+  }
+}
