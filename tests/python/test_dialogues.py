@@ -12,8 +12,8 @@ from allmem_edge.dialogues.values import Values
 
 # Kinds made from closed word lists: their words are vocabulary. All others are open: names and digits.
 CLOSED_KINDS = {"colour", "food", "drink", "hobby", "instrument", "list"}
+# turns, facts, filler, spread: dense, middling, sparse, all told at once
 SETTINGS = [
-    # turns, facts, filler, spread: dense, middling, sparse, all told at once
     (40, 8, 0.0, 0.5),
     (60, 5, 0.5, 0.7),
     (120, 4, 0.9, 0.5),
@@ -153,19 +153,17 @@ def test_dialogue_has_the_turns_facts_and_filler_it_was_asked_for(
     for seed in range(30):
         dialogue = Generator(seed).dialogue(turns, facts, filler, spread=spread)
         assert len(dialogue) == turns
-        told = [
-            key
-            for turn in dialogue
-            if turn.kind in ("fact", "multi_fact")
-            for key in str(turn.key).split("+")
-        ]
+        tellings = [turn for turn in dialogue if turn.kind in ("fact", "multi_fact")]
+        told = [key for turn in tellings for key in str(turn.key).split("+")]
         assert len(told) == len(set(told)) == facts
         free = turns - len(tellings)
         shares.append(sum(turn.kind == "small_talk" for turn in dialogue) / max(free, 1))
     if turns > facts:
-        # 30 dialogues of at least 32 free turns: a share's standard error is at most 0.5/sqrt(960) = 0.016; small
-        # talk before the first fact adds up to filler * (1 - filler) * spread / (facts + 1) more.
-        assert filler - 0.065 <= mean(shares) <= filler + 0.065 + 0.25 * spread / (facts + 1)
+        # 30 dialogues of at least 32 free turns: a share's standard error is at most 0.5/sqrt(960) = 0.016; four
+        # of them are allowed. Before the first fact, about spread/(facts + 1) of the dialogue, all is small talk
+        # where otherwise a share `filler` would be; so begins a share `filler` of the dialogues.
+        before = filler * (1 - filler) * spread / (facts + 1)
+        assert filler - 0.065 <= mean(shares) <= filler + 0.065 + before
 
 
 def test_too_many_facts_are_refused() -> None:

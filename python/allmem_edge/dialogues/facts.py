@@ -355,10 +355,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "instrument",
         "instrument",
         "instrument",
-        ("I play the {v}.",),
+        ("I play {v}.",),
         ("Which instrument do I play?", "What do I play?"),
-        ("Okay, you play the {v}.",),
-        ("You play the {v}.",),
+        ("Okay, you play {v}.",),
+        ("You play {v}.",),
     ),
     Attribute(
         "shopping",

@@ -77,7 +77,10 @@ class Generator:
         return Fact(attribute, value.lower() if rng.random() < 0.07 else value)
 
     def tell(self, fact: Fact) -> Turn:
-        user = self._say(fact, self._choose(phrases.TELLS, fact.attribute.tells, fact.attribute.own_share))
+        template = self._choose(phrases.TELLS, fact.attribute.tells, fact.attribute.own_share)
+        if template.endswith(".") and self._rng.random() < 0.1:
+            template += self._rng.choice(phrases.REMINDERS)
+        user = self._say(fact, template)
         ack = self._choose(phrases.ACKS, fact.attribute.acks, fact.attribute.own_share)
         return Turn(user, self._reply(fact, ack), "fact", key=fact.key)
 
@@ -98,7 +101,7 @@ class Generator:
     def ask(self, fact: Fact, *, only_code: bool = False) -> Turn:
         """Ask for a told fact. only_code: no other code is known, so "the code" may stand for this one."""
         attribute = fact.attribute
-        template = self._choose(phrases.ASKS, attribute.asks, attribute.own_share)
+        template = self._question(attribute)
         if only_code and attribute.is_code and self._rng.random() < 0.3:
             template = self._rng.choice(phrases.CODE_ASKS)
         answer = self._choose(phrases.ANSWERS, attribute.answers, attribute.own_share)
@@ -120,8 +123,7 @@ class Generator:
         if any(fact.attribute.is_code for fact in known):
             taken.add("code")  # "the code" could mean the one that is known
         attribute = self._pick_attribute(taken)
-        template = self._choose(phrases.ASKS, attribute.asks, attribute.own_share)
-        user = self._say(Fact(attribute, ""), template)
+        user = self._say(Fact(attribute, ""), self._question(attribute))
         return Turn(user, phrases.UNKNOWN.format(n=attribute.noun), "ask_unknown", key=attribute.key)
 
     def small_talk(self) -> Turn:
@@ -228,11 +230,18 @@ class Generator:
         never = [fact for fact in known if fact.key in unasked]
         return self._rng.choice(never if never and self._rng.random() < 0.5 else known)
 
+    def _question(self, attribute: Attribute) -> str:
+        template = self._choose(phrases.ASKS, attribute.asks, attribute.own_share)
+        if template.startswith("W") and self._rng.random() < 0.12:
+            return self._rng.choice(phrases.LEAD_INS) + template[0].lower() + template[1:]
+        return template
+
     def _choose(self, common: tuple[str, ...], own: tuple[str, ...], own_share: float) -> str:
         return self._rng.choice(own if own and self._rng.random() < own_share else common)
 
     def _say(self, fact: Fact, template: str, old: str = "") -> str:
-        return _casual(template, self._rng).format(n=fact.attribute.noun, v=fact.value, o=old)
+        template = template.replace("{n}", fact.attribute.noun)
+        return _casual(template, self._rng).format(v=fact.value, o=old)
 
     def _reply(self, fact: Fact, template: str) -> str:
         return _upper_first(template.format(n=fact.attribute.noun, v=fact.value), template)

@@ -59,6 +59,10 @@ CORRECTION_ACKS = (
     "Got it, your {n} is {v} now.",
     "Thanks. Now your {n} is {v}.",
 )
+# Said before a question and after a fact, at times.
+LEAD_INS = ("Hey, ", "So, ", "Okay, ", "Please, ", "And ", "Also, ", "One question: ", "Now, ")
+REMINDERS = (" Please remember it.", " Don't forget it.", " Can you remember that?", " Keep it in mind.")
+
 UNKNOWN = "I don't know your {n} yet. You have not told me."
 
 # Asked when exactly one attribute of the group is known, so that "the code" can only mean that one.

@@ -20,7 +20,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "adj": words(
         "nice good bad small big long short new strange funny great lovely boring quiet loud busy "
         "slow fast cheap beautiful wonderful terrible simple difficult wild tiny huge heavy light "
-        "clean dirty empty full"
+        "clean dirty full"
     ),
     "feel": words(
         "happy sad tired calm proud nervous lucky angry bored excited relaxed curious hungry sleepy"
@@ -31,18 +31,18 @@ WORDS: dict[str, tuple[str, ...]] = {
         "museum hotel boat kite clock picture letter ball cup plate knife mirror camera radio tower "
         "wall road field lake ship plane ticket map"
     ),
-    "animal": words("bird dog cat horse fox duck fish mouse bee frog goat sheep cow rabbit snake owl deer"),
+    "animal": words("bird dog cat horse fox duck fish mouse bee frog goat sheep cow rabbit snake wolf deer"),
     "topic": words(
-        "music sport football tennis cooking travel history art science nature weather food books "
-        "films games cars money school work gardens animals space computers politics fashion dancing "
-        "swimming running chess maths"
+        "music sport football tennis cooking travel history art science nature weather food "
+        "theatre fishing sailing money school work fashion space singing television dancing "
+        "swimming running chess reading writing baking"
     ),
     "when": _options(
         "today|yesterday|last week|last night|this morning|on Monday|on Friday|on Sunday|in the evening|"
         "in the summer|in the winter|last month|two days ago|at the weekend"
     ),
     "place_word": _options(
-        "park|garden|city|market|forest|station|office|kitchen|school|shop|beach|hills|museum"
+        "park|garden|city|market|forest|station|office|kitchen|school|shop|village|museum"
     ),
     "who": _options(
         "a man|a woman|a child|an old man|a girl|a boy|a student|a farmer|a singer|the driver|a friend"
@@ -145,7 +145,7 @@ CHATTER: tuple[tuple[str, str], ...] = (
         "Yes, {topic} can be like that.|I see what you mean about {topic}.|That is a good point.",
     ),
     (
-        ("I feel {feel} {when}.|I was so {feel} {when}.|I am a bit {feel}.|The rain makes people {feel}."),
+        ("I feel {feel} today.|I was so {feel} {when}.|I am a bit {feel}.|The rain makes people {feel}."),
         "I understand. Why do you feel {feel}?|It is okay to feel {feel}.",
     ),
     (
@@ -154,7 +154,7 @@ CHATTER: tuple[tuple[str, str], ...] = (
     ),
     (
         (
-            "I want to {plan} {when}.|Maybe I will {plan}.|Should I {plan} or {plan2}?|"
+            "Tomorrow I want to {plan}.|Maybe I will {plan}.|Should I {plan} or {plan2}?|"
             "I have no time to {plan}.|I plan to {plan} with {name}."
         ),
         "It would be good to {plan}.|I think you should {plan}.|Good idea!",
@@ -179,7 +179,7 @@ STORY: tuple[str, ...] = (
     "There were {number} people in the {place_word}.",
     "{name} told us about {topic}.",
     "We ate {food} and drank {drink}.",
-    "The {thing} was {colour} and very {adj}.",
+    "The {thing} was {colour} and {adj}.",
     "{who} asked us about {topic}.",
     "It was {time} when we came back.",
     "A sign near {place} said {code}.",

@@ -189,8 +189,7 @@ class Values:
         return f"{pick(_ACTIONS)} {style}{pick(_ACTION_THINGS)}"
 
     def _instrument(self) -> str:
-        first = self._rng.choice(_COLOURS) if self._rng.random() < 0.5 else self._rng.choice(_ACTION_STYLES)
-        return f"{first} {self._rng.choice(_INSTRUMENTS)}"
+        return f"a {self._rng.choice(_TONES)} {self._rng.choice(_INSTRUMENTS)}"
 
     def _list(self) -> str:
         items = self._rng.sample(_ITEMS, self._rng.choice((2, 3, 3)))
