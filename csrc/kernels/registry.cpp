@@ -8,6 +8,11 @@
 #include "kernels/kernels.h"
 #include "platform/error.h"
 
+#if defined(__x86_64__)
+#include "kernels/x86/avx2.h"
+#include "platform/cpu_features.h"
+#endif
+
 namespace allmem {
 
 size_t available_kernels(const Kernels** out, size_t capacity) {
@@ -15,6 +20,9 @@ size_t available_kernels(const Kernels** out, size_t capacity) {
   const auto offer = [&](const Kernels& table) {
     if (count < capacity) out[count++] = &table;
   };
+#if defined(__x86_64__)
+  if (detect_cpu_features().avx2) offer(avx2::kernels());
+#endif
   offer(ref_kernels());
   return count;
 }
