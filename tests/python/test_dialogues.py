@@ -8,6 +8,8 @@ from statistics import mean
 import pytest
 
 from allmem_edge.dialogues import ATTRIBUTES, Generator, Turn, is_held_out
+from allmem_edge.dialogues.exchanges import EXCHANGES
+from allmem_edge.dialogues.small_talk import CHATTER
 from allmem_edge.dialogues.values import Values
 
 # Kinds made from closed word lists: their words are vocabulary. All others are open: names and digits.
@@ -159,9 +161,9 @@ def test_dialogue_has_the_turns_facts_and_filler_it_was_asked_for(
         free = turns - len(tellings)
         shares.append(sum(turn.kind == "small_talk" for turn in dialogue) / max(free, 1))
     if turns > facts:
-        # 30 dialogues of at least 32 free turns: a share's standard error is at most 0.5/sqrt(960) = 0.016; four
-        # of them are allowed. Before the first fact, about spread/(facts + 1) of the dialogue, all is small talk
-        # where otherwise a share `filler` would be; so begins a share `filler` of the dialogues.
+        # 30 dialogues of at least 32 free turns: a share's standard error is at most 0.5/sqrt(960) = 0.016;
+        # four of them are allowed. Before the first fact, about spread/(facts + 1) of the dialogue, all is
+        # small talk where otherwise a share `filler` would be; so begins a share `filler` of the dialogues.
         before = filler * (1 - filler) * spread / (facts + 1)
         assert filler - 0.065 <= mean(shares) <= filler + 0.065 + before
 
@@ -229,3 +231,8 @@ def test_vocabulary_is_small_and_turns_are_short(monkeypatch: pytest.MonkeyPatch
     assert 3 <= mean(count_words(turn.assistant) for turn in turns) <= 10
     assert max(count_words(turn.user) for turn in turns) <= 60
     assert max(count_words(turn.assistant) for turn in turns) <= 25
+
+
+def test_no_option_of_the_small_talk_is_empty() -> None:
+    for users, replies in (*EXCHANGES, *CHATTER):
+        assert all(option.strip() == option != "" for option in (users + "|" + replies).split("|")), users

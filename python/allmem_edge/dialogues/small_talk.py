@@ -145,7 +145,10 @@ CHATTER: tuple[tuple[str, str], ...] = (
         "Yes, {topic} can be like that.|I see what you mean about {topic}.|That is a good point.",
     ),
     (
-        ("I feel {feel} today.|I was so {feel} {when}.|I am a bit {feel}.|The rain makes people {feel}."),
+        (
+            "I feel {feel} today.|I was so {feel} {when}.|{name} made me {feel} {when}.|"
+            "I am a bit {feel}.|The rain makes people {feel}."
+        ),
         "I understand. Why do you feel {feel}?|It is okay to feel {feel}.",
     ),
     (
@@ -201,6 +204,10 @@ STORY_REPLIES = (
 )
 
 
+# Every remark comes equally often.
+_CHATTER_WEIGHTS = [len(_options(users)) for users, _ in CHATTER]
+
+
 class _Slots(dict[str, str]):
     """Fills a slot when it is first named and keeps it, so that an answer can speak of the user's words."""
 
@@ -228,7 +235,7 @@ def exchange(rng: random.Random) -> tuple[str, str]:
 
 def chatter(rng: random.Random, values: Values) -> tuple[str, str]:
     """A remark or question with random words and values: (user, assistant)."""
-    users, replies = rng.choice(CHATTER)
+    users, replies = rng.choices(CHATTER, _CHATTER_WEIGHTS)[0]
     slots = _Slots(rng, values)
     user = rng.choice(_options(users)).format_map(slots)
     return _sentence(user), _sentence(rng.choice(_options(replies)).format_map(slots))
