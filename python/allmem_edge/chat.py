@@ -1,0 +1,114 @@
+"""Chat: a conversation of turns over one session. Nothing is read twice: a turn costs only its own tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from allmem_edge import _core
+from allmem_edge.errors import InvalidArgumentError
+from allmem_edge.sampling import Sampling, check_text
+from allmem_edge.session import Session
+from allmem_edge.template import ChatTemplate, Message, Segment
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What undo() goes back to."""
+
+    session: Session
+    text: str  # the message that was sent then
+    turns: int
+
+
+class Chat:
+    """A conversation with a model. One caller at a time, like its session.
+
+    The chat keeps no history: what was said lives in the session's window and memory. It keeps one copy of
+    the session from before the last turn, for undo() and regenerate().
+    """
+
+    def __init__(
+        self, session: Session, template: ChatTemplate, *, system: str | None, sampling: Sampling
+    ) -> None:
+        """Use Model.chat()."""
+        sampling.native()  # refuses bad options now rather than at the first message
+        self._template = template
+        self._system = None if system is None else check_text("The system message", system)
+        self.session = session
+        self.sampling = sampling
+        self.turns = 0  # messages answered, wholly or in part
+        self.last: _core.Generator | None = None  # figures of the last answer
+        self._before: _Before | None = None
+        self._render_turn("")  # a broken template shows now
+
+    def send(self, text: str) -> Iterator[str]:
+        """Reads `text` as the user's next message and yields the pieces of the answer.
+
+        Interrupted while the message is read, the chat is as before; interrupted while it answers, what was
+        said so far counts as the answer. Raises InvalidArgumentError for an empty message.
+        """
+        if not check_text("The message", text).strip():
+            raise InvalidArgumentError("The message is empty; say something.")
+        ids = self._encode(self._render_turn(text))
+        return self._answer(text, ids)
+
+    def undo(self) -> bool:
+        """Forgets the last turn, wholly. Only one turn back is kept; False when there is none."""
+        if self._before is None:
+            return False
+        self._restore(self._before)
+        return True
+
+    def regenerate(self) -> Iterator[str]:
+        """Takes the last answer back and yields another one to the same message."""
+        before = self._before
+        if before is None:
+            raise InvalidArgumentError("There is no answer to take back.")
+        self._restore(before)
+        if self.sampling.seed is not None:  # the same seed would give the same answer
+            self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
+        return self.send(before.text)
+
+    def reset(self) -> None:
+        """Starts over: an empty window, an empty memory, the system message again."""
+        self.session.reset()
+        self.turns, self.last, self._before = 0, None, None
+
+    def _answer(self, text: str, ids: list[int]) -> Iterator[str]:
+        before = _Before(self.session.clone(), text, self.turns)
+        generator = self.session.start_generator(ids, self.sampling)
+        try:
+            generator.prefill()
+        except BaseException:
+            self._restore(before)
+            raise
+        self._before, self.turns, self.last = before, self.turns + 1, generator
+        if self.sampling.seed is not None:  # each turn draws anew, and a whole chat still repeats
+            self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
+        yield from generator
+
+    def _restore(self, before: _Before) -> None:
+        before.session.freeze(self.session.frozen)
+        self.session = before.session
+        self.turns = before.turns
+        self._before, self.last = None, None
+
+    def _render_turn(self, text: str) -> list[Segment]:
+        """What this turn adds to the conversation.
+
+        After the first turn that is everything behind the last answer: its end mark, the new message, the
+        opening of the next answer. All turns have the same frame, so one earlier turn stands for all of them.
+        """
+        system = [] if self._system is None else [Message("system", self._system)]
+        if self.turns == 0:
+            return self._template.render([*system, Message("user", text)])
+        earlier = [*system, Message("user", "x"), Message("assistant", "x")]
+        return self._template.render([*earlier, Message("user", text)])[2 * len(earlier) :]
+
+    def _encode(self, segments: list[Segment]) -> list[int]:
+        tokenizer = self.session.model.tokenizer
+        ids: list[int] = []
+        for segment in segments:
+            ids += tokenizer.encode(segment.text, special=not segment.is_content)
+        return ids

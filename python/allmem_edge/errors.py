@@ -1,0 +1,47 @@
+"""The exceptions of allmem_edge. Each message is a sentence: what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class AllMemError(Exception):
+    """Base of everything that allmem_edge raises on purpose."""
+
+
+class InvalidArgumentError(AllMemError, ValueError):
+    """The caller passed something that the function's contract excludes."""
+
+
+class ModelNotFoundError(AllMemError):
+    """A file, a directory or a model on the hub does not exist."""
+
+
+class StorageError(AllMemError):
+    """The system refused to read, write or map a file."""
+
+
+class ModelFormatError(AllMemError):
+    """A file of the model is damaged or inconsistent."""
+
+
+class UnsupportedModelError(AllMemError):
+    """The model is well-formed, but needs something that this runtime does not have."""
+
+
+class TokenizerError(AllMemError):
+    """tokenizer.json is missing, damaged or inconsistent."""
+
+
+class ChatTemplateError(AllMemError):
+    """The model's chat template is missing, broken, or cannot be used for a streamed conversation."""
+
+
+class MissingDependencyError(AllMemError):
+    """An optional package is not installed; the message names the `pip install` that brings it."""
+
+
+class CancelledError(AllMemError):
+    """Stopped on request."""
+
+
+class PoisonedSessionError(AllMemError):
+    """An earlier error left the session unusable until `reset()`."""

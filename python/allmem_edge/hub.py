@@ -1,0 +1,84 @@
+"""Finds a model: the bundled one, a directory, or a repository on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from allmem_edge.errors import ModelNotFoundError, StorageError
+
+BUNDLED = Path(__file__).parent / "models" / "small"
+
+# What a model directory holds (docs/format.md); nothing else of a repository is downloaded.
+FILES = [
+    "model.onnx",
+    "model.onnx.data",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def find_model(source: str | Path | None) -> Path:
+    """The model directory (or .onnx file) that `source` means.
+
+    None is the model inside the installed package. A string that is no path here and looks like "org/name" is
+    a hub id: the local cache is asked first, then the network. Raises ModelNotFoundError or StorageError.
+    """
+    if source is None:
+        if not (BUNDLED / "model.onnx").is_file():
+            raise ModelNotFoundError(
+                f"This installation has no bundled model ({BUNDLED} is missing or incomplete): "
+                "name a model directory or a hub id."
+            )
+        return BUNDLED
+    path = Path(source)
+    try:
+        if path.is_dir():
+            if not (path / "model.onnx").is_file():
+                raise ModelNotFoundError(
+                    f"The directory {path} has no model.onnx, so it is no model directory."
+                )
+            return path
+        if path.is_file():
+            return path
+    except (OSError, ValueError) as error:  # a name too long, a NUL byte
+        raise ModelNotFoundError(f"{str(source)!r} cannot be a path: {error}.") from error
+    if isinstance(source, str) and _HUB_ID.fullmatch(source):
+        return _from_hub(source)
+    raise ModelNotFoundError(
+        f"There is no model at {str(source)!r}: no such directory, and not a hub id (org/name)."
+    )
+
+
+def _from_hub(repo: str) -> Path:
+    """The snapshot of `repo` in the local cache, downloaded if it is not there yet."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(repo, allow_patterns=FILES, local_files_only=True))
+        if all((cached / name).is_file() for name in ("model.onnx", "tokenizer.json")):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        downloaded = Path(snapshot_download(repo, allow_patterns=FILES))
+    except LocalEntryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"There is no directory {repo!r}, and the hub model of that name is neither in the local cache "
+            "nor can the hub be reached; check the name and the network."
+        ) from error
+    except HfHubHTTPError as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"There is no directory {repo!r}, and the hub refused the model of that name: {reason}"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"The hub model {repo!r} could not be downloaded or stored: {error}.") from error
+    if not (downloaded / "model.onnx").is_file():
+        raise ModelNotFoundError(f"The hub repository {repo!r} has no model.onnx, so it is no AllMem model.")
+    return downloaded

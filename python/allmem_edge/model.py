@@ -1,0 +1,128 @@
+"""Model: weights, tokenizer and facts of one model directory, shared by any number of sessions."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from allmem_edge import _core, files
+from allmem_edge.chat import Chat
+from allmem_edge.engine import EngineModel, EngineSession
+from allmem_edge.errors import InvalidArgumentError, TokenizerError
+from allmem_edge.hub import find_model
+from allmem_edge.sampling import Sampling
+from allmem_edge.session import Session
+from allmem_edge.template import ChatTemplate
+
+Backend = Literal["native", "onnxruntime"]
+
+
+class Model:
+    """A loaded model. Immutable and safe to share between threads; all mutable state is in its sessions."""
+
+    def __init__(self, path: Path, backend: Backend, engine: EngineModel) -> None:
+        """Use Model.load()."""
+        self.path = path
+        self.backend: Backend = backend
+        self.engine = engine
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, *, backend: Backend = "native") -> Model:
+        """Loads a model.
+
+        path: a model directory (or its .onnx file), a hub id "org/name", or None for the bundled model.
+        backend: "native", or "onnxruntime" to run the same file in stock onnxruntime (slower).
+        Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError or
+        MissingDependencyError.
+        """
+        found = find_model(path)
+        if backend == "native":
+            return cls(found, backend, _core.Model(str(found)))
+        if backend == "onnxruntime":
+            from allmem_edge.ort_backend import OrtModel
+
+            return cls(found, backend, OrtModel(found))
+        raise InvalidArgumentError(f"The backend is {backend!r}; it must be 'native' or 'onnxruntime'.")
+
+    def session(self, threads: int = 0) -> Session:
+        """A new conversation with its own state, allocated at its final size. threads: 0 uses every core."""
+        return Session(self, self.new_engine_session(threads))
+
+    def chat(
+        self,
+        *,
+        system: str | None = None,
+        threads: int = 0,
+        max_tokens: int = 512,
+        temperature: float = 0.7,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+    ) -> Chat:
+        """A new chat in the model's own chat format; the options are those of Session.generate()."""
+        sampling = Sampling(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
+        return Chat(self.session(threads), self.chat_template, system=system, sampling=sampling)
+
+    def new_engine_session(self, threads: int) -> EngineSession:
+        """The backend's own session object, in its initial state."""
+        if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
+            raise InvalidArgumentError(f"threads is {threads!r}; it must be between 0 (all cores) and 1024.")
+        if isinstance(self.engine, _core.Model):
+            return _core.Session(self.engine, threads)
+        from allmem_edge.ort_backend import OrtModel, OrtSession
+
+        assert isinstance(self.engine, OrtModel)
+        return OrtSession(self.engine, threads)
+
+    @property
+    def directory(self) -> Path:
+        """Where the model's files are."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def name(self) -> str:
+        """The directory's name; of a hub snapshot, the repository's."""
+        resolved = self.directory.resolve()
+        if resolved.parent.name == "snapshots":
+            return resolved.parent.parent.name.removeprefix("models--").replace("--", "/")
+        return resolved.name
+
+    @cached_property
+    def tokenizer(self) -> _core.Tokenizer:
+        """The model's tokenizer. Raises TokenizerError if it is missing, broken or another model's."""
+        path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            raise TokenizerError(
+                f"The model has no tokenizer: {path} is missing. Pass token ids, or add the file."
+            )
+        tokenizer = _core.Tokenizer.from_file(str(path))
+        if tokenizer.vocab_size > self.engine.vocab_size:
+            raise TokenizerError(
+                f"{path} has {tokenizer.vocab_size} tokens, but the model knows {self.engine.vocab_size}; "
+                "the file belongs to another model."
+            )
+        return tokenizer
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """The model's chat template. Raises ChatTemplateError."""
+        return ChatTemplate.from_directory(self.directory)
+
+    @cached_property
+    def stop_ids(self) -> list[int]:
+        """The tokens that end a text, by generation_config.json and tokenizer_config.json."""
+        ids = files.eos_ids(self.directory)
+        text = files.token_text(files.read_json(self.directory / "tokenizer_config.json").get("eos_token"))
+        id_of_text = self.tokenizer.token_id(text) if text else None
+        return [*ids, id_of_text] if id_of_text is not None and id_of_text not in ids else ids

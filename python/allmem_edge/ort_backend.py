@@ -1,0 +1,234 @@
+"""The second opinion: runs a model directory in stock onnxruntime, through the function bodies in the file.
+
+Slower than the native runtime and independent of it: onnxruntime reads the graph and the weights, `onnx` the
+initial states. The rules of feeding the state back are those of docs/format.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from allmem_edge.errors import (
+    AllMemError,
+    CancelledError,
+    InvalidArgumentError,
+    MissingDependencyError,
+    ModelFormatError,
+    UnsupportedModelError,
+)
+
+_BLOCK = 128  # tokens between two looks at Ctrl-C and cancel()
+
+
+def _imports() -> tuple[ModuleType, ModuleType]:
+    try:
+        return importlib.import_module("onnx"), importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingDependencyError(
+            "The onnxruntime backend needs onnx and onnxruntime: pip install 'allmem-edge[onnxruntime]'."
+        ) from error
+
+
+@dataclass(frozen=True)
+class OrtState:
+    """One piece of state."""
+
+    name: str
+    shape: list[int]
+    bytes: int
+
+
+@dataclass
+class OrtModel:
+    """The file and its facts; one onnxruntime session per thread count, shared by all conversations."""
+
+    path: Path
+    vocab_size: int = field(init=False)
+    window: int = field(init=False)
+    sinks: int = field(init=False)
+    chunk: int = field(init=False)
+    layers: int = field(init=False)
+    quantization: str = field(init=False)
+    weight_bytes: int = field(init=False)
+    states: list[OrtState] = field(init=False)
+    initial: dict[str, NDArray[np.float32]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        onnx, _ = _imports()
+        if self.path.is_dir():
+            self.path = self.path / "model.onnx"
+        self._runners: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        try:
+            graph_file = onnx.load(str(self.path), load_external_data=False)
+            self._read_facts(onnx, graph_file)
+        except AllMemError:
+            raise
+        except Exception as error:  # protobuf and onnx raise many kinds
+            raise ModelFormatError(f"{self.path} cannot be read by onnx: {_first_line(error)}") from error
+        self.runner(0)  # a file that onnxruntime refuses is refused now
+
+    def _read_facts(self, onnx: Any, file: Any) -> None:
+        facts = {entry.key: entry.value for entry in file.metadata_props}
+        missing = [
+            k
+            for k in ("vocab_size", "window", "sinks", "chunk", "layers")
+            if not facts.get(f"allmem.{k}", "").isdecimal()
+        ]
+        if missing:
+            raise ModelFormatError(
+                f"{self.path} lacks the metadata {', '.join('allmem.' + k for k in missing)}."
+            )
+        self.vocab_size, self.window = int(facts["allmem.vocab_size"]), int(facts["allmem.window"])
+        self.sinks, self.chunk = int(facts["allmem.sinks"]), int(facts["allmem.chunk"])
+        self.layers = int(facts["allmem.layers"])
+        self.quantization = facts.get("allmem.quantization", "none")
+        initializers = {tensor.name: tensor for tensor in file.graph.initializer}
+        self.states, self.initial = [], {}
+        for value in file.graph.input:
+            if not value.name.endswith(".state"):
+                continue
+            shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            if min(shape, default=1) <= 0:
+                raise ModelFormatError(f"The state {value.name} in {self.path} has no fixed shape.")
+            self.states.append(OrtState(value.name, shape, 4 * math.prod(shape)))
+            if value.name in initializers:
+                start = onnx.numpy_helper.to_array(initializers[value.name], base_dir=str(self.path.parent))
+                self.initial[value.name] = np.ascontiguousarray(start, dtype=np.float32)
+            else:
+                self.initial[value.name] = np.zeros(shape, dtype=np.float32)
+        data = self.path.with_name(self.path.name + ".data")
+        self.weight_bytes = data.stat().st_size if data.is_file() else self.path.stat().st_size
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(state.bytes for state in self.states)
+
+    def runner(self, threads: int) -> Any:
+        """The onnxruntime.InferenceSession for a number of threads (0: onnxruntime's choice)."""
+        _, onnxruntime = _imports()
+        with self._lock:
+            if threads not in self._runners:
+                options = onnxruntime.SessionOptions()
+                options.intra_op_num_threads = threads
+                options.log_severity_level = 4  # errors come as exceptions
+                try:
+                    self._runners[threads] = onnxruntime.InferenceSession(
+                        str(self.path), options, providers=["CPUExecutionProvider"]
+                    )
+                except Exception as error:  # onnxruntime's exceptions have no common base
+                    raise UnsupportedModelError(
+                        f"onnxruntime refuses {self.path}: {_first_line(error)}"
+                    ) from error
+            return self._runners[threads]
+
+
+class OrtSession:
+    """The state of one conversation as plain arrays, fed back after every call."""
+
+    def __init__(self, model: OrtModel, threads: int) -> None:
+        self._model = model
+        self._runner = model.runner(threads)
+        self._outputs = ["logits", *(f"{state.name}.out" for state in model.states)]
+        self._threads = threads
+        self._frozen = False
+        self._cancelled = False
+        self._busy = threading.Lock()
+        self._state = dict(model.initial)
+        self._position = 0
+
+    def forward(self, ids: NDArray[np.int64], last_only: bool = False) -> NDArray[np.float32]:
+        """Reads ids; float32 [T, vocab] or [1, vocab]. An error leaves the state at the last whole block."""
+        wrong = np.flatnonzero((ids < 0) | (ids >= self._model.vocab_size))
+        if ids.size == 0 or wrong.size:
+            raise InvalidArgumentError(
+                f"Token {ids[wrong[0]]} at index {wrong[0]} is outside the model's vocabulary of "
+                f"{self._model.vocab_size} tokens."
+                if wrong.size
+                else "The tokens must be a list of at least one id."
+            )
+        if not self._busy.acquire(blocking=False):
+            raise InvalidArgumentError(
+                "This session is in use by another thread; give each thread its own (Session.clone())."
+            )
+        try:
+            self._cancelled = False
+            blocks: list[NDArray[np.float32]] = []
+            for begin in range(0, ids.size, _BLOCK):
+                if self._cancelled:
+                    raise CancelledError("Reading was cancelled between two blocks of tokens.")
+                logits = self._step(ids[begin : begin + _BLOCK])
+                blocks = [logits[-1:]] if last_only else [*blocks, logits]
+            return np.concatenate(blocks)
+        finally:
+            self._busy.release()
+
+    def _step(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        position = np.array(self._position, dtype=np.int64)
+        try:
+            logits, *states = self._runner.run(
+                self._outputs, {"input_ids": ids, "position": position, **self._state}
+            )
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise ModelFormatError(
+                f"onnxruntime failed to run {self._model.path}: {_first_line(error)}"
+            ) from error
+        for info, new in zip(self._model.states, states, strict=True):
+            if not (self._frozen and ".memory." in info.name):
+                self._state[info.name] = new
+        self._position += ids.size
+        return np.asarray(logits, dtype=np.float32)
+
+    def reset(self) -> None:
+        self._state = dict(self._model.initial)
+        self._position = 0
+
+    def freeze(self, frozen: bool = True) -> None:
+        self._frozen = frozen
+
+    def clone(self) -> OrtSession:
+        other = OrtSession(self._model, self._threads)
+        other._state = dict(self._state)  # arrays are replaced, never written
+        other._position, other._frozen = self._position, self._frozen
+        return other
+
+    def state(self, index: int) -> NDArray[np.float32]:
+        return np.array(self._state[self._model.states[index].name], dtype=np.float32)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    @property
+    def state_bytes(self) -> int:
+        return self._model.state_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """onnxruntime does not tell what it allocates: the state alone."""
+        return self._model.state_bytes
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
