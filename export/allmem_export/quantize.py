@@ -1,0 +1,144 @@
+"""Weight-only quantisation of an exported graph: Gemm to MatMulNBits, the embedding to GatherBlockQuantized.
+
+Symmetric blocks of 32 weights along the input axis: weight = (code − 2^(bits−1)) · scale. In int4 mode the embedding and
+the vocabulary projection keep 8 bits: their error goes straight into every logit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+BITS = {"int8": 8, "int4": 4}
+VOCABULARY_BITS = 8
+BLOCK_SIZES = (32, 16)  # the first that divides the input axis
+MICROSOFT = "com.microsoft"
+_SLAB = 1 << 22  # weights quantised at a time: bounds the search's temporaries
+_STAYS_FLOAT = ("eta_proj", "beta_proj")  # a row per KV head: no size to save, and they steer the memory
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+def quantize_blocks(weight: Floats, bits: int, block: int) -> tuple[Bytes, Floats]:
+    """weight [N, K] -> packed codes [N, K/block, block·bits/8] and scales [N, K/block]."""
+    rows, cols = weight.shape
+    packed = np.empty((rows, cols // block, block * bits // 8), np.uint8)
+    scales = np.empty((rows, cols // block), np.float32)
+    step = max(1, _SLAB // cols)
+    for start in range(0, rows, step):
+        x = weight[start : start + step].reshape(-1, cols // block, block)
+        codes, scales[start : start + step] = _best_codes(x, bits)
+        packed[start : start + step] = codes if bits == 8 else codes[..., 0::2] | codes[..., 1::2] << 4
+    return packed, scales
+
+
+def dequantize_blocks(packed: Bytes, scales: Floats, bits: int) -> Floats:
+    """The inverse of quantize_blocks, up to what rounding lost: [N, K]."""
+    codes = packed if bits == 8 else np.stack((packed & 15, packed >> 4), -1).reshape(*packed.shape[:2], -1)
+    values = (codes.astype(np.float32) - 2 ** (bits - 1)) * scales[..., None]
+    return values.reshape(len(packed), -1)
+
+
+def _best_codes(x: Floats, bits: int) -> tuple[Bytes, Floats]:
+    """Codes and scales of blocks x [..., block] with the least squared error of a few scales.
+
+    The largest weight maps to −2^(bits−1), the code range's far end, at factor 1 (the scale takes its sign); the
+    candidates around it clip it or waste range, on either side. Each is refitted to its codes by least squares.
+    """
+    half = 2 ** (bits - 1)
+    spread = np.linspace(0.75, 1.15, 9) if bits == 4 else np.ones(1)
+    extreme = np.take_along_axis(x, np.abs(x).argmax(-1, keepdims=True), -1)
+    best_error = np.full(extreme.shape, np.inf, np.float32)
+    best_scale = np.zeros_like(extreme)
+    best_codes = np.full(x.shape, half, np.uint8)
+    for factor in (*spread, *(-spread * half / (half - 1))):
+        scale = extreme * np.float32(-factor / half)
+        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+        q = np.clip(np.rint(x * inverse), -half, half - 1)
+        square = np.square(q).sum(-1, keepdims=True)
+        scale = np.divide((x * q).sum(-1, keepdims=True), square, out=np.zeros_like(scale), where=square != 0)
+        error = np.square(x - q * scale).sum(-1, keepdims=True)
+        better = error < best_error
+        best_error = np.where(better, error, best_error)
+        best_scale = np.where(better, scale, best_scale)
+        best_codes = np.where(better, (q + half).astype(np.uint8), best_codes)
+    return best_codes, best_scale[..., 0]
+
+
+def quantize(
+    model: onnx.ModelProto,
+    weights: dict[str, NDArray[np.generic]],
+    mode: str,
+    progress: Callable[[float], None] | None = None,
+) -> list[str]:
+    """Rewrites the graph and its initializers (`weights`, by name) in place. Returns the linear weights left in float."""
+    graph = model.graph
+    embeddings = {node.input[0]: node for node in graph.node if node.op_type == "Gather" and node.input[0] in weights}
+    linears = [node for node in graph.node if node.op_type == "Gemm" and node.input[1] in weights]
+    left: list[str] = []
+    blocks: dict[str, int] = {}  # block size of every weight quantised so far
+    for done, node in enumerate(linears):
+        name = node.input[1]
+        cols = weights[name].shape[1] if name in weights else 0
+        block = next((b for b in BLOCK_SIZES if cols % b == 0), None)
+        if block is None or any(part in name for part in _STAYS_FLOAT):
+            left.append(name)
+        else:
+            vocabulary = name in embeddings or graph.output[0].name in node.output
+            _quantize_linear(node, weights, VOCABULARY_BITS if vocabulary else BITS[mode], block)
+            blocks[name] = block
+        if progress is not None:
+            progress((done + 1) / len(linears))
+    for name, node in embeddings.items():
+        shared = name in blocks
+        block = blocks.get(name) or next((b for b in BLOCK_SIZES if weights[name].shape[1] % b == 0), None)
+        if block is None or name in left:
+            left.append(name)
+        else:
+            _quantize_embedding(graph, node, weights, block, shared)
+    model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    return sorted(set(left))
+
+
+def _quantize_linear(node: onnx.NodeProto, weights: dict[str, NDArray[np.generic]], bits: int, block: int) -> None:
+    x, name, *bias = node.input
+    weight = weights.pop(name)
+    rows, cols = weight.shape
+    weights[f"{name}.codes"], weights[f"{name}.scales"] = quantize_blocks(weight.astype(np.float32), bits, block)
+    inputs = [x, f"{name}.codes", f"{name}.scales"]
+    if bias and bias[0]:
+        inputs += ["", "", bias[0]]
+    attributes = {"K": cols, "N": rows, "bits": bits, "block_size": block}
+    node.CopyFrom(
+        helper.make_node("MatMulNBits", inputs, list(node.output), node.name, domain=MICROSOFT, **attributes)
+    )
+
+
+def _quantize_embedding(
+    graph: onnx.GraphProto, node: onnx.NodeProto, weights: dict[str, NDArray[np.generic]], block: int, shared: bool
+) -> None:
+    """A table that a linear layer shares is already quantised: the Gather reads its bytes through a Reshape."""
+    name, indices = node.input
+    if not shared:
+        weight = weights.pop(name).astype(np.float32)
+        codes, weights[f"{name}.scales"] = quantize_blocks(weight, VOCABULARY_BITS, block)
+        weights[f"{name}.codes"] = codes.reshape(len(codes), -1)
+    table = f"{name}.codes"
+    if shared:
+        codes = weights[table]
+        weights[f"{name}.rows_shape"] = np.array([codes.shape[0], codes.shape[1] * codes.shape[2]], np.int64)
+        table = f"{name}.rows"
+        graph.node.insert(0, helper.make_node("Reshape", [f"{name}.codes", f"{name}.rows_shape"], [table], table))
+        node = next(n for n in graph.node if n.op_type == "Gather" and n.input[0] == name)
+    attributes = {"bits": VOCABULARY_BITS, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+    inputs = [table, indices, f"{name}.scales"]
+    node.CopyFrom(
+        helper.make_node(
+            "GatherBlockQuantized", inputs, list(node.output), node.name, domain=MICROSOFT, **attributes
+        )
+    )

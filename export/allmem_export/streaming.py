@@ -1,0 +1,226 @@
+"""One decoder step over T tokens with explicit state: what the ONNX graph says, traced or run in PyTorch.
+
+`StreamingDecoder` wraps a trained model and leaves its two memories to a `MemoryOps`: `EagerOps` computes them token by
+token (the reference for any split of a stream), `SymbolicOps` leaves an `allmem::` node in a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .attention import rope_angles, rotate
+from .configuration import AllMemConfig
+from .memory import FastWeights, MemoryState, recurrent_memory_step, row_norms
+from .modeling import AllMemForCausalLM, AllMemLayer, AllMemMixer
+
+MATRICES = ("gate", "up", "down")
+MEMORY_STATES = 10  # weight, momentum and gradient of three matrices each, and the sum of β
+LAYER_STATES = 2 + MEMORY_STATES
+
+
+def layer_state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each piece of a layer's state, in the order of the operators' inputs."""
+    kv_heads, dim, hidden = config.num_key_value_heads, config.head_dim, config.memory_hidden
+    shapes: dict[str, tuple[int, ...]] = {
+        f"attention.{name}.state": (kv_heads, config.sinks + config.window, dim) for name in ("keys", "values")
+    }
+    for kind in ("weight", "momentum", "gradient"):
+        for matrix in MATRICES:
+            rows, cols = (dim, hidden) if matrix == "down" else (hidden, dim)
+            shapes[f"memory.{kind}.{matrix}.state"] = (kv_heads, rows, cols)
+    shapes["memory.beta_sum.state"] = (kv_heads,)
+    return shapes
+
+
+def state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every piece of state by name (docs/format.md), in the order of the graph's inputs."""
+    layer = layer_state_shapes(config)
+    return {f"layers.{i}.{n}": shape for i in range(config.num_hidden_layers) for n, shape in layer.items()}
+
+
+def initial_fast_weights(model: AllMemForCausalLM) -> dict[str, Tensor]:
+    """The states that do not start as zeros: W_0 of every layer."""
+    return {
+        f"layers.{i}.memory.weight.{matrix}.state": getattr(layer.self_attn.memory, f"weight_{matrix}").detach()
+        for i, layer in enumerate(model.model.layers)
+        for matrix in MATRICES
+    }
+
+
+class MemoryOps(Protocol):
+    """The two operators that docs/format.md adds to ONNX, on its shapes."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+        """q [T, H·D], k and v [T, K·D] and the two states -> y [T, H·D] and the next states."""
+        ...
+
+    def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+        """(q̃, k̃, v, η, β and the three row norms of W_0) and ten states -> y [T, H·D] and the next states."""
+        ...
+
+
+class SymbolicOps:
+    """Leaves the operators in the trace as nodes of domain `allmem`."""
+
+    def __init__(self, config: AllMemConfig, inv_freq: Tensor, rope_scale: float) -> None:
+        heads = {
+            "num_heads": config.num_attention_heads,
+            "num_kv_heads": config.num_key_value_heads,
+            "head_dim": config.head_dim,
+        }
+        self.attention_attributes: dict[str, Any] = {
+            **heads,
+            "window": config.window,
+            "sinks": config.sinks,
+            "rope_inv_freq": inv_freq.tolist(),
+            "rope_scale": float(rope_scale),
+        }
+        self.memory_attributes: dict[str, Any] = {**heads, "hidden": config.memory_hidden, "chunk": config.chunk}
+
+    def _emit(self, name: str, inputs: Sequence[Tensor], state: Sequence[Tensor], attributes: dict[str, Any]) -> list[Tensor]:
+        results = [inputs[0], *state]
+        outputs = torch.onnx.ops.symbolic_multi_out(
+            f"allmem::{name}",
+            inputs,
+            attributes,
+            dtypes=[x.dtype for x in results],
+            shapes=[x.shape for x in results],
+            version=1,
+        )
+        return list(outputs)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+        inputs = [q, k, v, *state, position]
+        return self._emit("SlidingWindowAttention", inputs, state, self.attention_attributes)
+
+    def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+        return self._emit("TestTimeMemory", [*inputs, *state, position], state, self.memory_attributes)
+
+
+class EagerOps:
+    """Computes the operators token by token, as the recurrences that define them."""
+
+    def __init__(self, config: AllMemConfig, inv_freq: Tensor, rope_scale: float) -> None:
+        self.config = config
+        self.inv_freq = inv_freq
+        self.rope_scale = rope_scale
+
+    def _rotate(self, x: Tensor, position: int) -> Tensor:
+        return rotate(x, *rope_angles(torch.tensor([position]), self.inv_freq, self.rope_scale))
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+        config, dim = self.config, self.config.head_dim
+        window, sinks, kv_heads = config.window, config.sinks, config.num_key_value_heads
+        keys, values = (x.clone() for x in state)
+        outputs = []
+        for i, t in enumerate(range(int(position), int(position) + len(q))):
+            slot = t if t < sinks else sinks + (t - sinks) % window
+            keys[:, slot] = self._rotate(k[i].view(kv_heads, dim), t)
+            values[:, slot] = v[i].view(kv_heads, dim)
+            query = q[i].view(kv_heads, -1, dim)
+            near = self._rotate(query, t) @ keys[:, sinks:].mT  # a slot of the window holds nothing but the window
+            far = self._rotate(query, min(t, sinks + window - 1)) @ keys[:, :sinks].mT
+            scores = torch.cat((far, near), dim=-1) * dim**-0.5  # [K, group, S+W]
+            scores[..., t + 1 :] = float("-inf")  # slots fill in order
+            outputs.append((torch.softmax(scores, dim=-1) @ values).flatten())
+        return [torch.stack(outputs), keys, values]
+
+    def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+        dim, kv_heads = self.config.head_dim, self.config.num_key_value_heads
+        q, k, v, eta, beta = inputs[:5]
+        # recurrent_memory_step wants W_0 for the norms of its rows alone: any matrix with those norms will do
+        w0 = FastWeights(*(F.pad(n.unsqueeze(-1), (0, dim - 1)) for n in inputs[5:]))
+        parts = [x.unsqueeze(0) for x in state]
+        memory = MemoryState(FastWeights(*parts[:3]), FastWeights(*parts[3:6]), FastWeights(*parts[6:9]), parts[9])
+        outputs = []
+        for i in range(len(q)):
+            y, memory = recurrent_memory_step(
+                memory,
+                w0,
+                q[i].view(1, kv_heads, -1, dim),
+                k[i].view(1, kv_heads, dim),
+                v[i].view(1, kv_heads, dim),
+                eta[i].unsqueeze(0),
+                beta[i].unsqueeze(0),
+                self.config.chunk,
+                int(position) + i,
+            )
+            outputs.append(y.flatten())
+        after = [getattr(w, m) for w in (memory.weight, memory.momentum, memory.gradient) for m in MATRICES]
+        return [torch.stack(outputs), *(x.squeeze(0) for x in (*after, memory.beta_sum))]
+
+
+class StreamingDecoder(nn.Module):
+    """An AllMem model as a function of tokens, position and state. Parameters are the wrapped model's own.
+
+    Norms are written as `rms_norm` wherever they can be, because that is one ONNX node: l2norm(x) with ε is
+    rms_norm(x) with weight 1/√D and ε/D.
+    """
+
+    def __init__(self, model: AllMemForCausalLM, ops: type[EagerOps] | type[SymbolicOps] = EagerOps) -> None:
+        super().__init__()
+        self.config: AllMemConfig = model.config
+        self.model = model.model
+        self.lm_head = model.lm_head
+        rotary = model.model.rotary_emb
+        self.ops: MemoryOps = ops(self.config, rotary.inv_freq, rotary.attention_scaling)
+        dim = self.config.head_dim
+        self.register_buffer("unit", torch.full((dim,), dim**-0.5), persistent=False)
+        self.register_buffer("ones", torch.ones(dim), persistent=False)
+        for i, layer in enumerate(model.model.layers):
+            for name in MATRICES:
+                weight = getattr(layer.self_attn.memory, f"weight_{name}").detach()
+                self.register_buffer(f"norm_{name}_{i}", row_norms(weight).squeeze(-1), persistent=False)
+
+    def forward(self, input_ids: Tensor, position: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """input_ids [T], position [] and every state, in the order of state_shapes -> logits [T, vocab], next states."""
+        x = self.model.embed_tokens(input_ids)
+        after: list[Tensor] = []
+        for i, layer in enumerate(self.model.layers):
+            state = states[i * LAYER_STATES : (i + 1) * LAYER_STATES]
+            x, next_state = self._layer(i, layer, x, position, state)
+            after += next_state
+        return self.lm_head(_rms_norm(self.model.norm, x)), after
+
+    def _layer(
+        self, i: int, layer: AllMemLayer, x: Tensor, position: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        mixed, after = self._mixer(i, layer.self_attn, _rms_norm(layer.input_layernorm, x), position, state)
+        x = x + mixed
+        y = _rms_norm(layer.post_attention_layernorm, x)
+        mlp = layer.mlp
+        return x + mlp.down_proj(F.silu(mlp.gate_proj(y)) * mlp.up_proj(y)), after
+
+    def _mixer(
+        self, i: int, mixer: AllMemMixer, x: Tensor, position: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        config, memory = self.config, mixer.memory
+        heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        eps = config.memory_eps
+        q = _rms_norm(mixer.q_norm, mixer.q_proj(x).reshape(-1, heads, dim))
+        k = _rms_norm(mixer.k_norm, mixer.k_proj(x).reshape(-1, kv_heads, dim))
+        v = mixer.v_proj(x)
+        attended, *rings = self.ops.attention(
+            q.reshape(-1, heads * dim), k.reshape(-1, kv_heads * dim), v, state[:2], position
+        )
+        q_memory = F.rms_norm(F.silu(memory.query_scale * q + memory.query_bias), (dim,), self.unit, eps / dim)
+        k_memory = F.rms_norm(F.silu(memory.key_scale * k + memory.key_bias), (dim,), self.unit, eps / dim)
+        eta, beta = memory.rates(x)
+        norms = [getattr(self, f"norm_{name}_{i}") for name in MATRICES]
+        inputs = [q_memory.reshape(-1, heads * dim), k_memory.reshape(-1, kv_heads * dim), v, eta, beta, *norms]
+        read, *fast_weights = self.ops.memory(inputs, state[2:], position)
+        read = F.rms_norm(read.reshape(-1, heads, dim), (dim,), self.ones, eps).reshape(-1, heads * dim)
+        gate = memory.alpha
+        if config.gate == "dynamic":
+            gate = gate * torch.sigmoid(memory.alpha_proj(x))
+        return mixer.o_proj(attended + gate * read), [*rings, *fast_weights]
+
+
+def _rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """Qwen3RMSNorm as one operator."""
+    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
