@@ -192,13 +192,23 @@ class AllMemForCausalLM(AllMemPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **kwargs: Any) -> CausalLMOutput:
-        """input_ids [B, T] -> logits [B, T, vocab]; with labels [B, T] (−100: ignored) also the next-token loss."""
-        logits = self.lm_head(self.model(input_ids))
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
-        return CausalLMOutput(loss=loss, logits=logits)
+    def forward(
+        self, input_ids: Tensor, labels: Tensor | None = None, label_weights: Tensor | None = None, **kwargs: Any
+    ) -> CausalLMOutput:
+        """input_ids [B, T] -> logits [B, T, vocab].
+
+        With labels [B, T] (−100: ignored), or label_weights [B, T] (labels are then the inputs), also the mean
+        next-token loss, weighted by label_weights; logits are then only those with a label of weight > 0, [N, vocab].
+        """
+        hidden = self.model(input_ids)
+        if labels is None and label_weights is None:
+            return CausalLMOutput(logits=self.lm_head(hidden))
+        targets = (input_ids if labels is None else labels)[:, 1:]
+        weights = (targets != -100).float() if label_weights is None else label_weights[:, 1:] * (targets != -100)
+        chosen = weights > 0
+        logits = self.lm_head(hidden[:, :-1][chosen])
+        losses = F.cross_entropy(logits.float(), targets[chosen], reduction="none")
+        return CausalLMOutput(loss=(losses * weights[chosen]).sum() / weights.sum(), logits=logits)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """The whole sequence every time: PyTorch is the reference, streaming is the runtime's business."""

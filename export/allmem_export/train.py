@@ -1,0 +1,243 @@
+"""`allmem-edge train CONFIG.toml`: the training loop, the same for every task.
+
+The loop stands on accelerate, so one config runs on a CPU, a GPU or, under torchrun, on many machines. What is trained, on
+what and with which loss is a Task (dialogue_task.py, distill_task.py), chosen by `task` in the config. A batch
+depends only on (seed, step, process), never on what came before: a resumed run sees what an uninterrupted one sees.
+
+    task = "dialogues"            # the Task
+    seed = 1
+    out = "runs/small"            # checkpoint/, metrics.jsonl and the finished model
+    [optimizer]
+    steps = 1000
+    learning_rate = 2e-3
+    warmup = 100                  # steps of linear warm-up; then a cosine down to final_fraction · learning_rate
+    final_fraction = 0.05
+    weight_decay = 0.01
+    kind = "adamw"                # or "muon", with muon_learning_rate
+    clip = 1.0                    # gradient norm
+    log_every = 50                # steps between lines of metrics
+    save_every = 500              # steps between checkpoints (what --resume continues from)
+    [model] …  [task settings] …  # the Task's own tables
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Metrics = dict[str, float]
+
+
+class ConfigError(ValueError):
+    """The training config is missing something, or says something that cannot be."""
+
+
+class Task(Protocol):
+    """What a training run trains."""
+
+    model: nn.Module
+
+    def batch(self, step: int, seed: int) -> dict[str, Tensor]:
+        """The batch of a step, a function of its arguments alone."""
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+        """The scalar to minimise, and figures to log. `model` is `self.model`, possibly wrapped by accelerate."""
+
+    def evaluate(self, model: nn.Module) -> Metrics:
+        """Figures on held-out data, for the log; {} if there are none."""
+
+    def save(self, model: nn.Module, out: Path) -> None:
+        """Writes the finished checkpoint."""
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Reads a training config. Raises ConfigError with a sentence."""
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the training config {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    for key in ("task", "seed", "out", "optimizer"):
+        if key not in config:
+            raise ConfigError(f"{path} lacks `{key}`.")
+    return config
+
+
+def make_task(config: dict[str, Any]) -> Task:
+    """The Task that the config names."""
+    if config["task"] == "dialogues":
+        from .dialogue_task import DialogueTask
+
+        return DialogueTask(config)
+    if config["task"] == "distill":
+        from .distill_task import DistillTask
+
+        return DistillTask(config)
+    raise ConfigError(f'Unknown task {config["task"]!r}: this version has "dialogues" and "distill".')
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int, final_fraction: float) -> float:
+    """Linear warm-up, then a cosine from 1 down to final_fraction at the last step."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def make_optimizers(model: nn.Module, settings: dict[str, Any]) -> list[torch.optim.Optimizer]:
+    """AdamW over what requires gradients (only matrices decay) or, with `kind = "muon"`, Muon for the layers' matrices.
+
+    Muon orthogonalises each matrix's update, so its own rate, `muon_learning_rate`, is relative to the matrix's scale.
+    """
+    rate, decay = float(settings["learning_rate"]), float(settings.get("weight_decay", 0.01))
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    kind = settings.get("kind", "adamw")
+    if kind not in ("adamw", "muon"):
+        raise ConfigError(f'optimizer.kind must be "adamw" or "muon", not {kind!r}.')
+    muon = {name for name, p in named if kind == "muon" and p.ndim == 2 and name.endswith("_proj.weight") and min(p.shape) > 8}
+    groups = [
+        {"params": [p for name, p in named if name not in muon and p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for name, p in named if name not in muon and p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
+    if muon:
+        optimizers.append(
+            torch.optim.Muon(
+                [p for name, p in named if name in muon],
+                lr=float(settings["muon_learning_rate"]),
+                weight_decay=decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return optimizers
+
+
+class Log:
+    """Progress bar on a terminal, plain lines elsewhere, and every figure in metrics.jsonl."""
+
+    def __init__(self, out: Path, steps: int, quiet: bool) -> None:
+        self._file = (out / "metrics.jsonl").open("a", encoding="utf-8") if not quiet else None
+        self._console = Console(stderr=True, quiet=quiet)
+        columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
+        self._bar = self._progress.add_task("", total=steps)
+
+    def __enter__(self) -> Log:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+        if self._file:
+            self._file.close()
+
+    def step(self, step: int) -> None:
+        self._progress.update(self._bar, completed=step)
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._progress.update(self._bar, description=text)
+        if not self._console.is_terminal:
+            self._console.print(f"step {step}  {text}", highlight=False, soft_wrap=True)
+        if self._file:
+            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._file.flush()
+
+
+def train(config_path: Path, *, resume: bool = False) -> None:
+    """Runs a training config to its end and saves the model in its `out`.
+
+    `resume` continues from the last checkpoint under `out`, if there is one. Raises ConfigError with a sentence.
+    """
+    config = load_config(config_path)
+    settings, seed, out = config["optimizer"], int(config["seed"]), Path(config["out"])
+    steps = int(settings["steps"])
+    accelerator = Accelerator()
+    set_seed(seed)
+    task = make_task(config)
+    model, *optimizers = accelerator.prepare(task.model, *make_optimizers(task.model, settings))
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint"
+    start = 0
+    if resume and (checkpoint / "step.json").exists():
+        accelerator.load_state(str(checkpoint))
+        start = int(json.loads((checkpoint / "step.json").read_text())["step"])
+
+    with Log(out, steps, quiet=not accelerator.is_main_process) as log:
+        _run_steps(config, task, accelerator, model, optimizers, start, steps, checkpoint, log)
+        if accelerator.is_main_process:
+            log.write(steps, task.evaluate(accelerator.unwrap_model(model)))
+            task.save(accelerator.unwrap_model(model), out)
+    accelerator.end_training()
+
+
+def _run_steps(
+    config: dict[str, Any],
+    task: Task,
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    start: int,
+    steps: int,
+    checkpoint: Path,
+    log: Log,
+) -> None:
+    settings = config["optimizer"]
+    log_every, save_every = int(settings.get("log_every", 50)), int(settings.get("save_every", 500))
+    warmup = int(settings.get("warmup", 0))
+    final_fraction = float(settings.get("final_fraction", 0.05))
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:
+        group.setdefault("initial_lr", group["lr"])  # resumed groups carry theirs
+    seen_tokens, since = 0, time.monotonic()
+    totals: Metrics = {}
+    model.train()
+    for step in range(start, steps):
+        factor = learning_rate_factor(step, steps, warmup, final_fraction)
+        for group in groups:
+            group["lr"] = group["initial_lr"] * factor
+        batch_seed = hash((int(config["seed"]), step, accelerator.process_index)) & 0x7FFFFFFF
+        batch = {name: value.to(accelerator.device) for name, value in task.batch(step, batch_seed).items()}
+        loss, metrics = task.loss(model, batch)
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(model.parameters(), float(settings.get("clip", 1.0)))
+        if norm is None or torch.isfinite(norm):  # one bad batch must not undo hours
+            for optimizer in optimizers:
+                optimizer.step()
+        model.zero_grad(set_to_none=True)
+
+        seen_tokens += batch["input_ids"].numel()
+        for name, value in {"loss": loss.item(), **metrics}.items():
+            totals[name] = totals.get(name, 0.0) + value
+        done = step + 1
+        log.step(done)
+        if done % log_every == 0:
+            rate = seen_tokens / (time.monotonic() - since)
+            means = {name: value / log_every for name, value in totals.items()}
+            log.write(done, {**means, "lr": groups[0]["lr"], "tokens_per_s": rate})
+            seen_tokens, since, totals = 0, time.monotonic(), {}
+        if done % save_every == 0 and done < steps:
+            accelerator.save_state(str(checkpoint))
+            if accelerator.is_main_process:
+                (checkpoint / "step.json").write_text(json.dumps({"step": done}))
+                model.eval()
+                log.write(done, task.evaluate(accelerator.unwrap_model(model)))
+                model.train()
+            since = time.monotonic()
