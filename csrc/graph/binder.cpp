@@ -1,0 +1,261 @@
+// What the maker of an operator sees of its node.
+#include "graph/binder.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "graph/lower.h"
+#include "platform/error.h"
+
+namespace allmem {
+
+using onnx::Attribute;
+using onnx::DataType;
+
+Binder::Binder(Lowering& lowering, const onnx::Node& node, std::vector<ValueId> inputs)
+    : lowering_(lowering),
+      node_(node),
+      inputs_(std::move(inputs)),
+      outputs_(node.outputs.size(), kNoValue),
+      kind_(node.op_type) {}
+
+void Binder::fail(const std::string& problem) const {
+  lowering_.fail(ErrorCode::kBadModel, describe(node_) + " " + problem);
+}
+
+void Binder::unsupported(const std::string& problem) const {
+  lowering_.fail(ErrorCode::kUnsupported, describe(node_) + " " + problem);
+}
+
+void Binder::expect_inputs(size_t least, size_t most) const {
+  if (node_.inputs.size() < least || node_.inputs.size() > most) {
+    fail("has " + std::to_string(node_.inputs.size()) + " inputs, but needs " + std::to_string(least) +
+         (most == least ? "" : " to " + std::to_string(most)));
+  }
+}
+
+const Value& Binder::input(size_t i) const {
+  if (!has(i)) fail("lacks its input " + std::to_string(i));
+  const Value& value = lowering_.program_->values[inputs_[i]];
+  if (value.state >= 0) {
+    fail("reads the state '" + value.name + "', which only a stateful operator of the domain allmem may do");
+  }
+  return value;
+}
+
+const Value& Binder::input(size_t i, DataType type) const {
+  const Value& value = input(i);
+  if (value.type != type) {
+    fail("needs " + type_name(type) + " as input " + std::to_string(i) + ", but '" + value.name + "' is " +
+         type_name(value.type));
+  }
+  return value;
+}
+
+const Value& Binder::input(size_t i, DataType type, const Shape& shape) const {
+  const Value& value = input(i, type);
+  if (value.shape != shape) {
+    fail("needs the shape " + to_string(shape) + " as input " + std::to_string(i) + ", but '" + value.name +
+         "' is " + to_string(value.shape));
+  }
+  return value;
+}
+
+bool Binder::is_constant(size_t i) const {
+  return has(i) && lowering_.program_->buffers[input(i).buffer].home == Buffer::Home::kConstant;
+}
+
+bool Binder::is_position(size_t i) const {
+  return has(i) && lowering_.program_->buffers[input(i).buffer].home == Buffer::Home::kPosition;
+}
+
+bool Binder::is_ids(size_t i) const {
+  return has(i) && lowering_.program_->buffers[input(i).buffer].home == Buffer::Home::kIds;
+}
+
+std::span<const std::byte> Binder::constant_bytes(size_t i) const {
+  const Value& value = input(i);
+  const Buffer& buffer = lowering_.program_->buffers[value.buffer];
+  if (buffer.home != Buffer::Home::kConstant) {
+    unsupported("needs a constant as input " + std::to_string(i) + ", but '" + value.name + "' is computed");
+  }
+  return {buffer.constant, buffer.bytes};
+}
+
+std::vector<int64_t> Binder::constant_ints(size_t i) const {
+  const Value& value = input(i, DataType::kInt64);
+  if (value.shape.size() > 1) fail("needs a list of integers as input " + std::to_string(i));
+  const std::span<const std::byte> bytes = constant_bytes(i);
+  std::vector<int64_t> values(bytes.size() / sizeof(int64_t));
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
+
+const Attribute* Binder::attribute(std::string_view name, Attribute::Type type) {
+  known_attributes_.insert(name);
+  for (const Attribute& attribute : node_.attributes) {
+    if (attribute.name != name) continue;
+    if (attribute.type != type) fail("has the attribute '" + std::string(name) + "' with a wrong type");
+    return &attribute;
+  }
+  return nullptr;
+}
+
+int64_t Binder::int_attribute(std::string_view name, std::optional<int64_t> otherwise) {
+  if (const Attribute* found = attribute(name, Attribute::Type::kInt)) return found->i;
+  if (!otherwise) fail("lacks the attribute '" + std::string(name) + "'");
+  return *otherwise;
+}
+
+int64_t Binder::size_attribute(std::string_view name, int64_t least) {
+  const int64_t value = int_attribute(name);
+  if (value < least || value > std::numeric_limits<int32_t>::max()) {
+    fail("has the impossible value " + std::to_string(value) + " for '" + std::string(name) + "'");
+  }
+  return value;
+}
+
+float Binder::float_attribute(std::string_view name, std::optional<float> otherwise) {
+  if (const Attribute* found = attribute(name, Attribute::Type::kFloat)) return found->f;
+  if (!otherwise) fail("lacks the attribute '" + std::string(name) + "'");
+  return *otherwise;
+}
+
+const std::vector<int64_t>* Binder::ints_attribute(std::string_view name) {
+  const Attribute* found = attribute(name, Attribute::Type::kInts);
+  return found == nullptr ? nullptr : &found->ints;
+}
+
+size_t Binder::axis(int64_t axis, size_t rank) const {
+  const int64_t signed_rank = static_cast<int64_t>(rank);
+  if (axis < -signed_rank || axis >= signed_rank) {
+    fail("names the axis " + std::to_string(axis) + " of a tensor of rank " + std::to_string(rank));
+  }
+  return static_cast<size_t>(axis < 0 ? axis + signed_rank : axis);
+}
+
+void Binder::name_output(size_t i, ValueId id) {
+  if (i >= outputs_.size()) outputs_.resize(i + 1, kNoValue);
+  outputs_[i] = id;
+  if (i < node_.outputs.size() && !node_.outputs[i].empty()) {
+    lowering_.names_.emplace(node_.outputs[i], id);
+  }
+}
+
+ValueId Binder::add_output(size_t i, Value value, Buffer buffer) {
+  if (i < node_.outputs.size()) value.name = node_.outputs[i];
+  lowering_.check_size(value.name, value.shape);
+  const ValueId id = lowering_.add_value(std::move(value), buffer);
+  name_output(i, id);
+  return id;
+}
+
+void Binder::output(size_t i, DataType type, const Shape& shape) {
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end())
+    fail("makes an empty tensor " + to_string(shape));
+  add_output(i, {.name = "", .type = type, .shape = shape}, {});
+}
+
+void Binder::view(size_t i, size_t input_index, const Shape& shape) {
+  Value value = input(input_index);
+  value.shape = shape;
+  value.name = i < node_.outputs.size() ? std::string(node_.outputs[i]) : "";
+  lowering_.check_size(value.name, value.shape);
+  lowering_.program_->values.push_back(std::move(value));
+  name_output(i, static_cast<ValueId>(lowering_.program_->values.size() - 1));
+}
+
+void Binder::constant(size_t i, DataType type, const Shape& shape, const std::byte* data) {
+  add_output(i, {.name = "", .type = type, .shape = shape},
+             {.home = Buffer::Home::kConstant, .constant = data});
+}
+
+void Binder::update_state(size_t i, size_t input_index, const Shape& shape) {
+  if (!has(input_index)) fail("lacks its input " + std::to_string(input_index));
+  Value value = lowering_.program_->values[inputs_[input_index]];
+  const auto index = static_cast<size_t>(value.state);
+  if (value.state < 0 || value.updated) {
+    fail("needs a graph input '….state' as input " + std::to_string(input_index) + ", but '" + value.name +
+         "' is none");
+  }
+  if (value.shape != shape) {
+    fail("needs the shape " + to_string(shape) + " for its state '" + value.name + "', which is " +
+         to_string(value.shape));
+  }
+  if (lowering_.state_used_[index])
+    fail("reads the state '" + value.name + "', which another node already does");
+  if (i >= node_.outputs.size() || node_.outputs[i].empty()) {
+    fail("reads the state '" + value.name + "' but has no output for its update");
+  }
+  lowering_.state_used_[index] = true;
+  stateful_ = true;
+  value.updated = true;
+  value.name = node_.outputs[i];
+  lowering_.program_->values.push_back(std::move(value));
+  name_output(i, static_cast<ValueId>(lowering_.program_->values.size() - 1));
+}
+
+size_t Binder::temporary(const Shape& shape) {
+  Value value{.name = "a temporary of " + describe(node_), .shape = shape};
+  lowering_.check_size(value.name, shape);
+  temporaries_.push_back(lowering_.add_value(std::move(value), {}));
+  return outputs_.size() + temporaries_.size() - 1;
+}
+
+size_t Binder::derived(size_t bytes) {
+  const size_t offset = lowering_.program_->derived_bytes;
+  lowering_.program_->derived_bytes += align_up(bytes);
+  return offset;
+}
+
+std::vector<size_t> Binder::shared(const std::string& key, const std::vector<Shape>& shapes,
+                                   FunctionRef<void(std::unique_ptr<const Op>&)> make) {
+  auto [entry, is_new] = lowering_.shared_.try_emplace(key);
+  if (is_new) {
+    Step step;
+    make(step.op);
+    for (const Shape& shape : shapes) {
+      lowering_.check_size(key, shape);
+      step.outputs.push_back(lowering_.add_value({.name = key, .shape = shape}, {}));
+    }
+    entry->second = step.outputs;
+    lowering_.program_->steps.push_back(std::move(step));
+  }
+  std::vector<size_t> numbers;
+  for (const ValueId id : entry->second) {
+    numbers.push_back(inputs_.size());
+    inputs_.push_back(id);
+  }
+  return numbers;
+}
+
+ValueId Binder::absorbable(size_t i, std::string_view op_type) const {
+  if (!has(i) || lowering_.readers_[node_.inputs[i]] != 1) return kNoValue;
+  const auto found = lowering_.producer_.find(inputs_[i]);
+  if (found == lowering_.producer_.end()) return kNoValue;
+  const Step& step = lowering_.program_->steps[found->second];
+  return step.kind == op_type && step.inputs.size() == 1 ? step.inputs[0] : kNoValue;
+}
+
+void Binder::absorb(size_t i, std::string_view op_type) {
+  const ValueId source = absorbable(i, op_type);
+  lowering_.program_->steps[lowering_.producer_[inputs_[i]]].op.reset();
+  inputs_[i] = source;
+}
+
+void Binder::limit_ids(int64_t rows) {
+  int64_t& limit = lowering_.program_->id_limit;
+  limit = limit == 0 ? rows : std::min(limit, rows);
+}
+
+void Binder::check_attributes() const {
+  for (const Attribute& attribute : node_.attributes) {
+    if (!known_attributes_.contains(attribute.name)) {
+      unsupported("has the attribute '" + std::string(attribute.name) +
+                  "', which this runtime does not know");
+    }
+  }
+}
+
+}  // namespace allmem

@@ -1,0 +1,100 @@
+// What the maker of an operator sees of its node: inputs with inferred types and shapes, attributes, and ways
+// to declare outputs. Everything wrong is reported as one sentence that names the file, the node and the
+// operator.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/program.h"
+#include "platform/thread_pool.h"
+
+namespace allmem {
+
+class Lowering;
+
+class Binder {
+ public:
+  Binder(Lowering& lowering, const onnx::Node& node, std::vector<ValueId> inputs);
+
+  const onnx::Node& node() const { return node_; }
+  [[noreturn]] void fail(const std::string& problem) const;         // kBadModel: "<node> <problem>."
+  [[noreturn]] void unsupported(const std::string& problem) const;  // kUnsupported
+  void require(bool condition, const char* problem) const {
+    if (!condition) fail(problem);
+  }
+
+  // Inputs. They are numbered as in the node; those that shared() adds follow.
+  void expect_inputs(size_t least, size_t most) const;
+  size_t input_count() const { return node_.inputs.size(); }
+  bool has(size_t i) const { return i < node_.inputs.size() && inputs_[i] != kNoValue; }
+  const Value& input(size_t i) const;                       // fails when absent, or a state
+  const Value& input(size_t i, onnx::DataType type) const;  // and when of another type
+  const Value& input(size_t i, onnx::DataType type, const Shape& shape) const;
+  bool is_constant(size_t i) const;
+  bool is_position(size_t i) const;
+  bool is_ids(size_t i) const;
+  std::span<const std::byte> constant_bytes(size_t i) const;  // fails when not a constant
+  std::vector<int64_t> constant_ints(size_t i) const;         // of an int64 constant of rank 0 or 1
+
+  // Attributes. One that no call asks for is an error: ignoring it could change the result.
+  const onnx::Attribute* attribute(std::string_view name, onnx::Attribute::Type type);
+  int64_t int_attribute(std::string_view name, std::optional<int64_t> otherwise = std::nullopt);
+  int64_t size_attribute(std::string_view name, int64_t least);  // required, in [least, 2^31)
+  float float_attribute(std::string_view name, std::optional<float> otherwise = std::nullopt);
+  const std::vector<int64_t>* ints_attribute(std::string_view name);  // null when absent
+  size_t axis(int64_t axis, size_t rank) const;                       // negative counts from the end
+
+  // Outputs, numbered as in the node.
+  size_t output_count() const { return node_.outputs.size(); }
+  void output(size_t i, onnx::DataType type, const Shape& shape);
+  void view(size_t i, size_t input, const Shape& shape);  // the same bytes with another shape
+  void constant(size_t i, onnx::DataType type, const Shape& shape, const std::byte* data);
+  void update_state(size_t i, size_t input,
+                    const Shape& shape);  // output i is input's state, updated in place
+  // A float32 buffer for this step only; returns its number for RunContext::out().
+  size_t temporary(const Shape& shape);
+  // Bytes that the session keeps for this operator, computed from its state; returns their offset.
+  size_t derived(size_t bytes);
+  // Row t of the outputs depends on row t of the inputs only.
+  void row_wise() { row_wise_ = true; }
+
+  // Values that several nodes need and none in the file makes. The first node that asks for `key` has
+  // `make`'s operator run before it. Returns the input numbers of its outputs, float32 of `shapes`.
+  std::vector<size_t> shared(const std::string& key, const std::vector<Shape>& shapes,
+                             FunctionRef<void(std::unique_ptr<const Op>&)> make);
+
+  // Fusing: the one input of the step of kind `op_type` that makes input i, when nothing else reads input i;
+  // else kNoValue. absorb() then drops that step and makes its input this node's input i.
+  ValueId absorbable(size_t i, std::string_view op_type) const;
+  void absorb(size_t i, std::string_view op_type);
+  ValueId input_id(size_t i) const { return inputs_[i]; }
+  void set_kind(std::string_view op_type) {
+    kind_ = op_type;
+  }                              // what it is to a later absorb(), after fusing
+  void limit_ids(int64_t rows);  // token ids must be below `rows`
+
+ private:
+  friend class Lowering;
+  ValueId add_output(size_t i, Value value, Buffer buffer);
+  void name_output(size_t i, ValueId id);
+  void check_attributes() const;
+
+  Lowering& lowering_;
+  const onnx::Node& node_;
+  std::vector<ValueId> inputs_;
+  std::vector<ValueId> outputs_, temporaries_;
+  std::set<std::string_view> known_attributes_;
+  std::string_view kind_;
+  bool row_wise_ = false, stateful_ = false;
+};
+
+// Makes the operator of a node. Null: it has nothing to do at run time.
+using OpMaker = std::unique_ptr<const Op> (*)(Binder& node);
+
+}  // namespace allmem

@@ -1,0 +1,329 @@
+// From ONNX structs to a Program: names to values, nodes to steps, constants folded on the way.
+#include "graph/lower.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "platform/error.h"
+
+namespace allmem {
+
+using onnx::DataType;
+using Home = Buffer::Home;
+
+namespace {
+
+constexpr size_t kMaxValueElements = size_t{1} << 34;  // with T = kMaxBlock: far above any real model
+constexpr size_t kMaxFoldedBytes = size_t{256} << 20;
+constexpr size_t kMaxStateBytes = size_t{64} << 30;
+constexpr std::string_view kStateSuffix = ".state";
+constexpr std::string_view kStateOutSuffix = ".state.out";
+
+// Opset versions of the standard domain whose operators mean what this runtime implements.
+constexpr int64_t kLeastOpset = 23, kMostOpset = 27;
+
+size_t bytes_of(const Value& value, size_t tokens) {
+  return (elements(value.shape, tokens) * onnx::type_bits(value.type) + 7) / 8;
+}
+
+}  // namespace
+
+Lowering::Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels)
+    : model_(std::move(model)), find_op_(find_op), kernels_(kernels), program_(std::make_unique<Program>()) {
+  program_->source = model_;
+}
+
+std::unique_ptr<Program> Lowering::run() {
+  check_opsets();
+  for (const onnx::Node& node : model_->nodes) {
+    for (const std::string_view input : node.inputs) ++readers_[input];
+  }
+  for (const onnx::ValueInfo& output : model_->outputs) ++readers_[output.name];
+  add_inputs();
+  add_initializers();
+  for (const onnx::Node& node : model_->nodes) add_node(node);
+  add_outputs();
+  std::erase_if(program_->steps, [](const Step& step) { return step.op == nullptr; });  // absorbed ones
+  return std::move(program_);
+}
+
+void Lowering::fail(ErrorCode code, const std::string& problem) const {
+  throw Error(code, model_->path + ": " + problem + ".");
+}
+
+void Lowering::check_opsets() const {
+  bool standard = false;
+  for (const auto& [domain, version] : model_->opsets) {
+    const bool known = domain == "" ? version >= kLeastOpset && version <= kMostOpset
+                                    : (domain != "allmem" && domain != "com.microsoft") || version == 1;
+    standard = standard || domain == "";
+    if (!known) {
+      fail(ErrorCode::kUnsupported,
+           "the model uses version " + std::to_string(version) + " of the operators of '" +
+               (domain.empty() ? "ai.onnx" : std::string(domain)) + "', but this runtime has " +
+               (domain.empty() ? std::to_string(kLeastOpset) + " to " + std::to_string(kMostOpset) : "1"));
+    }
+  }
+  if (!standard)
+    fail(ErrorCode::kBadModel, "the model does not say which version of the ONNX operators it uses");
+}
+
+// Sizes cannot overflow later: T occurs once at most, and the product is bounded.
+void Lowering::check_size(const std::string& name, const Shape& shape) const {
+  size_t count = 1, symbols = 0;
+  for (const int64_t dim : shape) {
+    symbols += dim == kTokens;
+    const size_t size = dim == kTokens ? kMaxBlock : dim < 0 ? kMaxValueElements : static_cast<size_t>(dim);
+    if (size != 0 && count > kMaxValueElements / size) count = kMaxValueElements + 1;
+    if (count <= kMaxValueElements) count *= size;
+  }
+  if (count > kMaxValueElements) {
+    fail(ErrorCode::kBadModel, "'" + name + "' has the impossible shape " + to_string(shape));
+  }
+  if (symbols > 1) {
+    fail(ErrorCode::kUnsupported, "'" + name + "' has the number of tokens in two dimensions of its shape " +
+                                      to_string(shape) + ", which this runtime does not support");
+  }
+}
+
+ValueId Lowering::add_value(Value value, Buffer buffer) {
+  buffer.bytes = bytes_of(value, kMaxBlock);
+  if (has_tokens(value.shape)) buffer.token_bytes = bytes_of(value, 1);
+  value.buffer = static_cast<uint32_t>(program_->buffers.size());
+  program_->buffers.push_back(buffer);
+  program_->values.push_back(std::move(value));
+  return static_cast<ValueId>(program_->values.size() - 1);
+}
+
+void Lowering::add_initializers() {
+  for (const onnx::Tensor& tensor : model_->initializers) {
+    const auto found = names_.find(tensor.name);
+    if (found != names_.end()) {  // the initial value of a state
+      const Value& value = program_->values[found->second];
+      if (value.state < 0) {
+        fail(ErrorCode::kBadModel, "the graph input '" + value.name + "' must not have a default value");
+      }
+      if (tensor.type != DataType::kFloat || tensor.dims != value.shape) {
+        fail(ErrorCode::kBadModel, "the initial value of the state '" + value.name + "' is " +
+                                       type_name(tensor.type) + " " + to_string(tensor.dims) +
+                                       ", but the state is float32 " + to_string(value.shape));
+      }
+      program_->states[static_cast<size_t>(value.state)].initial = {
+          reinterpret_cast<const float*>(tensor.data.data()), tensor.data.size() / sizeof(float)};
+      continue;
+    }
+    Value value{.name = std::string(tensor.name), .type = tensor.type, .shape = tensor.dims};
+    check_size(value.name, value.shape);
+    const ValueId id = add_value(std::move(value), {.home = Home::kConstant, .constant = tensor.data.data()});
+    names_.emplace(tensor.name, id);
+  }
+}
+
+void Lowering::add_inputs() {
+  for (const onnx::ValueInfo& input : model_->inputs) {
+    const std::string name(input.name);
+    if (name.size() > kStateSuffix.size() && input.name.ends_with(kStateSuffix)) {
+      add_state(input);
+      continue;
+    }
+    const bool is_ids = name == "input_ids";
+    if (!is_ids && name != "position") {
+      // ONNX lets a constant be listed as an input with a default.
+      const bool constant =
+          std::any_of(model_->initializers.begin(), model_->initializers.end(),
+                      [&](const onnx::Tensor& tensor) { return tensor.name == input.name; });
+      if (constant) continue;
+      fail(ErrorCode::kUnsupported,
+           "the graph input '" + name + "' is none of input_ids, position and the states (NAME.state)");
+    }
+    if (input.type != DataType::kInt64 || !input.has_shape || input.shape.size() != (is_ids ? 1 : 0)) {
+      fail(ErrorCode::kBadModel,
+           "the graph input '" + name + "' must be int64 of shape " + (is_ids ? "[T]" : "[]"));
+    }
+    if (is_ids && input.shape[0].value >= 0) {
+      fail(ErrorCode::kUnsupported, "the graph takes a fixed number of tokens (" +
+                                        std::to_string(input.shape[0].value) +
+                                        "); export it with a symbolic length of input_ids");
+    }
+    const ValueId id =
+        add_value({.name = name, .type = DataType::kInt64, .shape = is_ids ? Shape{kTokens} : Shape{}},
+                  {.home = is_ids ? Home::kIds : Home::kPosition});
+    names_.emplace(name, id);
+  }
+  if (!names_.contains("input_ids")) fail(ErrorCode::kBadModel, "the graph has no input 'input_ids'");
+}
+
+void Lowering::add_state(const onnx::ValueInfo& input) {
+  State state;
+  state.name = std::string(input.name);
+  bool fixed = input.type == DataType::kFloat && input.has_shape;
+  for (const onnx::Dimension& dim : input.shape) {
+    fixed = fixed && dim.value > 0;
+    state.shape.push_back(std::max<int64_t>(dim.value, 1));
+  }
+  if (!fixed) {
+    fail(ErrorCode::kBadModel,
+         "the state '" + state.name + "' must be float32 with a fixed, non-empty shape");
+  }
+  check_size(state.name, state.shape);
+  state.bytes = elements(state.shape, 1) * sizeof(float);
+  state.offset = program_->state_bytes;
+  if (align_up(state.bytes) > kMaxStateBytes - program_->state_bytes) {
+    fail(ErrorCode::kBadModel, "the states need more than 64 GiB, at '" + state.name + "'");
+  }
+  program_->state_bytes += align_up(state.bytes);
+  const ValueId id = add_value(
+      {.name = state.name, .shape = state.shape, .state = static_cast<int>(program_->states.size())},
+      {.home = Home::kState, .offset = state.offset});
+  names_.emplace(state.name, id);
+  program_->states.push_back(std::move(state));
+  state_used_.push_back(false);
+  state_written_.push_back(false);
+}
+
+void Lowering::add_node(const onnx::Node& node) {
+  const OpMaker make = find_op_(node.domain, node.op_type);
+  if (make == nullptr) {
+    const bool function = std::find(model_->functions.begin(), model_->functions.end(),
+                                    std::pair(node.domain, node.op_type)) != model_->functions.end();
+    fail(ErrorCode::kUnsupported,
+         describe(node) + " is an operator that this runtime does not have" +
+             (function ? "; the file defines it as a function, so onnxruntime can run it" : ""));
+  }
+  std::vector<ValueId> inputs;
+  for (const std::string_view name : node.inputs) {
+    if (name.empty()) {
+      inputs.push_back(kNoValue);
+      continue;
+    }
+    const auto found = names_.find(name);
+    if (found == names_.end()) {
+      fail(ErrorCode::kBadModel,
+           describe(node) + " reads '" + std::string(name) + "', an output that its maker does not have");
+    }
+    inputs.push_back(found->second);
+  }
+  Binder binder(*this, node, std::move(inputs));
+  std::unique_ptr<const Op> op = make(binder);
+  binder.check_attributes();
+  if (op == nullptr) return;
+  for (const ValueId id : binder.inputs_) {
+    if (id != kNoValue && elements(program_->values[id].shape, 1) == 0) {
+      binder.fail("computes with '" + program_->values[id].name + "', which is empty");
+    }
+  }
+  if (foldable(binder)) {
+    fold(*op, binder);
+    return;
+  }
+  for (const ValueId id : binder.outputs_) {
+    if (id != kNoValue) producer_.emplace(id, program_->steps.size());
+  }
+  Step step{.op = std::move(op),
+            .kind = binder.kind_,
+            .inputs = binder.inputs_,
+            .outputs = binder.outputs_,
+            .row_wise = binder.row_wise_};
+  step.outputs.insert(step.outputs.end(), binder.temporaries_.begin(), binder.temporaries_.end());
+  program_->steps.push_back(std::move(step));
+}
+
+bool Lowering::foldable(const Binder& binder) const {
+  const auto constant = [&](ValueId id) {
+    return id == kNoValue || program_->buffers[program_->values[id].buffer].home == Home::kConstant;
+  };
+  return !binder.stateful_ && binder.temporaries_.empty() &&
+         std::all_of(binder.inputs_.begin(), binder.inputs_.end(), constant);
+}
+
+// Runs an operator on constants once, now.
+void Lowering::fold(const Op& op, const Binder& binder) {
+  Step step;
+  step.inputs = binder.inputs_;
+  step.outputs = binder.outputs_;
+  for (const ValueId id : step.outputs) {
+    if (id == kNoValue) continue;
+    Buffer& buffer = program_->buffers[program_->values[id].buffer];
+    if (buffer.bytes > kMaxFoldedBytes - folded_bytes_) {
+      fail(ErrorCode::kUnsupported,
+           describe(binder.node()) + " computes more than 256 MiB from constants; fold them when exporting");
+    }
+    folded_bytes_ += buffer.bytes;
+    program_->folded.emplace_back(buffer.bytes);
+    buffer.home = Home::kConstant;
+    buffer.constant = program_->folded.back().data();
+  }
+  for (size_t i = addresses_.size(); i < program_->buffers.size(); ++i) {
+    addresses_.push_back(const_cast<std::byte*>(program_->buffers[i].constant));  // inputs are only read
+  }
+  std::vector<float> scratch(op.scratch_floats(kernels_, 1));
+  ThreadPool pool(1);
+  RunContext ctx{.kernels = kernels_, .pool = pool, .program = *program_};
+  ctx.step = &step;
+  ctx.tokens = ctx.block_tokens = 1;
+  ctx.buffers = addresses_.data();
+  ctx.scratch_data = scratch.data();
+  op.run(ctx);
+}
+
+void Lowering::add_outputs() {
+  for (const onnx::ValueInfo& output : model_->outputs) {
+    if (output.name == "logits") {
+      add_logits(output);
+    } else if (output.name.ends_with(kStateOutSuffix)) {
+      check_state_output(output);
+    } else {
+      fail(ErrorCode::kUnsupported, "the graph output '" + std::string(output.name) +
+                                        "' is neither logits nor a state (NAME.state.out)");
+    }
+  }
+  if (program_->logits == kNoValue) fail(ErrorCode::kBadModel, "the graph has no output 'logits'");
+  for (size_t i = 0; i < program_->states.size(); ++i) {
+    const std::string& name = program_->states[i].name;
+    if (!state_used_[i]) fail(ErrorCode::kBadModel, "no node reads the state '" + name + "'");
+    if (!state_written_[i])
+      fail(ErrorCode::kBadModel, "the state '" + name + "' has no output '" + name + ".out'");
+  }
+}
+
+void Lowering::add_logits(const onnx::ValueInfo& output) {
+  const ValueId id = names_.find(output.name)->second;
+  const Value& value = program_->values[id];
+  Buffer& buffer = program_->buffers[value.buffer];
+  if (value.type != DataType::kFloat || value.shape.size() != 2 || value.shape[0] != kTokens ||
+      value.shape[1] < 1 || value.shape[1] > std::numeric_limits<int32_t>::max()) {
+    fail(ErrorCode::kBadModel, "the logits must be float32 of shape [T, vocab], but are " +
+                                   type_name(value.type) + " " + to_string(value.shape));
+  }
+  if (buffer.home != Home::kArena) fail(ErrorCode::kBadModel, "no node computes the logits");
+  buffer.home = Home::kLogits;
+  program_->logits = id;
+  program_->vocab_size = value.shape[1];
+  int64_t& limit = program_->id_limit;
+  if (limit != 0 && limit < program_->vocab_size) {
+    fail(ErrorCode::kBadModel, "the embedding has " + std::to_string(limit) + " rows, fewer than the " +
+                                   std::to_string(program_->vocab_size) + " columns of the logits");
+  }
+  limit = program_->vocab_size;
+}
+
+void Lowering::check_state_output(const onnx::ValueInfo& output) {
+  const std::string_view name = output.name.substr(0, output.name.size() - 4);  // without ".out"
+  const auto found = names_.find(output.name);
+  const Value* value = found == names_.end() ? nullptr : &program_->values[found->second];
+  if (value == nullptr || value->state < 0 || !value->updated ||
+      program_->states[static_cast<size_t>(value->state)].name != name) {
+    fail(ErrorCode::kBadModel, "the graph output '" + std::string(output.name) +
+                                   "' is not the update of a state '" + std::string(name) + "'");
+  }
+  state_written_[static_cast<size_t>(value->state)] = true;
+}
+
+std::unique_ptr<const Program> lower(std::shared_ptr<const onnx::Model> model, FindOp find_op,
+                                     const Kernels& kernels) {
+  std::unique_ptr<Program> program = Lowering(std::move(model), find_op, kernels).run();
+  plan(*program, kernels);
+  return program;
+}
+
+}  // namespace allmem

@@ -1,0 +1,61 @@
+// From ONNX structs to a Program.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "graph/binder.h"
+#include "graph/program.h"
+#include "platform/error.h"
+
+namespace allmem {
+
+// The maker for an operator; null when there is none.
+using FindOp = OpMaker (*)(std::string_view domain, std::string_view op_type);
+
+// Throws Error (kBadModel, kUnsupported).
+std::unique_ptr<const Program> lower(std::shared_ptr<const onnx::Model> model, FindOp find_op,
+                                     const Kernels& kernels);
+
+// Decides which steps run only for the rows whose logits are asked for, the size of a block, and where
+// everything lies in memory. The last part of lower().
+void plan(Program& program, const Kernels& kernels);
+
+// The state of lower() while it runs; Binder works on it.
+class Lowering {
+ public:
+  Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels);
+  std::unique_ptr<Program> run();
+
+ private:
+  friend class Binder;
+  [[noreturn]] void fail(ErrorCode code, const std::string& problem) const;
+  void check_opsets() const;
+  void add_initializers();
+  void add_inputs();
+  void add_state(const onnx::ValueInfo& input);
+  void add_node(const onnx::Node& node);
+  void add_outputs();
+  void add_logits(const onnx::ValueInfo& output);
+  void check_state_output(const onnx::ValueInfo& output);
+  bool foldable(const Binder& binder) const;
+  void fold(const Op& op, const Binder& binder);
+  void check_size(const std::string& name, const Shape& shape) const;
+  ValueId add_value(Value value, Buffer buffer);
+
+  std::shared_ptr<const onnx::Model> model_;
+  FindOp find_op_;
+  const Kernels& kernels_;
+  std::unique_ptr<Program> program_;
+  std::map<std::string, ValueId, std::less<>> names_;
+  std::map<std::string, std::vector<ValueId>, std::less<>> shared_;
+  std::map<std::string_view, size_t> readers_;  // how many nodes and graph outputs read a name
+  std::map<ValueId, size_t> producer_;          // the step that makes a value
+  std::vector<bool> state_used_, state_written_;
+  std::vector<std::byte*> addresses_;  // of the constant buffers, for fold()
+  size_t folded_bytes_ = 0;
+};
+
+}  // namespace allmem

@@ -1,0 +1,59 @@
+// What an operator is at run time, and what it sees.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace allmem {
+
+struct Kernels;
+struct Program;
+struct Step;
+class ThreadPool;
+
+// One step on one block of tokens. Pointers are valid for the call.
+struct RunContext {
+  const Kernels& kernels;
+  ThreadPool& pool;
+  const Program& program;
+  const Step* step = nullptr;
+  size_t tokens = 0;        // T of this step
+  size_t block_tokens = 0;  // T of the block; more than `tokens` in a step that runs for the last rows only
+  uint64_t position = 0;    // tokens before the block
+  bool frozen = false;      // the memory is not to be written
+  bool fresh = false;       // the state was set from outside: derived data must be computed anew
+  std::byte* const* buffers = nullptr;  // address of every buffer
+  std::byte* derived_data = nullptr;
+  float* scratch_data = nullptr;
+
+  template <class T = float>
+  const T* in(size_t i) const {
+    return reinterpret_cast<const T*>(input_address(i));
+  }
+  template <class T = float>
+  T* out(size_t i) const {
+    return reinterpret_cast<T*>(output_address(i));
+  }
+  template <class T = float>
+  T* derived(size_t offset) const {
+    return reinterpret_cast<T*>(derived_data + offset);
+  }
+  float* scratch(size_t worker) const;
+  bool has(size_t i) const;
+
+ private:
+  std::byte* input_address(size_t i) const;
+  std::byte* output_address(size_t i) const;
+};
+
+// Immutable once made: sessions of one model share it.
+class Op {
+ public:
+  virtual ~Op() = default;
+  // Allocates nothing. Throws Error only where data decides (an index out of range).
+  virtual void run(const RunContext& ctx) const = 0;
+  // Floats of scratch memory that each worker needs for a block of `tokens`.
+  virtual size_t scratch_floats(const Kernels& /*kernels*/, size_t /*tokens*/) const { return 0; }
+};
+
+}  // namespace allmem

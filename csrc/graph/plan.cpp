@@ -1,0 +1,149 @@
+// Which steps are the head, how many tokens a block has, and where every activation lies.
+#include <algorithm>
+#include <map>
+
+#include "graph/lower.h"
+#include "platform/error.h"
+
+namespace allmem {
+
+namespace {
+
+using Home = Buffer::Home;
+
+constexpr size_t kGoodArenaBytes = size_t{128} << 20;  // a model too wide for that gets smaller blocks
+constexpr size_t kMaxArenaBytes = size_t{4} << 30;
+
+bool row_aligned(const Program& program, const std::vector<ValueId>& ids) {
+  return std::all_of(ids.begin(), ids.end(), [&](ValueId id) {
+    return id == kNoValue || !has_tokens(program.values[id].shape) || token_major(program.values[id].shape);
+  });
+}
+
+// Walks back from the logits: a step whose rows are needed by nothing but other such steps is the head.
+void mark_head(Program& program) {
+  std::vector<bool> all_rows(program.buffers.size(), false);
+  for (size_t i = program.steps.size(); i-- > 0;) {
+    Step& step = program.steps[i];
+    const auto wanted_whole = [&](ValueId id) {
+      return id != kNoValue && (all_rows[program.values[id].buffer] || !has_tokens(program.values[id].shape));
+    };
+    step.head = step.row_wise && row_aligned(program, step.inputs) && row_aligned(program, step.outputs) &&
+                std::none_of(step.outputs.begin(), step.outputs.end(), wanted_whole);
+    for (const ValueId id : step.outputs) {
+      if (id != kNoValue) program.buffers[program.values[id].buffer].head = step.head;
+    }
+    if (step.head) continue;
+    for (const ValueId id : step.inputs) {
+      if (id != kNoValue) all_rows[program.values[id].buffer] = true;
+    }
+  }
+  if (!program.buffers[program.values[program.logits].buffer].head) {
+    throw Error(ErrorCode::kUnsupported,
+                program.source->path +
+                    ": the logits are not computed row by row (one row from each token's "
+                    "own values), which this runtime needs.");
+  }
+}
+
+// Free memory of the arena, by offset; first fit.
+class Arena {
+ public:
+  size_t take(size_t size) {
+    for (auto gap = gaps_.begin(); gap != gaps_.end(); ++gap) {
+      if (gap->second < size) continue;
+      const auto [offset, space] = *gap;
+      gaps_.erase(gap);
+      if (space > size) gaps_.emplace(offset + size, space - size);
+      return offset;
+    }
+    const size_t offset = end_;
+    end_ += size;
+    return offset;
+  }
+
+  void give(size_t offset, size_t size) {
+    const auto gap = gaps_.emplace(offset, size).first;
+    const auto next = std::next(gap);
+    if (next != gaps_.end() && gap->first + gap->second == next->first) {
+      gap->second += next->second;
+      gaps_.erase(next);
+    }
+    if (gap == gaps_.begin()) return;
+    const auto previous = std::prev(gap);
+    if (previous->first + previous->second == gap->first) {
+      previous->second += gap->second;
+      gaps_.erase(gap);
+    }
+  }
+
+  size_t end() const { return end_; }
+
+ private:
+  std::map<size_t, size_t> gaps_;
+  size_t end_ = 0;
+};
+
+size_t size_for(const Buffer& buffer, size_t block) {
+  return align_up(buffer.token_bytes != 0 ? buffer.token_bytes * block : buffer.bytes);
+}
+
+// Gives every activation an offset, so that two share memory only when one is no longer needed.
+size_t lay_out(Program& program, size_t block) {
+  constexpr size_t kNever = ~size_t{0};
+  std::vector<size_t> last_use(program.buffers.size(), kNever);
+  for (size_t i = 0; i < program.steps.size(); ++i) {
+    for (const auto* ids : {&program.steps[i].inputs, &program.steps[i].outputs}) {
+      for (const ValueId id : *ids) {
+        if (id != kNoValue) last_use[program.values[id].buffer] = i;
+      }
+    }
+  }
+  Arena arena;
+  std::vector<bool> live(program.buffers.size(), false);
+  for (size_t i = 0; i < program.steps.size(); ++i) {
+    const Step& step = program.steps[i];
+    for (const ValueId id : step.outputs) {
+      if (id == kNoValue) continue;
+      const uint32_t index = program.values[id].buffer;
+      Buffer& buffer = program.buffers[index];
+      if (buffer.home != Home::kArena || live[index]) continue;
+      live[index] = true;
+      buffer.offset = arena.take(size_for(buffer, block));
+    }
+    for (const auto* ids : {&step.inputs, &step.outputs}) {
+      for (const ValueId id : *ids) {
+        if (id == kNoValue) continue;
+        const uint32_t index = program.values[id].buffer;
+        if (!live[index] || last_use[index] != i) continue;
+        live[index] = false;
+        arena.give(program.buffers[index].offset, size_for(program.buffers[index], block));
+      }
+    }
+  }
+  return arena.end();
+}
+
+}  // namespace
+
+void plan(Program& program, const Kernels& kernels) {
+  mark_head(program);
+  program.block = kMaxBlock;
+  program.arena_bytes = lay_out(program, program.block);
+  while (program.arena_bytes > kGoodArenaBytes && program.block > 1) {
+    program.block /= 2;
+    program.arena_bytes = lay_out(program, program.block);
+  }
+  if (program.arena_bytes > kMaxArenaBytes) {
+    throw Error(ErrorCode::kBadModel,
+                program.source->path + ": one token needs more than 4 GiB of activations.");
+  }
+  for (const Step& step : program.steps) {
+    program.scratch_floats =
+        std::max({program.scratch_floats, step.op->scratch_floats(kernels, program.block),
+                  step.op->scratch_floats(kernels, 1)});
+  }
+  program.scratch_floats = align_up(program.scratch_floats * sizeof(float)) / sizeof(float);
+}
+
+}  // namespace allmem

@@ -1,0 +1,82 @@
+// A model lowered to a flat list of operators bound to memory: what a session runs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/op.h"
+#include "graph/shape.h"
+#include "onnx/model.h"
+#include "platform/aligned_buffer.h"
+
+namespace allmem {
+
+using ValueId = uint32_t;
+inline constexpr ValueId kNoValue = ~ValueId{0};
+
+// Tokens of a block at most: enough to make a weight's trip from memory worthwhile.
+inline constexpr size_t kMaxBlock = 64;
+
+// Where the bytes of values live. Views (Reshape and the like) share the buffer of what they view.
+struct Buffer {
+  enum class Home { kConstant, kArena, kState, kIds, kPosition, kLogits };
+  Home home = Home::kArena;
+  const std::byte* constant = nullptr;  // kConstant: the bytes
+  size_t bytes = 0;                     // for a block of `Program::block` tokens
+  size_t offset = 0;                    // kArena, kState: from the start of that allocation
+  size_t token_bytes = 0;  // bytes of one token; 0 when T is not in the shape or not its first axis
+  bool head = false;       // holds only the rows whose logits are asked for
+};
+
+struct Value {
+  std::string name;
+  onnx::DataType type = onnx::DataType::kFloat;
+  Shape shape;
+  uint32_t buffer = 0;
+  int state = -1;        // index of the state that this is, before or after its update
+  bool updated = false;  // after
+};
+
+// One operator. Steps run in order.
+struct Step {
+  std::unique_ptr<const Op> op;
+  std::string_view kind;         // the operator type
+  std::vector<ValueId> inputs;   // kNoValue where an optional one is absent
+  std::vector<ValueId> outputs;  // then the temporaries
+  bool row_wise = false;         // row t of the outputs depends on row t of the inputs only
+  bool head = false;             // leads only to the logits: runs for the rows that are asked for
+};
+
+struct State {
+  std::string name;  // "layers.0.memory.weight.gate.state"
+  Shape shape;
+  size_t offset = 0;  // in the state allocation, aligned to 64 bytes
+  size_t bytes = 0;
+  std::span<const float> initial;  // empty: zeros
+};
+
+struct Program {
+  std::shared_ptr<const onnx::Model> source;  // keeps the mapped weights alive
+  std::vector<AlignedBuffer> folded;          // constants computed at load
+  std::deque<Value> values;
+  std::vector<Buffer> buffers;
+  std::vector<Step> steps;
+  std::vector<State> states;
+  ValueId logits = kNoValue;
+
+  size_t block = 0;           // tokens that one run of the steps takes at most
+  size_t state_bytes = 0;     // all states, one allocation
+  size_t arena_bytes = 0;     // all activations of a block
+  size_t derived_bytes = 0;   // per session, computed from the state (row scales)
+  size_t scratch_floats = 0;  // per worker thread
+  int64_t vocab_size = 0;     // columns of the logits
+  int64_t id_limit = 0;       // token ids are below this
+};
+
+}  // namespace allmem

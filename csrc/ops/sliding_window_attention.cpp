@@ -1,0 +1,147 @@
+// allmem::SlidingWindowAttention (docs/format.md): exact attention over the last W tokens and the first S.
+// The state, a ring of rotated keys and values, is updated in place.
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/kernels.h"
+#include "ops/parallel.h"
+#include "ops/registry.h"
+#include "ops/rope.h"
+
+namespace allmem::ops {
+
+namespace {
+
+using onnx::DataType;
+
+struct Sizes {
+  size_t heads, kv_heads, dim, window, sinks;
+  size_t slots() const { return sinks + window; }
+};
+
+// Numbers of the inputs and outputs that hold what the node does not name.
+struct Slots {
+  size_t cos, sin, cos_sink, sin_sink;  // inputs
+  size_t q, k, q_sink;                  // temporaries
+};
+
+class SlidingWindowAttention : public Op {
+ public:
+  SlidingWindowAttention(const Sizes& sizes, const Slots& slots) : sizes_(sizes), slots_(slots) {}
+
+  void run(const RunContext& ctx) const override {
+    const auto [heads, kv_heads, dim, window, sinks] = sizes_;
+    const size_t T = ctx.tokens;
+    const auto rotate = [&](size_t input, size_t cos, size_t sin, size_t output, size_t count) {
+      ctx.kernels.rotate(ctx.in(input), ctx.in(cos), ctx.in(sin), ctx.out(output), T, count, dim);
+    };
+    rotate(0, slots_.cos, slots_.sin, slots_.q, heads);
+    rotate(1, slots_.cos, slots_.sin, slots_.k, kv_heads);
+    if (sinks > 0) rotate(0, slots_.cos_sink, slots_.sin_sink, slots_.q_sink, heads);
+
+    AttentionArgs args = arguments(T, ctx.position);
+    args.q = ctx.out(slots_.q);
+    args.q_sink = ctx.out(sinks > 0 ? slots_.q_sink : slots_.q);
+    args.k = ctx.out(slots_.k);
+    args.v = ctx.in(2);
+    args.k_ring = ctx.in(3);
+    args.v_ring = ctx.in(4);
+    args.y = ctx.out(0);
+    const size_t keys = std::min<uint64_t>(sizes_.slots(), ctx.position + T);
+    parallel(ctx, kv_heads, 1, 2 * T * keys * dim * heads / kv_heads,
+             [&](size_t begin, size_t end, size_t worker) {
+               ctx.kernels.attention(args, begin, end, ctx.scratch(worker));
+               for (size_t head = begin; head < end; ++head) {
+                 store(args.k, ctx.out(1), head, T, ctx.position);
+                 store(args.v, ctx.out(2), head, T, ctx.position);
+               }
+             });
+  }
+
+  size_t scratch_floats(const Kernels& kernels, size_t tokens) const override {
+    return std::max(kernels.attention_scratch(arguments(tokens, 0)),
+                    kernels.attention_scratch(arguments(tokens, sizes_.slots())));
+  }
+
+ private:
+  AttentionArgs arguments(size_t tokens, uint64_t position) const {
+    AttentionArgs args{};
+    args.tokens = tokens;
+    args.heads = sizes_.heads;
+    args.kv_heads = sizes_.kv_heads;
+    args.dim = sizes_.dim;
+    args.window = sizes_.window;
+    args.sinks = sizes_.sinks;
+    args.position = position;
+    args.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(sizes_.dim)));
+    return args;
+  }
+
+  // Puts one head's rows of this block, [T, Hkv, D], into their slots of the ring.
+  void store(const float* rows, float* ring, size_t head, size_t T, uint64_t position) const {
+    const auto [heads, kv_heads, dim, window, sinks] = sizes_;
+    for (size_t t = 0; t < T; ++t) {
+      const uint64_t p = position + t;
+      if (p >= sinks && T - t > window) continue;  // its slot is taken again within this block
+      const uint64_t slot = p < sinks ? p : sinks + (p - sinks) % window;
+      std::memcpy(ring + (head * sizes_.slots() + slot) * dim, rows + (t * kv_heads + head) * dim,
+                  dim * sizeof(float));
+    }
+  }
+
+  Sizes sizes_;
+  Slots slots_;
+};
+
+}  // namespace
+
+MadeOp make_sliding_window_attention(Binder& node) {
+  node.expect_inputs(6, 6);
+  const int64_t heads = node.size_attribute("num_heads", 1),
+                kv_heads = node.size_attribute("num_kv_heads", 1);
+  const int64_t dim = node.size_attribute("head_dim", 2), window = node.size_attribute("window", 1);
+  const int64_t sinks = node.size_attribute("sinks", 0);
+  const float scale = node.float_attribute("rope_scale", 1.0f);
+  node.require(heads % kv_heads == 0, "needs num_heads to be a multiple of num_kv_heads");
+  const auto* inv_freq = node.attribute("rope_inv_freq", onnx::Attribute::Type::kFloats);
+  node.require(inv_freq != nullptr && dim % 2 == 0 && inv_freq->floats.size() == static_cast<size_t>(dim / 2),
+               "needs an even head_dim and head_dim/2 values in 'rope_inv_freq'");
+  node.input(0, DataType::kFloat, {kTokens, heads * dim});
+  node.input(1, DataType::kFloat, {kTokens, kv_heads * dim});
+  node.input(2, DataType::kFloat, {kTokens, kv_heads * dim});
+  node.require(node.is_position(5), "needs the graph input 'position' as input 5");
+
+  node.output(0, DataType::kFloat, {kTokens, heads * dim});
+  node.update_state(1, 3, {kv_heads, sinks + window, dim});
+  node.update_state(2, 4, {kv_heads, sinks + window, dim});
+
+  Slots slots{};
+  const auto angles = [&](uint64_t last_position) {
+    // The same frequencies in every layer: computed once for all of them.
+    std::string key = "rope " + std::to_string(last_position) + " " + std::to_string(scale) + " ";
+    key.append(reinterpret_cast<const char*>(inv_freq->floats.data()),
+               inv_freq->floats.size() * sizeof(float));
+    const Shape shape{kTokens, dim / 2};
+    return node.shared(key, {shape, shape}, [&](std::unique_ptr<const Op>& op) {
+      op = std::make_unique<RopeAngles>(inv_freq->floats, scale, last_position);
+    });
+  };
+  const std::vector<size_t> own = angles(std::numeric_limits<uint64_t>::max());
+  slots.cos = own[0];
+  slots.sin = own[1];
+  slots.q = node.temporary({kTokens, heads * dim});
+  slots.k = node.temporary({kTokens, kv_heads * dim});
+  if (sinks > 0) {
+    // A sink key meets a query at most S + W - 1 positions on, the distances that the model was trained with.
+    const std::vector<size_t> sink = angles(static_cast<uint64_t>(sinks + window - 1));
+    slots.cos_sink = sink[0];
+    slots.sin_sink = sink[1];
+    slots.q_sink = node.temporary({kTokens, heads * dim});
+  }
+  const Sizes sizes{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(dim),
+                    static_cast<size_t>(window), static_cast<size_t>(sinks)};
+  return std::make_unique<SlidingWindowAttention>(sizes, slots);
+}
+
+}  // namespace allmem::ops

@@ -1,0 +1,179 @@
+// allmem::TestTimeMemory (docs/model.md): a network per KV head that learns while it is read. Its fast
+// weights, momentum and pending gradient are states, updated in place; a chunk ends where the absolute
+// position says so, so that it makes no difference how a caller cuts the stream into calls.
+#include <algorithm>
+
+#include "kernels/kernels.h"
+#include "ops/parallel.h"
+#include "ops/registry.h"
+
+namespace allmem::ops {
+
+namespace {
+
+using onnx::DataType;
+
+// The node's inputs, docs/format.md. An output's number is that of its state's input less kStateShift.
+enum Input : size_t {
+  kQ,
+  kK,
+  kV,
+  kEta,
+  kBeta,
+  kNormGate,
+  kNormUp,
+  kNormDown,
+  kWGate,
+  kWUp,
+  kWDown,
+  kSGate,
+  kSUp,
+  kSDown,
+  kGGate,
+  kGUp,
+  kGDown,
+  kBetaSum,
+  kPosition,
+  kInputs
+};
+constexpr size_t kStateShift = kWGate - 1;
+constexpr size_t kGradientBlock = 32;  // tokens whose gradient is added to G at a time
+
+struct Sizes {
+  size_t heads, kv_heads, dim, hidden, chunk;
+};
+
+class TestTimeMemory : public Op {
+ public:
+  TestTimeMemory(const Sizes& sizes, size_t row_scales) : sizes_(sizes), row_scales_(row_scales) {}
+
+  void run(const RunContext& ctx) const override {
+    const size_t group = sizes_.heads / sizes_.kv_heads;
+    const size_t work = ctx.tokens * (group + 3) * 3 * sizes_.hidden * sizes_.dim;
+    parallel(ctx, sizes_.kv_heads, 1, work, [&](size_t begin, size_t end, size_t worker) {
+      for (size_t kv = begin; kv < end; ++kv) run_head(ctx, kv, ctx.scratch(worker));
+    });
+  }
+
+  size_t scratch_floats(const Kernels& kernels, size_t /*tokens*/) const override {
+    return kernels.memory_scratch(sizes_.dim, sizes_.hidden);
+  }
+
+ private:
+  void run_head(const RunContext& ctx, size_t kv, float* scratch) const {
+    const MemoryHead head = memory_of(ctx, kv);
+    if (ctx.fresh) scale_rows(ctx, head, kv);
+    for (size_t begin = 0; begin < ctx.tokens;) {
+      const uint64_t into_chunk = (ctx.position + begin) % sizes_.chunk;
+      const size_t end = std::min<uint64_t>(ctx.tokens, begin + (sizes_.chunk - into_chunk));
+      read(ctx, head, kv, begin, end, scratch);
+      if (!ctx.frozen) {
+        learn(ctx, head, kv, begin, end, scratch);
+        if (into_chunk + (end - begin) == sizes_.chunk) write(ctx, head, kv);
+      }
+      begin = end;
+    }
+  }
+
+  MemoryHead memory_of(const RunContext& ctx, size_t kv) const {
+    const size_t size = sizes_.hidden * sizes_.dim;
+    const auto state = [&](size_t input) { return ctx.out(input - kStateShift) + kv * size; };
+    float* r = ctx.derived<float>(row_scales_) + kv * (2 * sizes_.hidden + sizes_.dim);
+    return {.dim = sizes_.dim,
+            .hidden = sizes_.hidden,
+            .w_gate = state(kWGate),
+            .w_up = state(kWUp),
+            .w_down = state(kWDown),
+            .s_gate = state(kSGate),
+            .s_up = state(kSUp),
+            .s_down = state(kSDown),
+            .g_gate = state(kGGate),
+            .g_up = state(kGUp),
+            .g_down = state(kGDown),
+            .r_gate = r,
+            .r_up = r + sizes_.hidden,
+            .r_down = r + 2 * sizes_.hidden};
+  }
+
+  void scale_rows(const RunContext& ctx, const MemoryHead& head, size_t kv) const {
+    ctx.kernels.memory_row_scales(head, ctx.in(kNormGate) + kv * sizes_.hidden,
+                                  ctx.in(kNormUp) + kv * sizes_.hidden, ctx.in(kNormDown) + kv * sizes_.dim);
+  }
+
+  // o_t = M_W(q̃_t) for the query heads that read this memory.
+  void read(const RunContext& ctx, const MemoryHead& head, size_t kv, size_t begin, size_t end,
+            float* scratch) const {
+    const size_t group = sizes_.heads / sizes_.kv_heads, stride = sizes_.heads * sizes_.dim;
+    const float* q = ctx.in(kQ) + begin * stride + kv * group * sizes_.dim;
+    float* y = ctx.out(0) + begin * stride + kv * group * sizes_.dim;
+    if (end - begin ==
+        1) {  // one token: its heads lie side by side, and share the trip of W through the cache
+      ctx.kernels.memory_read(head, q, sizes_.dim, y, sizes_.dim, group, scratch);
+      return;
+    }
+    for (size_t j = 0; j < group; ++j) {
+      ctx.kernels.memory_read(head, q + j * sizes_.dim, stride, y + j * sizes_.dim, stride, end - begin,
+                              scratch);
+    }
+  }
+
+  // G += Σ η ∇_W, Σβ += β
+  void learn(const RunContext& ctx, const MemoryHead& head, size_t kv, size_t begin, size_t end,
+             float* scratch) const {
+    const size_t stride = sizes_.kv_heads * sizes_.dim;
+    for (size_t t = begin; t < end; t += kGradientBlock) {
+      ctx.kernels.memory_accumulate(head, ctx.in(kK) + t * stride + kv * sizes_.dim, stride,
+                                    ctx.in(kV) + t * stride + kv * sizes_.dim, stride,
+                                    ctx.in(kEta) + t * sizes_.kv_heads + kv, sizes_.kv_heads,
+                                    std::min(kGradientBlock, end - t), scratch);
+    }
+    float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
+    for (size_t t = begin; t < end; ++t) beta_sum += ctx.in(kBeta)[t * sizes_.kv_heads + kv];
+  }
+
+  // The end of a chunk: S = β̄ S + G, W = Ŵ - S.
+  void write(const RunContext& ctx, const MemoryHead& head, size_t kv) const {
+    float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
+    ctx.kernels.memory_write(head, beta_sum / static_cast<float>(sizes_.chunk));
+    beta_sum = 0;
+    scale_rows(ctx, head, kv);
+  }
+
+  Sizes sizes_;
+  size_t row_scales_;  // where the session keeps this node's r, [Hkv, h + h + D]
+};
+
+}  // namespace
+
+MadeOp make_test_time_memory(Binder& node) {
+  node.expect_inputs(kInputs, kInputs);
+  const int64_t heads = node.size_attribute("num_heads", 1),
+                kv_heads = node.size_attribute("num_kv_heads", 1);
+  const int64_t dim = node.size_attribute("head_dim", 1), hidden = node.size_attribute("hidden", 1);
+  const int64_t chunk = node.size_attribute("chunk", 1);
+  node.require(heads % kv_heads == 0, "needs num_heads to be a multiple of num_kv_heads");
+  node.input(kQ, DataType::kFloat, {kTokens, heads * dim});
+  node.input(kK, DataType::kFloat, {kTokens, kv_heads * dim});
+  node.input(kV, DataType::kFloat, {kTokens, kv_heads * dim});
+  node.input(kEta, DataType::kFloat, {kTokens, kv_heads});
+  node.input(kBeta, DataType::kFloat, {kTokens, kv_heads});
+  node.input(kNormGate, DataType::kFloat, {kv_heads, hidden});
+  node.input(kNormUp, DataType::kFloat, {kv_heads, hidden});
+  node.input(kNormDown, DataType::kFloat, {kv_heads, dim});
+  for (const size_t norm : {kNormGate, kNormUp, kNormDown})
+    node.constant_bytes(norm);  // r is computed between calls
+  node.require(node.is_position(kPosition), "needs the graph input 'position' as its last input");
+
+  node.output(0, DataType::kFloat, {kTokens, heads * dim});
+  for (size_t i = kWGate; i < kBetaSum; ++i) {
+    const bool down = (i - kWGate) % 3 == 2;
+    node.update_state(i - kStateShift, i, down ? Shape{kv_heads, dim, hidden} : Shape{kv_heads, hidden, dim});
+  }
+  node.update_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
+  const Sizes sizes{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(dim),
+                    static_cast<size_t>(hidden), static_cast<size_t>(chunk)};
+  const size_t row_scales = node.derived(sizes.kv_heads * (2 * sizes.hidden + sizes.dim) * sizeof(float));
+  return std::make_unique<TestTimeMemory>(sizes, row_scales);
+}
+
+}  // namespace allmem::ops
