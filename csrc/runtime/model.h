@@ -12,7 +12,7 @@
 namespace allmem {
 
 struct StateInfo {
-  std::string name;              // "layers.0.memory.weight.gate.state"
+  std::string name;  // "layers.0.memory.weight.gate.state"
   std::vector<int64_t> shape;
   size_t bytes;
 };
@@ -20,9 +20,9 @@ struct StateInfo {
 struct ModelInfo {
   int64_t vocab_size = 0;
   int64_t window = 0, sinks = 0, chunk = 0, layers = 0;
-  std::string quantization;      // "none", "int8", "int4"
+  std::string quantization;  // "none", "int8", "int4"
   size_t weight_bytes = 0;
-  size_t state_bytes = 0;        // of one session, without scratch
+  size_t state_bytes = 0;  // of one session, without scratch
   std::vector<StateInfo> states;
 };
 

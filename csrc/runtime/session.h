@@ -12,33 +12,41 @@
 namespace allmem {
 
 struct SessionOptions {
-  int threads = 0;      // 0: as many as the machine has cores for this process
+  int threads = 0;  // 0: as many as the machine has cores for this process
 };
 
 enum class LogitsFor { kNone, kLast, kAll };
 
-// One caller at a time. An error inside forward() poisons the session: every call but reset() then throws kPoisoned.
+// One caller at a time. An error inside forward() poisons the session: every call but reset() then throws
+// kPoisoned.
 class Session {
  public:
   Session(std::shared_ptr<const Model> model, const SessionOptions& options);
   ~Session();
 
-  // Reads `ids`. Writes logits for none, the last, or all of them: `logits` is [rows, vocab] with rows = 0, 1, ids.size().
-  // Throws kInvalidArgument (empty, an id out of range, logits too small: the session is unchanged) or kCancelled.
+  // Reads `ids`. Writes logits for none, the last, or all of them: `logits` is [rows, vocab] with rows = 0,
+  // 1, ids.size(). Throws kInvalidArgument (empty, an id out of range, logits too small: the session is
+  // unchanged) or kCancelled.
   void forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits);
 
-  uint64_t position() const;                 // tokens read so far
-  void reset();                              // as new; also after an error
-  void freeze(bool frozen);                  // frozen: the memory is read but never written
+  uint64_t position() const;  // tokens read so far
+  void reset();               // as new; also after an error
+  void freeze(bool frozen);   // frozen: the memory is read but never written
   bool frozen() const;
-  std::unique_ptr<Session> clone() const;    // an independent copy, same state
-  size_t state_bytes() const;                // K/V rings and memory
-  size_t total_bytes() const;                // everything the session allocated, activations and scratch included
+  std::unique_ptr<Session> clone() const;  // an independent copy, same state
+  size_t state_bytes() const;              // K/V rings and memory
+  size_t total_bytes() const;  // everything the session allocated, activations and scratch included
   std::span<const float> state(size_t index) const;  // of info().states[index], for inspection
   const Model& model() const;
   int threads() const;
 
-  // From any thread: makes a running forward() throw kCancelled within one block of tokens (then reset() is needed).
+  // The whole state as one block of bytes, and its return: what save and load build on. restore() throws
+  // kInvalidArgument when the size is not this session's; it ends a poisoning.
+  std::span<const std::byte> state_memory() const;
+  void restore(std::span<const std::byte> state, uint64_t position);
+
+  // From any thread: makes a running forward() throw kCancelled within one block of tokens (then reset() is
+  // needed). When none is running, the next one throws kCancelled before it has changed anything.
   void cancel();
 
  private:

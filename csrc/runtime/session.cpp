@@ -1,0 +1,255 @@
+// A session: memory of fixed size, and the loop that runs a program over blocks of tokens.
+#include "runtime/session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "platform/aligned_buffer.h"
+#include "platform/error.h"
+#include "platform/thread_pool.h"
+
+namespace allmem {
+
+namespace {
+
+using Home = Buffer::Home;
+
+constexpr uint64_t kMaxPosition = uint64_t{1} << 53;  // RoPE angles are exact below it
+
+int thread_count(int wanted) {
+  if (wanted < 0 || wanted > ThreadPool::kMaxThreads) {
+    throw Error(ErrorCode::kInvalidArgument, "A session has 1 to " + std::to_string(ThreadPool::kMaxThreads) +
+                                                 " threads (0: one for each core), not " +
+                                                 std::to_string(wanted) + ".");
+  }
+  if (wanted > 0) return wanted;
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, ThreadPool::kMaxThreads);
+}
+
+}  // namespace
+
+struct Session::Impl {
+  std::shared_ptr<const Model> model;
+  const Program& program;
+  const Kernels& kernels;
+  ThreadPool pool;
+  AlignedBuffer state, derived, arena, scratch;
+  std::vector<int64_t> block_ids;   // [block]
+  int64_t block_position = 0;       // the graph's input `position`
+  std::vector<std::byte*> buffers;  // address of every buffer of the program
+  uint64_t position = 0;
+  bool is_frozen = false;
+  bool is_fresh = true;  // the state was set from outside since the last step
+  bool is_poisoned = false;
+  std::atomic<bool> cancelled{false};
+
+  Impl(std::shared_ptr<const Model> the_model, int threads)
+      : model(std::move(the_model)),
+        program(model->program()),
+        kernels(best_kernels()),
+        pool(threads),
+        state(program.state_bytes),
+        derived(program.derived_bytes),
+        arena(program.arena_bytes),
+        scratch(program.scratch_floats * sizeof(float) * static_cast<size_t>(threads)),
+        block_ids(program.block) {
+    for (const Buffer& buffer : program.buffers) buffers.push_back(address(buffer));
+    set_initial_state();
+  }
+
+  std::byte* address(const Buffer& buffer) {
+    switch (buffer.home) {
+      case Home::kConstant:
+        return const_cast<std::byte*>(buffer.constant);  // operators only read their inputs
+      case Home::kArena:
+        return arena.data() + buffer.offset;
+      case Home::kState:
+        return state.data() + buffer.offset;
+      case Home::kIds:
+        return reinterpret_cast<std::byte*>(block_ids.data());
+      case Home::kPosition:
+        return reinterpret_cast<std::byte*>(&block_position);
+      case Home::kLogits:
+        return nullptr;  // the caller's, known in forward()
+    }
+    return nullptr;
+  }
+
+  void set_initial_state() {
+    for (const State& part : program.states) {
+      std::byte* bytes = state.data() + part.offset;
+      if (part.initial.empty()) {
+        std::memset(bytes, 0, part.bytes);
+      } else {
+        std::memcpy(bytes, part.initial.data(), part.bytes);
+      }
+    }
+    position = 0;
+    is_fresh = true;
+    is_poisoned = false;
+  }
+
+  void check_usable() const {
+    if (is_poisoned) {
+      throw Error(ErrorCode::kPoisoned,
+                  "An earlier error interrupted this session; reset it before using it again.");
+    }
+  }
+
+  void check_arguments(std::span<const int32_t> ids, size_t rows, std::span<const float> logits) const {
+    const auto vocab = static_cast<size_t>(program.vocab_size);
+    if (ids.empty()) throw Error(ErrorCode::kInvalidArgument, "There are no tokens to read.");
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] < 0 || ids[i] >= program.id_limit) {
+        throw Error(ErrorCode::kInvalidArgument,
+                    "Token " + std::to_string(i) + " has the id " + std::to_string(ids[i]) +
+                        ", but the model's ids are 0 to " + std::to_string(program.id_limit - 1) + ".");
+      }
+    }
+    if (logits.size() / vocab < rows) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "The logits need room for " + std::to_string(rows) + " rows of " + std::to_string(vocab) +
+                      " values, but have " + std::to_string(logits.size()) + " values.");
+    }
+    if (ids.size() > kMaxPosition - position) {
+      throw Error(ErrorCode::kInvalidArgument, "A session reads at most 2^53 tokens.");
+    }
+  }
+
+  // Runs all steps for one block; the head only for its last `rows` tokens.
+  void run_block(std::span<const int32_t> ids, size_t rows, float* logits) {
+    std::copy(ids.begin(), ids.end(), block_ids.begin());
+    block_position = static_cast<int64_t>(position);
+    buffers[program.values[program.logits].buffer] = reinterpret_cast<std::byte*>(logits);
+    RunContext ctx{.kernels = kernels, .pool = pool, .program = program};
+    ctx.block_tokens = ids.size();
+    ctx.position = position;
+    ctx.frozen = is_frozen;
+    ctx.fresh = is_fresh;
+    ctx.buffers = buffers.data();
+    ctx.derived_data = derived.data();
+    ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
+    for (const Step& step : program.steps) {
+      ctx.step = &step;
+      ctx.tokens = step.head ? rows : ids.size();
+      if (ctx.tokens > 0) step.op->run(ctx);
+    }
+    position += ids.size();
+    is_fresh = false;
+  }
+
+  void forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
+    const size_t vocab = static_cast<size_t>(program.vocab_size);
+    float* out = logits.data();
+    for (size_t begin = 0; begin < ids.size(); begin += program.block) {
+      if (cancelled.exchange(false, std::memory_order_relaxed)) {
+        throw Error(ErrorCode::kCancelled, "Reading was stopped on request after " + std::to_string(begin) +
+                                               " of " + std::to_string(ids.size()) + " tokens.");
+      }
+      is_poisoned = true;  // until the block is done
+      const size_t count = std::min(program.block, ids.size() - begin);
+      const bool last = begin + count == ids.size();
+      const size_t rows = which == LogitsFor::kAll ? count : which == LogitsFor::kLast && last ? 1 : 0;
+      run_block(ids.subspan(begin, count), rows, out);
+      out += rows * vocab;
+    }
+    is_poisoned = false;
+  }
+};
+
+Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options) {
+  if (model == nullptr) throw Error(ErrorCode::kInvalidArgument, "A session needs a model.");
+  const int threads = thread_count(options.threads);
+  try {
+    impl_ = std::make_unique<Impl>(model, threads);
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorCode::kIo,
+                "There is not enough memory for a session of this model, whose state alone takes " +
+                    std::to_string(model->program().state_bytes) + " bytes.");
+  } catch (const std::system_error& error) {
+    throw Error(ErrorCode::kIo, "The session's " + std::to_string(threads) +
+                                    " threads cannot be started: " + error.what() + ".");
+  }
+}
+
+Session::~Session() = default;
+
+void Session::forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
+  impl_->check_usable();
+  impl_->check_arguments(ids,
+                         which == LogitsFor::kAll    ? ids.size()
+                         : which == LogitsFor::kLast ? 1
+                                                     : 0,
+                         logits);
+  impl_->forward(ids, which, logits);
+}
+
+uint64_t Session::position() const { return impl_->position; }
+
+void Session::reset() {
+  impl_->set_initial_state();
+  impl_->cancelled.store(false, std::memory_order_relaxed);
+}
+
+void Session::freeze(bool frozen) {
+  impl_->check_usable();
+  impl_->is_frozen = frozen;
+}
+
+bool Session::frozen() const { return impl_->is_frozen; }
+
+std::unique_ptr<Session> Session::clone() const {
+  impl_->check_usable();
+  auto copy = std::make_unique<Session>(impl_->model, SessionOptions{.threads = threads()});
+  copy->restore({impl_->state.data(), impl_->state.size()}, impl_->position);
+  copy->impl_->is_frozen = impl_->is_frozen;
+  return copy;
+}
+
+void Session::restore(std::span<const std::byte> state, uint64_t position) {
+  if (state.size() != impl_->state.size() || position > kMaxPosition) {
+    throw Error(ErrorCode::kInvalidArgument, "A state of " + std::to_string(state.size()) +
+                                                 " bytes does not fit this session, whose state has " +
+                                                 std::to_string(impl_->state.size()) + " bytes.");
+  }
+  if (!state.empty()) std::memcpy(impl_->state.data(), state.data(), state.size());
+  impl_->position = position;
+  impl_->is_fresh = true;
+  impl_->is_poisoned = false;
+}
+
+size_t Session::state_bytes() const { return impl_->state.size(); }
+
+size_t Session::total_bytes() const {
+  return impl_->state.size() + impl_->derived.size() + impl_->arena.size() + impl_->scratch.size() +
+         impl_->block_ids.size() * sizeof(int64_t) + impl_->buffers.size() * sizeof(std::byte*);
+}
+
+std::span<const std::byte> Session::state_memory() const {
+  impl_->check_usable();
+  return {impl_->state.data(), impl_->state.size()};
+}
+
+std::span<const float> Session::state(size_t index) const {
+  impl_->check_usable();
+  if (index >= impl_->program.states.size()) {
+    throw Error(ErrorCode::kInvalidArgument, "There is no state " + std::to_string(index) +
+                                                 "; this model has " +
+                                                 std::to_string(impl_->program.states.size()) + ".");
+  }
+  const State& part = impl_->program.states[index];
+  return {reinterpret_cast<const float*>(impl_->state.data() + part.offset), part.bytes / sizeof(float)};
+}
+
+const Model& Session::model() const { return *impl_->model; }
+
+int Session::threads() const { return impl_->pool.threads(); }
+
+void Session::cancel() { impl_->cancelled.store(true, std::memory_order_relaxed); }
+
+}  // namespace allmem
