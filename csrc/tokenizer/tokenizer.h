@@ -14,9 +14,10 @@ namespace allmem {
 // Immutable after load; safe to share between threads.
 class Tokenizer {
  public:
-  // `json` is the content of tokenizer.json. Throws Error (kBadTokenizer, or kUnsupported when well-formed but
-  // using a component this tokenizer does not have, which the sentence names).
-  static std::shared_ptr<const Tokenizer> from_json(std::string_view json, const std::string& name_for_errors);
+  // `json` is the content of tokenizer.json. Throws Error (kBadTokenizer, or kUnsupported when well-formed
+  // but using a component this tokenizer does not have, which the sentence names).
+  static std::shared_ptr<const Tokenizer> from_json(std::string_view json,
+                                                    const std::string& name_for_errors);
   static std::shared_ptr<const Tokenizer> from_file(const std::string& path);
   ~Tokenizer();
 
@@ -29,7 +30,8 @@ class Tokenizer {
 
   // The raw bytes of one token (a special token's own text); may be a part of a UTF-8 character.
   std::string_view token_bytes(int32_t id) const;
-  std::optional<int32_t> token_id(std::string_view content) const;  // exact vocabulary or special-token content
+  std::optional<int32_t> token_id(
+      std::string_view content) const;  // exact vocabulary or special-token content
   bool is_special(int32_t id) const;
   int32_t vocab_size() const;  // including added tokens
 

@@ -1,0 +1,114 @@
+// Leftmost-longest search for added tokens over a byte trie.
+#include "tokenizer/added_tokens.h"
+
+#include <algorithm>
+
+#include "tokenizer/normalizer.h"
+#include "tokenizer/regex.h"
+#include "tokenizer/unicode.h"
+
+namespace allmem {
+namespace {
+
+size_t skip_space_back(std::string_view text, size_t from, size_t limit) {
+  while (from > limit) {
+    const size_t previous = utf8_previous(text, from);
+    if (!is_white_space(utf8_step(text, previous).code_point)) break;
+    from = previous;
+  }
+  return std::max(from, limit);
+}
+
+size_t skip_space(std::string_view text, size_t from) {
+  while (from < text.size()) {
+    const Utf8Step step = utf8_step(text, from);
+    if (!is_white_space(step.code_point)) break;
+    from += step.length;
+  }
+  return from;
+}
+
+bool is_single_word(std::string_view text, size_t begin, size_t end) {
+  const auto word_at = [&](size_t pos) {
+    return is_word_character(text.substr(pos, utf8_step(text, pos).length));
+  };
+  return (begin == 0 || !word_at(utf8_previous(text, begin))) && (end == text.size() || !word_at(end));
+}
+
+}  // namespace
+
+bool is_word_character(std::string_view character) {
+  static const Regex word =
+      Regex::from_pattern("[\\w\\x{200C}\\x{200D}]", "the tokenizer's pattern of word characters");
+  bool matches = false;
+  word.for_each_match(character, [&](Regex::Match) { matches = true; });
+  return matches;
+}
+
+AddedTokens::AddedTokens(std::span<const AddedToken> all, bool normalized, std::span<const NormalForm> forms)
+    : accept_(1, -1), first_byte_(256, false) {
+  // Normalisation can make two contents equal: then special tokens win, and the file's order decides.
+  for (const bool special : {true, false}) {
+    for (const AddedToken& token : all) {
+      if (token.special != special || token.normalized != normalized) continue;
+      insert(normalized ? normalize(token.content, forms) : token.content, tokens_.size());
+      tokens_.push_back(token);
+    }
+  }
+}
+
+void AddedTokens::insert(std::string_view content, size_t index) {
+  uint32_t node = 0;
+  for (const char c : content) {
+    const auto byte = static_cast<uint8_t>(c);
+    if (node == 0) first_byte_[byte] = true;
+    const auto [edge, added] =
+        edges_.try_emplace((uint64_t{node} << 8) | byte, static_cast<uint32_t>(accept_.size()));
+    if (added) accept_.push_back(-1);
+    node = edge->second;
+  }
+  if (accept_[node] < 0) accept_[node] = static_cast<int64_t>(index);
+}
+
+// The longest token at the leftmost place where one begins.
+bool AddedTokens::find(std::string_view text, size_t from, Found& out) const {
+  for (size_t begin = from; begin < text.size(); ++begin) {
+    if (!first_byte_[static_cast<uint8_t>(text[begin])]) continue;
+    uint32_t node = 0;
+    int64_t best = -1;
+    for (size_t pos = begin; pos < text.size(); ++pos) {
+      const auto edge = edges_.find((uint64_t{node} << 8) | static_cast<uint8_t>(text[pos]));
+      if (edge == edges_.end()) break;
+      node = edge->second;
+      if (accept_[node] < 0) continue;
+      best = accept_[node];
+      out.end = pos + 1;
+    }
+    if (best < 0) continue;
+    out.begin = begin;
+    out.token = &tokens_[static_cast<size_t>(best)];
+    return true;
+  }
+  return false;
+}
+
+void AddedTokens::split(std::string_view text, bool special,
+                        const std::function<void(std::string_view, int32_t)>& visit) const {
+  size_t done = 0;  // end of what was visited
+  Found found{};
+  // The search goes on after the token's own text even where rstrip took more, as in `tokenizers`: white
+  // space can then be part of two tokens.
+  for (size_t from = 0; !tokens_.empty() && find(text, from, found); from = found.end) {
+    const AddedToken& token = *found.token;
+    if (!special && token.special) continue;
+    if (token.single_word && !is_single_word(text, found.begin, found.end)) continue;
+    const size_t begin = token.lstrip ? skip_space_back(text, found.begin, done) : found.begin;
+    const size_t end = token.rstrip ? skip_space(text, found.end) : found.end;
+    if (done < begin) visit(text.substr(done, begin - done), -1);
+    visit(token.content, token.id);
+    done = end;
+  }
+  if (done < text.size()) visit(text.substr(done), -1);
+}
+
+}  // namespace allmem

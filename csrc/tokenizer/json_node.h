@@ -1,0 +1,78 @@
+// A value inside tokenizer.json that knows its path, so that every refusal can name file and field.
+#pragma once
+
+#include <simdjson.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "platform/error.h"
+
+namespace allmem {
+
+// `text` in quotes, shortened for a sentence.
+inline std::string quoted(std::string_view text) {
+  return text.size() <= 60 ? "\"" + std::string(text) + "\"" : "of " + std::to_string(text.size()) + " bytes";
+}
+
+class JsonNode {
+ public:
+  JsonNode(simdjson::dom::element element, const std::string& file) : element_(element), file_(&file) {}
+
+  // Throws kBadTokenizer: "tokenizer.json: model.vocab <what>."
+  [[noreturn]] void bad(const std::string& what) const {
+    throw Error(ErrorCode::kBadTokenizer, *file_ + ": " + place() + " " + what + ".");
+  }
+  // Throws kUnsupported: "tokenizer.json: normalizer uses <component>, which ..."
+  [[noreturn]] void unsupported(std::string_view component) const {
+    throw Error(ErrorCode::kUnsupported, *file_ + ": " + place() + " uses " + std::string(component) +
+                                             ", which this tokenizer does not support.");
+  }
+
+  JsonNode field(std::string_view key) const {
+    simdjson::dom::element value;
+    if (object().at_key(key).get(value) != simdjson::SUCCESS) bad("lacks the field " + std::string(key));
+    return {value, *file_, path_.empty() ? std::string(key) : path_ + "." + std::string(key)};
+  }
+  // Nothing if the field is absent or null.
+  std::optional<JsonNode> maybe(std::string_view key) const {
+    simdjson::dom::element value;
+    if (object().at_key(key).get(value) != simdjson::SUCCESS || value.is_null()) return std::nullopt;
+    return field(key);
+  }
+  std::vector<JsonNode> items() const {
+    std::vector<JsonNode> nodes;
+    for (const simdjson::dom::element value : array()) {
+      nodes.push_back(JsonNode(value, *file_, path_ + "[" + std::to_string(nodes.size()) + "]"));
+    }
+    return nodes;
+  }
+
+  simdjson::dom::object object() const { return get<simdjson::dom::object>("an object"); }
+  simdjson::dom::array array() const { return get<simdjson::dom::array>("an array"); }
+  std::string_view string() const { return get<std::string_view>("a string"); }
+  bool boolean() const { return get<bool>("true or false"); }
+  int64_t integer() const { return get<int64_t>("an integer"); }
+  double number() const { return get<double>("a number"); }
+
+ private:
+  JsonNode(simdjson::dom::element element, const std::string& file, std::string path)
+      : element_(element), file_(&file), path_(std::move(path)) {}
+
+  std::string place() const { return path_.empty() ? "the file" : path_; }
+
+  template <typename T>
+  T get(const char* wanted) const {
+    T value;
+    if (element_.get(value) != simdjson::SUCCESS) bad("is not " + std::string(wanted));
+    return value;
+  }
+
+  simdjson::dom::element element_;
+  const std::string* file_;
+  std::string path_;
+};
+
+}  // namespace allmem

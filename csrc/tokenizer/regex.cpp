@@ -1,0 +1,123 @@
+// Compiles and runs the translated patterns with PCRE2.
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "tokenizer/regex.h"
+
+#include <pcre2.h>
+
+#include <algorithm>
+
+#include "platform/error.h"
+#include "tokenizer/unicode.h"
+#include "tokenizer/unicode_versions.h"
+
+namespace allmem {
+namespace {
+
+template <auto kFree>
+struct Deleter {
+  template <typename T>
+  void operator()(T* object) const {
+    kFree(object);
+  }
+};
+using CodePtr = std::unique_ptr<pcre2_code, Deleter<pcre2_code_free>>;
+using CompileContextPtr = std::unique_ptr<pcre2_compile_context, Deleter<pcre2_compile_context_free>>;
+using MatchContextPtr = std::unique_ptr<pcre2_match_context, Deleter<pcre2_match_context_free>>;
+using MatchDataPtr = std::unique_ptr<pcre2_match_data, Deleter<pcre2_match_data_free>>;
+using JitStackPtr = std::unique_ptr<pcre2_jit_stack, Deleter<pcre2_jit_stack_free>>;
+
+// Bounds of one match, far above what a split pattern needs on any text. Backtracking over a run of white
+// space takes a step for each of its characters, so the number of steps grows with the text.
+constexpr uint32_t kMatchSteps = 5'000'000;
+constexpr uint32_t kMatchHeapKib = 256 * 1024;
+constexpr size_t kJitStackStart = 32 * 1024, kJitStackMax = 4 * 1024 * 1024;
+
+std::string message_of(int error) {
+  PCRE2_UCHAR text[256];
+  pcre2_get_error_message(error, text, sizeof text);
+  return reinterpret_cast<const char*>(text);
+}
+
+CodePtr compile(std::string_view pattern, uint32_t options, const std::string& where) {
+  CompileContextPtr context(pcre2_compile_context_create(nullptr));
+  if (!context) throw std::bad_alloc();
+  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
+  pcre2_set_parens_nest_limit(context.get(), 100);
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  CodePtr code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                             options | PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get()));
+  if (!code) {
+    throw Error(ErrorCode::kBadTokenizer,
+                where + " is not a valid regular expression: " + message_of(error) + ".");
+  }
+  pcre2_jit_compile(code.get(),
+                    PCRE2_JIT_COMPLETE);  // where it fails, the interpreter gives the same matches
+  return code;
+}
+
+}  // namespace
+
+struct Regex::Code {
+  CodePtr code;
+  bool literal;
+};
+
+Regex Regex::from_pattern(std::string_view pattern, const std::string& where) {
+  const std::string translated = translate_pattern(pattern, where);
+  // Oniguruma's ^ and $ always stand at lines, and its \p classes always mean Unicode.
+  CodePtr code = compile(translated, PCRE2_UCP | PCRE2_MULTILINE, where);
+  return Regex(std::make_shared<const Code>(Code{std::move(code), false}));
+}
+
+Regex Regex::from_literal(std::string_view text, const std::string& where) {
+  return Regex(std::make_shared<const Code>(Code{compile(text, PCRE2_LITERAL, where), true}));
+}
+
+void Regex::for_each_match(std::string_view text, const std::function<void(Match)>& visit) const {
+  std::string storage;
+  const std::string_view subject = code_->literal ? text : with_stand_ins(text, storage);
+
+  MatchDataPtr data(pcre2_match_data_create(1, nullptr));  // the whole match only; groups are not asked for
+  MatchContextPtr context(pcre2_match_context_create(nullptr));
+  if (!data || !context) throw std::bad_alloc();
+  const uint64_t steps = kMatchSteps + 4 * static_cast<uint64_t>(text.size());
+  pcre2_set_match_limit(context.get(), static_cast<uint32_t>(std::min<uint64_t>(steps, UINT32_MAX)));
+  pcre2_set_heap_limit(context.get(), kMatchHeapKib);
+  JitStackPtr stack;  // made when PCRE2 first runs out of its own 32 KiB
+
+  const auto* bytes = reinterpret_cast<PCRE2_SPTR>(subject.data());
+  size_t from = 0, last_end = std::string_view::npos;
+  while (from <= subject.size()) {
+    int status = pcre2_match(code_->code.get(), bytes, subject.size(), from, PCRE2_NO_UTF_CHECK, data.get(),
+                             context.get());
+    if (status == PCRE2_ERROR_JIT_STACKLIMIT && !stack) {
+      stack.reset(pcre2_jit_stack_create(kJitStackStart, kJitStackMax, nullptr));
+      if (!stack) throw std::bad_alloc();
+      pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+      continue;
+    }
+    if (status == PCRE2_ERROR_JIT_STACKLIMIT) {
+      status = pcre2_match(code_->code.get(), bytes, subject.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                           data.get(), context.get());
+    }
+    if (status == PCRE2_ERROR_NOMATCH) return;
+    if (status < 0) {
+      throw Error(ErrorCode::kUnsupported, "The tokenizer's regular expression cannot split this text of " +
+                                               std::to_string(text.size()) + " bytes: " + message_of(status) +
+                                               ".");
+    }
+    const PCRE2_SIZE* span = pcre2_get_ovector_pointer(data.get());
+    const Match match{span[0], span[1]};
+    // An empty match right where the last match ended does not count (as in the Rust binding of Oniguruma).
+    if (match.begin >= match.end && match.end == last_end) {
+      if (from >= subject.size()) return;
+      from += utf8_step(subject, from).length;
+      continue;
+    }
+    from = last_end = match.end;
+    visit(match);
+  }
+}
+
+}  // namespace allmem

@@ -1,0 +1,169 @@
+// The public face: encode and decode over the parts of this folder.
+#include "tokenizer/tokenizer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <unordered_map>
+
+#include "platform/error.h"
+#include "tokenizer/added_tokens.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/config.h"
+#include "tokenizer/normalizer.h"
+#include "tokenizer/pretokenizer.h"
+#include "tokenizer/unicode.h"
+
+namespace allmem {
+namespace {
+
+constexpr uintmax_t kMaxFileBytes = uintmax_t{1} << 30;
+constexpr size_t kMaxTextBytes = size_t{1}
+                                 << 28;  // normalisation may lengthen it; positions in a piece are 32-bit
+
+// What a token spells: bytes if the byte-level alphabet can write it, else its own text (as `tokenizers`
+// decodes).
+std::string spelled(const std::string& token) {
+  auto bytes = bytes_of_byte_level(token);
+  return bytes ? std::move(*bytes) : token;
+}
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  Impl(const TokenizerConfig& config, const std::string& name)
+      : raw_added(config.added_tokens, false, config.normal_forms),
+        normalized_added(config.added_tokens, true, config.normal_forms),
+        normal_forms(config.normal_forms),
+        pretokenizer(config, name),
+        bpe(config),
+        bytes(static_cast<size_t>(config.vocab_size)),
+        special(static_cast<size_t>(config.vocab_size), false) {
+    ids.reserve(bytes.size());
+    const auto add = [this](const std::string& token, size_t id) {
+      if (token.empty()) return;
+      bytes[id] = spelled(token);
+      ids[token] = static_cast<int32_t>(id);
+    };
+    for (size_t id = 0; id < config.vocab.size(); ++id) add(config.vocab[id], id);
+    for (const AddedToken& token : config.added_tokens) {
+      add(token.content, static_cast<size_t>(token.id));
+      special[static_cast<size_t>(token.id)] = token.special;
+    }
+  }
+
+  size_t index_of(int32_t id) const {
+    if (id < 0 || static_cast<size_t>(id) >= bytes.size()) {
+      throw Error(ErrorCode::kInvalidArgument, "Token id " + std::to_string(id) +
+                                                   " is out of range: the tokenizer has " +
+                                                   std::to_string(bytes.size()) + " ids.");
+    }
+    return static_cast<size_t>(id);
+  }
+
+  AddedTokens raw_added;         // looked for in the text as it came
+  AddedTokens normalized_added;  // looked for in normalised text
+  std::vector<NormalForm> normal_forms;
+  PreTokenizer pretokenizer;
+  Bpe bpe;
+  std::vector<std::string> bytes;  // of each id; empty where no token has the id
+  std::vector<bool> special;
+  std::unordered_map<std::string, int32_t> ids;  // by the token as tokenizer.json spells it
+};
+
+Tokenizer::Tokenizer(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+Tokenizer::~Tokenizer() = default;
+
+std::shared_ptr<const Tokenizer> Tokenizer::from_json(std::string_view json,
+                                                      const std::string& name_for_errors) {
+  const TokenizerConfig config = read_tokenizer_json(json, name_for_errors);
+  return std::shared_ptr<const Tokenizer>(
+      new Tokenizer(std::make_unique<const Impl>(config, name_for_errors)));
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::from_file(const std::string& path) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (status.type() == std::filesystem::file_type::not_found) {
+    throw Error(ErrorCode::kNotFound, path + " does not exist; a model directory needs its tokenizer.json.");
+  }
+  const uintmax_t size =
+      std::filesystem::is_regular_file(status) ? std::filesystem::file_size(path, error) : 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!std::filesystem::is_regular_file(status) || error || !file) {
+    throw Error(ErrorCode::kIo, path + " cannot be read as a file.");
+  }
+  if (size > kMaxFileBytes) throw Error(ErrorCode::kBadTokenizer, path + " is larger than 1 GiB.");
+  std::string json(static_cast<size_t>(size), '\0');
+  if (!file.read(json.data(), static_cast<std::streamsize>(size))) {
+    throw Error(ErrorCode::kIo, path + " cannot be read to its end.");
+  }
+  return from_json(json, path);
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special) const {
+  if (text.size() > kMaxTextBytes) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "The text has " + std::to_string(text.size()) + " bytes; encode at most 256 MiB at a time.");
+  }
+  std::string repaired;
+  if (!is_valid_utf8(text)) {
+    repaired = replace_invalid_utf8(text);
+    text = repaired;
+  }
+  std::vector<int32_t> out;
+  Bpe::Scratch scratch;
+  const auto encode_plain = [&](std::string_view plain) {
+    impl_->pretokenizer.split(plain, [&](std::string_view piece) { impl_->bpe.encode(piece, scratch, out); });
+  };
+  const auto on_normalized = [&](std::string_view piece, int32_t id) {
+    id >= 0 ? out.push_back(id) : encode_plain(piece);
+  };
+  impl_->raw_added.split(text, special, [&](std::string_view piece, int32_t id) {
+    if (id >= 0) return out.push_back(id);
+    if (impl_->normal_forms.empty()) return impl_->normalized_added.split(piece, special, on_normalized);
+    impl_->normalized_added.split(normalize(piece, impl_->normal_forms), special, on_normalized);
+  });
+  return out;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::string bytes;
+  for (const int32_t id : ids) {
+    const size_t index = impl_->index_of(id);
+    if (!skip_special || !impl_->special[index]) bytes += impl_->bytes[index];
+  }
+  return is_valid_utf8(bytes) ? bytes : replace_invalid_utf8(bytes);
+}
+
+std::string_view Tokenizer::token_bytes(int32_t id) const { return impl_->bytes[impl_->index_of(id)]; }
+
+std::optional<int32_t> Tokenizer::token_id(std::string_view content) const {
+  const auto found = impl_->ids.find(std::string(content));
+  return found == impl_->ids.end() ? std::nullopt : std::optional(found->second);
+}
+
+bool Tokenizer::is_special(int32_t id) const { return impl_->special[impl_->index_of(id)]; }
+
+int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->bytes.size()); }
+
+StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special)
+    : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {}
+
+std::string StreamDecoder::push(int32_t id) {
+  const std::string_view bytes = tokenizer_->token_bytes(id);
+  if (skip_special_ && tokenizer_->is_special(id)) return {};
+  pending_ += bytes;
+  const size_t settled = complete_utf8_prefix(pending_);
+  std::string text = replace_invalid_utf8(std::string_view(pending_).substr(0, settled));
+  pending_.erase(0, settled);
+  return text;
+}
+
+std::string StreamDecoder::flush() {
+  std::string text = replace_invalid_utf8(pending_);
+  pending_.clear();
+  return text;
+}
+
+}  // namespace allmem
