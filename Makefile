@@ -1,0 +1,96 @@
+# Two commands set everything up on a fresh Debian machine: `make chat` and `make test`. Each says what it installs.
+#
+#   make chat     build the wheel, install it into .venv and talk to the bundled model
+#   make test     everything CI runs: formatters, linters, type checks, the C++ suite, the Python suite
+#   make format   rewrite the sources as the formatters want them
+#   make clean    remove .venv and what was built
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := build
+# So that several large compiler processes do not exhaust a small machine.
+JOBS ?= $(shell nproc)
+
+# Debian's packages: what the wheel is built from, and what the C++ tests need on top.
+BUILD_PACKAGES := g++ python3-dev python3-venv libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
+TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev clang-format ninja-build
+
+SOURCES := $(shell find csrc python export cmake -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.cmake' -o -name '*.onnx*' \
+             -o -name '*.json' -o -name '*.txt' 2>/dev/null) pyproject.toml CMakeLists.txt
+CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
+
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+
+.PHONY: chat test check cpp-test python-test format clean
+.DELETE_ON_ERROR:
+
+chat: $(VENV)/.installed
+	@$(BIN)/allmem-edge chat
+
+test: check cpp-test python-test
+	@echo "All checks passed."
+
+# --- what each command needs ------------------------------------------------------------------------------------
+
+# $(call debian,packages): install those that are missing. Elsewhere than on Debian, only say what is needed.
+define debian
+	@missing=""; for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if ! command -v apt-get >/dev/null; then echo "Not a Debian system. Needed, in Debian's names: $(1)"; \
+	elif [ -n "$$missing" ]; then \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "Installing Debian packages:$$missing"; \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq $$missing >/dev/null; \
+	fi
+endef
+
+$(VENV)/.created:
+	$(call debian,$(BUILD_PACKAGES))
+	@echo "Creating a Python environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(SOURCES)
+	@echo "Building the wheel and installing it into $(VENV) (a minute or two)"
+	@$(BIN)/pip install -q --disable-pip-version-check .
+	@touch $@
+
+# The tests compare with PyTorch, transformers and onnxruntime.
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(call debian,$(TEST_PACKAGES))
+	@echo "Installing PyTorch, transformers, onnxruntime, pytest, ruff and mypy into $(VENV)"
+	@$(BIN)/pip install -q --disable-pip-version-check 'torch==2.13.0'
+	@$(BIN)/pip install -q --disable-pip-version-check '.[export,test,dev]'
+	@touch $@
+
+# --- the checks --------------------------------------------------------------------------------------------------
+
+check: $(VENV)/.test-installed
+	@echo "== formatting, lint, types"
+	@clang-format --dry-run --Werror $(CPP_FILES)
+	@$(BIN)/ruff format --check python export tests bench
+	@$(BIN)/ruff check python export tests bench
+	@$(BIN)/mypy
+
+cpp-test: $(VENV)/.test-installed
+	@echo "== C++ suite, warnings as errors"
+	@cmake -S . -B $(BUILD)/release -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_WERROR=ON >/dev/null
+	@cmake --build $(BUILD)/release -j $(JOBS)
+	@ctest --test-dir $(BUILD)/release --output-on-failure
+	@echo "== C++ suite under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@cmake -S . -B $(BUILD)/sanitize -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_SANITIZE=address,undefined >/dev/null
+	@cmake --build $(BUILD)/sanitize -j $(JOBS)
+	@ctest --test-dir $(BUILD)/sanitize --output-on-failure
+
+python-test: $(VENV)/.test-installed
+	@echo "== Python suite"
+	@$(BIN)/python -m pytest -q --durations=10
+
+format: $(VENV)/.test-installed
+	clang-format -i $(CPP_FILES)
+	$(BIN)/ruff format python export tests bench
+	$(BIN)/ruff check --fix python export tests bench
+
+clean:
+	rm -rf $(VENV) $(BUILD)
