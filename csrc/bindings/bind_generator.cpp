@@ -18,8 +18,25 @@ namespace {
 
 // A generator keeps its session alive and notices when somebody else moved it on.
 struct GeneratorHandle {
+  std::atomic<bool> busy = false;
   std::shared_ptr<SessionHandle> session;  // null when a Python function runs the model
   std::unique_ptr<Generator> generator;
+};
+
+// Claims a generator for the scope of one call, as InUse does a session.
+class Turn {
+ public:
+  explicit Turn(GeneratorHandle& handle) : handle_(handle) {
+    if (handle.busy.exchange(true)) {
+      throw Error(ErrorCode::kInvalidArgument, "This generation is in use by another thread.");
+    }
+  }
+  ~Turn() { handle_.busy = false; }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  GeneratorHandle& handle_;
 };
 
 Forward session_forward(std::shared_ptr<SessionHandle> handle) {
@@ -105,7 +122,7 @@ void forward_cancel(GeneratorHandle& handle) {
   if (handle.session && handle.session->cancelled) handle.generator->cancel();
 }
 
-void prefill(GeneratorHandle& handle) {
+void read_prompt(GeneratorHandle& handle) {
   for (bool more = true; more;) {
     check_signals();
     forward_cancel(handle);
@@ -114,9 +131,15 @@ void prefill(GeneratorHandle& handle) {
   }
 }
 
+void prefill(GeneratorHandle& handle) {
+  const Turn turn(handle);
+  read_prompt(handle);
+}
+
 // The next piece that is not empty: a held-back one says nothing to the caller.
 std::string next(GeneratorHandle& handle) {
-  prefill(handle);
+  const Turn turn(handle);
+  read_prompt(handle);
   while (true) {
     check_signals();
     forward_cancel(handle);

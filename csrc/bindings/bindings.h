@@ -51,4 +51,6 @@ void bind_generator(pybind11::module_& m);
 
 }  // namespace allmem::python
 
-void bind_tokenizer(pybind11::module_& m);
+namespace allmem {
+void bind_tokenizer(pybind11::module_& module);
+}

@@ -10,7 +10,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("isa_name", &allmem::isa_name, "The instruction set of the kernels in use, e.g. 'avx2'.");
   allmem::python::bind_errors();
   allmem::python::bind_model(m);
-  bind_tokenizer(m);
+  allmem::bind_tokenizer(m);
   allmem::python::bind_session(m);
   allmem::python::bind_generator(m);
 }

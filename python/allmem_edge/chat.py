@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from allmem_edge import _core
@@ -32,7 +32,6 @@ class Chat:
         self, session: Session, template: ChatTemplate, *, system: str | None, sampling: Sampling
     ) -> None:
         """Use Model.chat()."""
-        sampling.native()  # refuses bad options now rather than at the first message
         self._template = template
         self._system = None if system is None else check_text("The system message", system)
         self.session = session
@@ -40,7 +39,9 @@ class Chat:
         self.turns = 0  # messages answered, wholly or in part
         self.last: _core.Generator | None = None  # figures of the last answer
         self._before: _Before | None = None
-        self._render_turn("")  # a broken template shows now
+        # A broken template or a bad option shows now rather than at the first message.
+        ids = [self._encode(self._render_turn("", after=turns)) for turns in (0, 1)]
+        session.start_generator(ids[0], sampling)
 
     def send(self, text: str) -> Iterator[str]:
         """Reads `text` as the user's next message and yields the pieces of the answer.
@@ -50,22 +51,41 @@ class Chat:
         """
         if not check_text("The message", text).strip():
             raise InvalidArgumentError("The message is empty; say something.")
-        ids = self._encode(self._render_turn(text))
+        ids = self._encode(self._render_turn(text, after=self.turns))
         return self._answer(text, ids)
+
+    def read(self, turns: Iterable[tuple[str, str]]) -> None:
+        """Reads exchanges (what the user said, what the assistant answered) as if they had been held here."""
+        ids: list[int] = []
+        held = self.turns
+        for user, assistant in turns:
+            segments = [*self._render_turn(user, after=held), Segment(assistant, True)]
+            ids += self._encode(segments)
+            held += 1
+        if ids:
+            self.session.forward(ids, last_only=True)
+            self.turns, self.last, self._before = held, None, None
+
+    def fork(self) -> Chat:
+        """An independent chat that goes on from here."""
+        other = Chat(self.session.clone(), self._template, system=self._system, sampling=self.sampling)
+        other.turns = self.turns
+        return other
 
     def undo(self) -> bool:
         """Forgets the last turn, wholly. Only one turn back is kept; False when there is none."""
-        if self._before is None:
+        before = self._before
+        if before is None:
             return False
-        self._restore(self._before)
+        before.session.freeze(self.session.frozen)
+        self._restore(before)
         return True
 
     def regenerate(self) -> Iterator[str]:
         """Takes the last answer back and yields another one to the same message."""
         before = self._before
-        if before is None:
+        if before is None or not self.undo():
             raise InvalidArgumentError("There is no answer to take back.")
-        self._restore(before)
         if self.sampling.seed is not None:  # the same seed would give the same answer
             self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
         return self.send(before.text)
@@ -89,19 +109,18 @@ class Chat:
         yield from generator
 
     def _restore(self, before: _Before) -> None:
-        before.session.freeze(self.session.frozen)
         self.session = before.session
         self.turns = before.turns
         self._before, self.last = None, None
 
-    def _render_turn(self, text: str) -> list[Segment]:
-        """What this turn adds to the conversation.
+    def _render_turn(self, text: str, *, after: int) -> list[Segment]:
+        """What a message of the user adds to a conversation of `after` turns.
 
         After the first turn that is everything behind the last answer: its end mark, the new message, the
         opening of the next answer. All turns have the same frame, so one earlier turn stands for all of them.
         """
         system = [] if self._system is None else [Message("system", self._system)]
-        if self.turns == 0:
+        if after == 0:
             return self._template.render([*system, Message("user", text)])
         earlier = [*system, Message("user", "x"), Message("assistant", "x")]
         return self._template.render([*earlier, Message("user", text)])[2 * len(earlier) :]

@@ -57,3 +57,19 @@ def eos_ids(directory: Path) -> list[int]:
                 f"eos_token_id in {path} is {value!r}; it must be a token id or a list of them."
             )
     return ids
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+def sampling_defaults(directory: Path) -> dict[str, float]:
+    """The sampling options that generation_config.json sets; greedy if it says not to sample."""
+    path = directory / "generation_config.json"
+    config = read_json(path)
+    chosen = {key: config[key] for key in _SAMPLING if config.get(key) is not None}
+    for key, value in chosen.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise ModelFormatError(f"{key} in {path} is {value!r}; it must be a number.")
+    if config.get("do_sample") is False:
+        chosen["temperature"] = 0.0
+    return chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from allmem_edge import _core, files
 from allmem_edge.chat import Chat
@@ -55,23 +55,28 @@ class Model:
         system: str | None = None,
         threads: int = 0,
         max_tokens: int = 512,
-        temperature: float = 0.7,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
         seed: int | None = None,
     ) -> Chat:
-        """A new chat in the model's own chat format; the options are those of Session.generate()."""
-        sampling = Sampling(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        )
+        """A new chat in the model's own chat format.
+
+        Options as in Session.generate(); one that is None is what the model's generation_config.json says,
+        else temperature 0.7 and no filter. Raises ChatTemplateError, TokenizerError, InvalidArgumentError.
+        """
+        given = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+        }
+        chosen: dict[str, Any] = {"temperature": 0.7, **files.sampling_defaults(self.directory)}
+        chosen |= {key: value for key, value in given.items() if value is not None}
+        sampling = Sampling(max_tokens=max_tokens, seed=seed, **chosen)
         return Chat(self.session(threads), self.chat_template, system=system, sampling=sampling)
 
     def new_engine_session(self, threads: int) -> EngineSession:

@@ -1,0 +1,198 @@
+"""`allmem-edge chat`: a conversation, at a terminal or through a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from allmem_edge import __version__, _core
+from allmem_edge.chat import Chat
+from allmem_edge.cli import console
+from allmem_edge.cli.input import open_input
+from allmem_edge.cli.options import model_argument, sampling_options, threads_option
+from allmem_edge.errors import AllMemError, PoisonedSessionError
+from allmem_edge.model import Model
+
+
+@click.command("chat")
+@model_argument
+@click.option("--frozen", is_flag=True, help="Read the memory but never write it.")
+@click.option("--system", help="What the model is told before the conversation.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer."
+)
+@sampling_options(temperature=None)
+@threads_option
+def command(
+    model: str | None,
+    frozen: bool,
+    system: str | None,
+    max_tokens: int,
+    temp: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float | None,
+    seed: int | None,
+    threads: int,
+) -> None:
+    """Talk to a model; it remembers what it reads.
+
+    MODEL is a directory or a hub id; without it, the bundled model. Ctrl-C stops an answer, twice leaves;
+    Ctrl-D leaves. Piped in, every line is a message and its answer a line of stdout.
+    """
+    chat = Model.load(model).chat(
+        system=system,
+        threads=threads,
+        max_tokens=max_tokens,
+        temperature=temp,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+    chat.session.freeze(frozen)
+    _Conversation(chat, interactive=console.stdin_is_terminal()).run()
+
+
+class _Conversation:
+    """The loop of messages, answers and /commands."""
+
+    def __init__(self, chat: Chat, *, interactive: bool) -> None:
+        self._chat = chat
+        self._interactive = interactive
+        self._stderr = console.stderr()
+        self._left = False
+        self._commands: dict[str, tuple[Callable[[], None], str]] = {
+            "/help": (self._help, "this list"),
+            "/memory": (self._memory, "how far the memory of each layer has moved"),
+            "/reset": (self._reset, "forget everything"),
+            "/freeze": (self._freeze, "stop writing the memory, or go on writing it"),
+            "/undo": (self._undo, "forget the last message and its answer"),
+            "/regen": (self._regenerate, "another answer to the last message"),
+            "/stats": (self._stats, "speed and memory"),
+            "/bye": (self._bye, "leave"),
+        }
+
+    def run(self) -> None:
+        """Until /bye, Ctrl-D or the end of the input; KeyboardInterrupt for a second Ctrl-C."""
+        source = open_input(self._interactive, list(self._commands))
+        self._banner()
+        interrupted = False  # the last thing that happened was a Ctrl-C
+        while not self._left:
+            try:
+                message = source.read_message()
+                if message is None:
+                    return
+                interrupted = False
+                self._handle(message)
+            except KeyboardInterrupt:
+                if not self._interactive or interrupted:
+                    raise
+                interrupted = True
+                self._note("\nStopped. Ctrl-C again leaves, as does Ctrl-D.")
+            except AllMemError as error:
+                # At a terminal a bad message is no reason to lose the conversation.
+                if not self._interactive or isinstance(error, PoisonedSessionError):
+                    raise
+                self._note(str(error))
+
+    def _handle(self, message: str) -> None:
+        word = message.strip().lower()
+        if word in self._commands:
+            self._commands[word][0]()
+        elif word.startswith("/") and len(word.split()) == 1 and word[1:].isalpha():
+            self._note(f"There is no command {word}; /help lists them.")
+        elif word:
+            self._show(self._chat.send(message))
+
+    def _show(self, pieces: Iterator[str]) -> None:
+        """Streams an answer. Through a pipe it is one line, whatever the model writes."""
+        try:
+            for piece in pieces:
+                console.write_text(piece if self._interactive else piece.replace("\n", " "))
+        finally:
+            console.write_text("\n")
+        if self._interactive:
+            self._figures()
+
+    def _note(self, text: str) -> None:
+        """A remark of the program, to whoever is looking."""
+        if self._interactive or self._stderr.is_terminal:
+            self._stderr.print(Text(text, style="dim"))
+
+    def _figures(self) -> None:
+        session, last = self._chat.session, self._chat.last
+        speed = f"{last.generated_tokens / max(last.decode_seconds, 1e-9):,.0f} tokens/s · " if last else ""
+        frozen = " · frozen" if session.frozen else ""
+        memory = f"memory {console.size(session.state_bytes)} (constant)"
+        self._note(f"{speed}{memory} · {session.position:,} tokens seen{frozen}\n")
+
+    def _banner(self) -> None:
+        if not (self._interactive and self._stderr.is_terminal):
+            return
+        model, session = self._chat.session.model, self._chat.session
+        facts = model.engine
+        _print_banner(
+            self._stderr,
+            f"{model.name} · {console.size(facts.weight_bytes)} · {facts.layers} layers",
+            f"window {facts.window} tokens · memory {console.size(session.state_bytes)}, constant",
+            f"{session.threads} threads, {_core.isa_name()}",
+        )
+
+    def _help(self) -> None:
+        for name, (_, meaning) in self._commands.items():
+            self._note(f"{name:10}{meaning}")
+        self._note('"""       opens and closes a message of several lines')
+
+    def _memory(self) -> None:
+        report = self._chat.session.inspect()
+        self._note(f"{report.tokens_seen:,} tokens seen, {console.size(report.state_bytes)} (constant)")
+        for layer in report.layers:
+            self._note(f"layer {layer.layer:2}   drift {layer.drift:8.4f}   momentum {layer.momentum:8.4f}")
+
+    def _reset(self) -> None:
+        self._chat.reset()
+        self._note("Everything is forgotten.")
+
+    def _freeze(self) -> None:
+        session = self._chat.session
+        session.freeze(not session.frozen)
+        self._note(
+            "The memory is frozen: read, never written." if session.frozen else "The memory is written again."
+        )
+
+    def _undo(self) -> None:
+        done = self._chat.undo()
+        self._note("The last turn is forgotten." if done else "There is no turn to forget.")
+
+    def _regenerate(self) -> None:
+        self._show(self._chat.regenerate())
+
+    def _stats(self) -> None:
+        last = self._chat.last
+        if last:
+            self._note(
+                f"read {last.prompt_tokens} tokens in {last.prefill_seconds:.2f} s, "
+                f"wrote {last.generated_tokens} in {last.decode_seconds:.2f} s ({last.finish_reason})"
+            )
+        self._figures()
+
+    def _bye(self) -> None:
+        self._left = True
+
+
+def _print_banner(out: Console, model: str, memory: str, machine: str) -> None:
+    out.print(Text.assemble(("allmem-edge ", "bold"), (f"{__version__}  ", "dim"), (model, "cyan")))
+    out.print(Text(memory))
+    out.print(Text(machine, style="dim"))
+    out.print(
+        Text(
+            "Tell it something, talk of other things, then ask. /help lists commands, Ctrl-D leaves.\n",
+            style="dim",
+        )
+    )

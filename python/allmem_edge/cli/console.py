@@ -1,0 +1,77 @@
+"""Where the commands write: the result to stdout, everything else to stderr and only if a person is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# A model's text is untrusted: what could steer a terminal is not shown there.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def stderr() -> Console:
+    """For people. It knows NO_COLOR, and `is_terminal` says whether anybody is looking."""
+    return Console(stderr=True, highlight=False)
+
+
+def stdin_is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def read_stdin() -> str:
+    """All of stdin as text; bytes that are no UTF-8 become U+FFFD."""
+    return "" if sys.stdin is None else sys.stdin.buffer.read().decode("utf-8", errors="replace")
+
+
+def write_text(text: str) -> None:
+    """A piece of the model's text to stdout, now."""
+    if sys.stdout.isatty():
+        text = _CONTROL.sub("", text)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding))
+    sys.stdout.flush()
+
+
+def write_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=True, indent=2) + "\n")
+
+
+def progress(console: Console) -> Progress:
+    """A progress bar on stderr that vanishes when done, and is not there without a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def size(count: int) -> str:
+    """1234567 -> "1.2 MB"."""
+    if count < 1000:
+        return f"{count} bytes"
+    value, units = count / 1000, iter(("kB", "MB", "GB"))
+    unit = next(units)
+    for larger in units:
+        if value < 999.95:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}"
+
+
+def state_parts(states: list[tuple[str, int]]) -> dict[str, int]:
+    """Bytes of a session's state by part, from the (name, bytes) of its states (docs/format.md)."""
+    parts = {"window": 0, "fast_weights": 0, "momentum": 0, "gradient": 0, "other": 0}
+    for name, count in states:
+        if ".attention." in name:
+            parts["window"] += count
+        elif ".memory.weight." in name:
+            parts["fast_weights"] += count
+        elif ".memory.momentum." in name:
+            parts["momentum"] += count
+        elif ".memory.gradient." in name:
+            parts["gradient"] += count
+        else:
+            parts["other"] += count
+    return parts

@@ -1,0 +1,123 @@
+"""`allmem-edge eval recall`: tells a model facts, talks of other things for long, and asks."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from allmem_edge.chat import Chat
+from allmem_edge.cli import console
+from allmem_edge.cli.bench import NUMBERS
+from allmem_edge.cli.options import json_option, model_argument, threads_option
+from allmem_edge.dialogues import Generator, Turn
+from allmem_edge.model import Model
+
+_FACTS = 10  # told in one conversation
+_MAX_ANSWER = 32  # tokens
+_READ_TURNS = 32  # turns between two steps of the progress bar
+
+
+@click.group("eval")
+def command() -> None:
+    """Measure what a model can do."""
+
+
+@command.command("recall")
+@model_argument
+@click.option(
+    "--distance", type=NUMBERS, help="Tokens between fact and question. [default: 8 and 128 windows]"
+)
+@click.option(
+    "--questions", type=click.IntRange(min=1), default=200, show_default=True, help="For each distance."
+)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--frozen", is_flag=True, help="Never write the memory: what the attention window alone can do."
+)
+@threads_option
+@json_option
+def recall(
+    model: str | None,
+    distance: list[int] | None,
+    questions: int,
+    seed: int,
+    frozen: bool,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Facts told, then asked for, beyond the window.
+
+    Conversations come from the seeded generator of allmem_edge.dialogues, with values that training never
+    saw. Each tells ten facts, fills the distance with small talk, then asks for each fact from the same
+    state. An answer is right if it contains the exact value as words of its own.
+    """
+    loaded = Model.load(model)
+    window = loaded.engine.window
+    stderr = console.stderr()
+    results = []
+    with console.progress(stderr) as progress:
+        for tokens in distance or [8 * window, 128 * window]:
+            task = progress.add_task(f"distance {tokens:,}", total=questions)
+            chat = loaded.chat(threads=threads, temperature=0.0, max_tokens=_MAX_ANSWER)
+            chat.session.freeze(frozen)
+            correct = _evaluate(chat, tokens, questions, seed, progress, task)
+            results.append(
+                {
+                    "distance": tokens,
+                    "frozen": frozen,
+                    "correct": correct,
+                    "total": questions,
+                    "accuracy": correct / questions,
+                }
+            )
+    report = {"model": loaded.name, "window": window, "seed": seed, "results": results}
+    if as_json:
+        console.write_json(report)
+    else:
+        _print(report)
+
+
+def _evaluate(chat: Chat, distance: int, questions: int, seed: int, progress: Progress, task: TaskID) -> int:
+    """How many of `questions` are answered right, over as many conversations as it takes."""
+    tokenizer = chat.session.model.tokenizer
+    dialogues = Generator(seed, held_out=True)
+    asked = correct = 0
+    while asked < questions:
+        facts = min(_FACTS, questions - asked)
+        turns = dialogues.recall_case(distance, lambda text: len(tokenizer.encode(text, False)), facts)
+        told = [turn for turn in turns if turn.kind != "ask"]
+        chat.reset()
+        for begin in range(0, len(told), _READ_TURNS):
+            chat.read((turn.user, turn.assistant) for turn in told[begin : begin + _READ_TURNS])
+            progress.refresh()
+        for turn in itertools.islice((turn for turn in turns if turn.kind == "ask"), facts):
+            correct += is_right("".join(chat.fork().send(turn.user)), turn)
+            asked += 1
+            progress.advance(task)
+    return correct
+
+
+def is_right(text: str, turn: Turn) -> bool:
+    """Whether `text` contains the turn's answer, exactly and not as a part of a longer word or number."""
+    return turn.answer is not None and re.search(rf"(?<!\w){re.escape(turn.answer)}(?!\w)", text) is not None
+
+
+def _print(report: dict[str, Any]) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(f"recall of {report['model']}, window {report['window']} tokens")
+    table = Table("distance", "windows", "memory", "right", "accuracy", box=None)
+    for row in report["results"]:
+        table.add_row(
+            f"{row['distance']:,}",
+            f"{row['distance'] / max(1, report['window']):g}",
+            "frozen" if row["frozen"] else "on",
+            f"{row['correct']} of {row['total']}",
+            f"{row['accuracy']:.1%}",
+        )
+    out.print(table)

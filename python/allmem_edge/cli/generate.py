@@ -1,0 +1,85 @@
+"""`allmem-edge generate`: continues a text."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from allmem_edge.cli import console
+from allmem_edge.cli.options import json_option, model_argument, sampling_options, threads_option
+from allmem_edge.errors import InvalidArgumentError
+from allmem_edge.model import Model
+
+
+@click.command("generate")
+@model_argument
+@click.option(
+    "--prompt", help="The text to continue; - reads stdin. Without it, stdin is read if it is piped."
+)
+@click.option("--max-tokens", type=click.IntRange(min=0), default=256, show_default=True)
+@click.option("--stop", multiple=True, help="End the text before this string; may be given several times.")
+@sampling_options(temperature=0.0)
+@threads_option
+@json_option
+def command(
+    model: str | None,
+    prompt: str | None,
+    max_tokens: int,
+    stop: tuple[str, ...],
+    temp: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seed: int | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Continue a text. MODEL is a directory or a hub id; without it, the bundled model.
+
+    Only the model's text goes to stdout.
+    """
+    if prompt is None and console.stdin_is_terminal():
+        raise click.UsageError("There is no prompt: give --prompt TEXT, or pipe a text in.")
+    if prompt is None or prompt == "-":
+        prompt = console.read_stdin()
+    if not prompt:
+        raise InvalidArgumentError("The prompt is empty; give the model a text to continue.")
+    loaded = Model.load(model)
+    generator = loaded.session(threads).generate(
+        prompt,
+        max_tokens=max_tokens,
+        temperature=temp,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop,
+    )
+    if as_json:
+        text = "".join(generator)
+        console.write_json(
+            {
+                "model": loaded.name,
+                "text": text,
+                "finish_reason": generator.finish_reason,
+                "prompt_tokens": generator.prompt_tokens,
+                "generated_tokens": generator.generated_tokens,
+                "prefill_seconds": generator.prefill_seconds,
+                "decode_seconds": generator.decode_seconds,
+            }
+        )
+        return
+    for piece in generator:
+        console.write_text(piece)
+    if sys.stdout.isatty():
+        console.write_text("\n")
+    stderr = console.stderr()
+    if stderr.is_terminal:
+        speed = generator.generated_tokens / max(generator.decode_seconds, 1e-9)
+        stderr.print(
+            f"[dim]{generator.prompt_tokens} tokens read, {generator.generated_tokens} written · "
+            f"{speed:,.0f} tokens/s · {generator.finish_reason}[/dim]"
+        )

@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+model_argument = click.argument("model", required=False)
+threads_option = click.option(
+    "--threads", type=click.IntRange(0, 1024), default=0, help="How many cores to use; 0 means all of them."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+
+
+def sampling_options(temperature: float | None) -> Callable[[Function], Function]:
+    """--temp, --top-k, --top-p, --min-p, --repetition-penalty, --seed; the runtime checks their ranges."""
+    unset = temperature is None
+    described = "as the model's generation_config.json says" if unset else f"{temperature:g}"
+    options = [
+        click.option(
+            "--temp",
+            type=float,
+            default=temperature,
+            help=f"0 takes the likeliest token. [default: {described}]",
+        ),
+        click.option(
+            "--top-k", type=int, default=None if unset else 0, help="Keep the k likeliest tokens; 0: all."
+        ),
+        click.option(
+            "--top-p", type=float, default=None if unset else 1.0, help="Keep the likeliest of this mass."
+        ),
+        click.option(
+            "--min-p",
+            type=float,
+            default=None if unset else 0.0,
+            help="Drop tokens below this share of the best.",
+        ),
+        click.option(
+            "--repetition-penalty", type=float, default=None if unset else 1.0, help="Above 1: repeat less."
+        ),
+        click.option("--seed", type=int, default=None, help="The same seed gives the same text."),
+    ]
+
+    def apply(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
