@@ -65,115 +65,109 @@ void add_product_of_block(const float* x, const NBitsMatrix& w, float* y, size_t
   }
 }
 
-// --- One token, 4 bits
-// -------------------------------------------------------------------------------------------
+// --- One token
+// -----------------------------------------------------------------------------------------------------
 
-// A 32-byte load holds 64 codes: lane i has codes 8i ... 8i + 7, the j-th at bit 4j. Shifting by 4j brings
-// the j-th code of each lane down, so x is laid out to match once per call: group c, vector j, lane i = x[64c
-// + 8i + j]. The zero point 8 leaves the loop too: Σ (code - 8) x = Σ code x - 8 Σ x.
-constexpr size_t kGroup = 64, kSpan = 4096;  // codes a load; columns laid out at a time (18 KiB of stack)
+// A 32-byte load holds 8 lanes of kCodes = 32/bits codes; the j-th code of every lane is masked out where it
+// is, as an integer 2^(bits·j) times too large, which a factor in x makes up for exactly. So x is laid out to
+// match once a call: group c, vector j, lane i = x[(8c + i) kCodes + j] / 2^(bits·j). The zero point leaves
+// the loop too, by Σ (code - zero) x = Σ code x - zero Σ x. What remains is a mask, a conversion and an FMA
+// for eight weights.
+template <unsigned kBits>
+struct LaidOut {
+  static constexpr size_t kCodes = 32 / kBits, kGroup = kLanes * kCodes;  // codes a lane, codes a load
+  static constexpr size_t kSpan = 4096;  // columns at a time: at most 20 KiB of stack
+  static constexpr float kZero = 1u << (kBits - 1);
 
-struct Shuffled {
   alignas(32) float x[kSpan];
-  alignas(32) float start[kSpan / kLanes];  // per group, lane i: -8 Σ_j x[64c + 8i + j]
-};
+  alignas(32) float start[kSpan / kCodes];  // group c, lane i: -zero Σ_j x[(8c + i) kCodes + j]
 
-void shuffle(const float* x, size_t count, Shuffled& out) {
-  for (size_t c = 0; c * kGroup < count; ++c) {
-    for (size_t i = 0; i < kLanes; ++i) {
-      float sum = 0;
-      for (size_t j = 0; j < kLanes; ++j) {
-        const size_t k = c * kGroup + i * kLanes + j;
-        const float value = k < count ? x[k] : 0.0f;
-        out.x[c * kGroup + j * kLanes + i] = value;
+  // Columns past `count`, up to the end of their group, are 0.
+  void fill(const float* from, size_t count) {
+    for (size_t lane = 0; lane * kCodes < (count + kGroup - 1) / kGroup * kGroup; ++lane) {
+      float* to = x + lane / kLanes * kGroup + lane % kLanes;
+      float sum = 0, factor = 1;
+      for (size_t j = 0; j < kCodes; ++j, factor /= 1u << kBits) {
+        const size_t k = lane * kCodes + j;
+        const float value = k < count ? from[k] : 0.0f;
+        to[j * kLanes] = j + 1 < kCodes ? value * factor : value;  // the last code is shifted down
         sum += value;
       }
-      out.start[c * kLanes + i] = -8.0f * sum;
+      start[lane] = -kZero * sum;
     }
   }
-}
+};
 
-// The scale of each lane's eight codes, for one group of which `count` codes exist.
-template <size_t kBlock>
-__m256 group_scales(const float* scales, size_t count) {
-  if constexpr (kBlock == 16) {
-    const __m128i existing = _mm256_castsi256_si128(first_lanes(count / 16));
-    const __m256 four = _mm256_castps128_ps256(_mm_maskload_ps(scales, existing));
+// The scales of a group's lanes, where kScales blocks share the group (1: the group lies in one block) and
+// `existing` of them are there.
+template <size_t kScales>
+__m256 group_scales(const float* scales, size_t existing) {
+  if constexpr (kScales == 4) {
+    const __m128i mask = _mm256_castsi256_si128(first_lanes(existing));
+    const __m256 four = _mm256_castps128_ps256(_mm_maskload_ps(scales, mask));
     return _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-  } else if constexpr (kBlock == 32) {
+  } else if constexpr (kScales == 2) {
     const __m128 low = _mm_broadcast_ss(scales);
-    return _mm256_set_m128(count > 32 ? _mm_broadcast_ss(scales + 1) : low, low);
+    return _mm256_set_m128(existing > 1 ? _mm_broadcast_ss(scales + 1) : low, low);
   } else {
     return _mm256_broadcast_ss(scales);
   }
 }
 
-// Σ over one group: `scales` ⊙ (start + Σ_j code_j x_j), added to `sum`.
-__m256 add_group(__m256 sum, __m256i codes, __m256 scales, const float* x, const float* start) {
-  const __m256i nibble = _mm256_set1_epi32(0xF);
+// sum + scales ⊙ (start + Σ_j code_j x_j) for one group.
+template <unsigned kBits>
+[[gnu::always_inline]] inline __m256 add_group(__m256 sum, __m256i codes, __m256 scales, const float* x,
+                                               const float* start) {
+  constexpr int kCodes = 32 / kBits;
   const auto code = [&](int j) {
-    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(codes, 4 * j), nibble));
+    if (j == kCodes - 1)
+      return _mm256_cvtepi32_ps(_mm256_srli_epi32(codes, 32 - kBits));  // masked, it would be signed
+    const int mask = ((1 << kBits) - 1) << (static_cast<int>(kBits) * j);
+    return _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32(mask)));
   };
   __m256 even = _mm256_load_ps(start), odd = _mm256_setzero_ps();
-  for (int j = 0; j < 8; j += 2) {
+  for (int j = 0; j < kCodes; j += 2) {
     even = _mm256_fmadd_ps(code(j), _mm256_load_ps(x + j * 8), even);
     odd = _mm256_fmadd_ps(code(j + 1), _mm256_load_ps(x + (j + 1) * 8), odd);
   }
   return _mm256_fmadd_ps(scales, _mm256_add_ps(even, odd), sum);
 }
 
-// The dot product of `count` columns with a row that starts at `packed` and `scales`. kBlock 64 stands for
-// all above.
-template <size_t kBlock>
-float dot_4bit(const Shuffled& x, const uint8_t* packed, const float* scales, size_t block, size_t count) {
+// The dot product of `count` columns with the part of a row that starts at `packed` and `scales`, in blocks
+// of 2^block_log2 (a shift, because a division would take longer than all the rest of a group).
+template <unsigned kBits, size_t kScales>
+float dot_packed(const LaidOut<kBits>& x, const uint8_t* packed, const float* scales, unsigned block_log2,
+                 size_t count) {
+  constexpr size_t kGroup = LaidOut<kBits>::kGroup, kCodes = LaidOut<kBits>::kCodes;
   __m256 sum = _mm256_setzero_ps();
   size_t k = 0;
   for (; k + kGroup <= count; k += kGroup) {
-    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed + k / 2));
-    sum = add_group(sum, codes, group_scales<kBlock>(scales + k / block, kGroup), x.x + k,
-                    x.start + k / kLanes);
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed + k * kBits / 8));
+    const __m256 factors = group_scales<kScales>(scales + (k >> block_log2), kScales);
+    sum = add_group<kBits>(sum, codes, factors, x.x + k, x.start + k / kCodes);
   }
   if (k < count) {
-    const __m256i existing = first_lanes((count - k) / kLanes);
-    const __m256i codes = _mm256_maskload_epi32(reinterpret_cast<const int*>(packed + k / 2), existing);
-    sum = add_group(sum, codes, group_scales<kBlock>(scales + k / block, count - k), x.x + k,
-                    x.start + k / kLanes);
+    const __m256i there = first_lanes((count - k) / kCodes);
+    const __m256i codes = _mm256_maskload_epi32(reinterpret_cast<const int*>(packed + k * kBits / 8), there);
+    const __m256 factors = group_scales<kScales>(scales + (k >> block_log2), (count - k) >> block_log2);
+    sum = add_group<kBits>(sum, codes, factors, x.x + k, x.start + k / kCodes);
   }
   return horizontal_sum(sum);
 }
 
-template <size_t kBlock>
-void add_product_4bit(const float* x, const NBitsMatrix& w, float* y, size_t n_begin, size_t n_end) {
-  Shuffled shuffled;
-  for (size_t k = 0; k < w.cols; k += kSpan) {
-    const size_t count = smaller(kSpan, w.cols - k);
-    shuffle(x + k, count, shuffled);
+template <unsigned kBits, size_t kScales>
+void add_product_of_token(const float* x, const NBitsMatrix& w, float* y, size_t n_begin, size_t n_end) {
+  const unsigned block_log2 = static_cast<unsigned>(__builtin_ctzll(w.block));
+  LaidOut<kBits> laid_out;
+  for (size_t k = 0; k < w.cols; k += laid_out.kSpan) {
+    const size_t count = smaller(laid_out.kSpan, w.cols - k);
+    laid_out.fill(x + k, count);
     for (size_t n = n_begin; n < n_end; ++n) {
-      y[n] += dot_4bit<kBlock>(shuffled, w.packed + (n * w.cols + k) / 2,
-                               w.scales + (n * w.cols + k) / w.block, w.block, count);
+      const size_t first = n * w.cols + k;
+      y[n] += dot_packed<kBits, kScales>(laid_out, w.packed + first * kBits / 8,
+                                         w.scales + (first >> block_log2), block_log2, count);
     }
   }
-}
-
-// --- One token, 8 bits
-// -------------------------------------------------------------------------------------------
-
-float dot_8bit(const float* x, const uint8_t* codes, const float* scales, size_t block, size_t K) {
-  const __m128i sign = _mm_set1_epi8(static_cast<char>(0x80));  // flips code into code - 128 as a signed byte
-  __m256 sum = _mm256_setzero_ps();
-  for (size_t b = 0; b < K; b += block) {
-    __m256 even = _mm256_setzero_ps(), odd = _mm256_setzero_ps();
-    for (size_t k = b; k < b + block; k += 16) {
-      const __m128i signed_codes =
-          _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + k)), sign);
-      const __m256i low = _mm256_cvtepi8_epi32(signed_codes);
-      const __m256i high = _mm256_cvtepi8_epi32(_mm_srli_si128(signed_codes, 8));
-      even = _mm256_fmadd_ps(_mm256_cvtepi32_ps(low), _mm256_loadu_ps(x + k), even);
-      odd = _mm256_fmadd_ps(_mm256_cvtepi32_ps(high), _mm256_loadu_ps(x + k + kLanes), odd);
-    }
-    sum = _mm256_fmadd_ps(_mm256_broadcast_ss(scales + b / block), _mm256_add_ps(even, odd), sum);
-  }
-  return horizontal_sum(sum);
 }
 
 }  // namespace
@@ -191,14 +185,11 @@ void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float
   if (T != 1 || w.zero_points != nullptr) {
     add_product_of_block(x, w, y, T, n_begin, n_end);
   } else if (w.bits == 8) {
-    for (size_t n = n_begin; n < n_end; ++n)
-      y[n] += dot_8bit(x, w.packed + n * w.cols, w.scales + n * (w.cols / w.block), w.block, w.cols);
+    (w.block == 16 ? add_product_of_token<8, 2> : add_product_of_token<8, 1>)(x, w, y, n_begin, n_end);
   } else if (w.block == 16) {
-    add_product_4bit<16>(x, w, y, n_begin, n_end);
-  } else if (w.block == 32) {
-    add_product_4bit<32>(x, w, y, n_begin, n_end);
+    add_product_of_token<4, 4>(x, w, y, n_begin, n_end);
   } else {
-    add_product_4bit<64>(x, w, y, n_begin, n_end);
+    (w.block == 32 ? add_product_of_token<4, 2> : add_product_of_token<4, 1>)(x, w, y, n_begin, n_end);
   }
 }
 
