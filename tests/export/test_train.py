@@ -1,0 +1,190 @@
+"""The training loop: batches depend on the step alone, a resumed run equals an uninterrupted one, bad configs are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad
+from allmem_export.muon import Muon, orthogonalize
+from allmem_export.train import ConfigError, learning_rate_factor, load_config, make_optimizers, train
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+CONFIG = """
+task = "dialogues"
+seed = 3
+out = "{out}"
+eval_cases = 1
+[optimizer]
+steps = 4
+learning_rate = 1e-3
+kind = "{kind}"
+muon_learning_rate = 2e-3
+warmup = 1
+log_every = 1
+save_every = 2
+[tokenizer]
+vocab_size = 400
+dialogues = 20
+[model]
+hidden_size = 32
+intermediate_size = 48
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+head_dim = 16
+tie_word_embeddings = true
+window = 16
+sinks = 2
+chunk = 8
+gate_init = 0.1
+[[stage]]
+share = 1.0
+length = 96
+batch = 2
+facts = [2, 3]
+filler = [0.0, 0.5]
+"""
+
+
+def write_config(tmp_path: Path, name: str, kind: str = "muon") -> Path:
+    path = tmp_path / f"{name}.toml"
+    path.write_text(CONFIG.format(out=(tmp_path / name).as_posix(), kind=kind))
+    return path
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = load_file(out / "model.safetensors")
+    return loaded
+
+
+def test_a_batch_depends_on_its_seed_alone(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, "run"))
+    first, second = DialogueTask(config), DialogueTask(config)
+    first.batch(0, 7)
+    again, same = first.batch(1, 8), second.batch(1, 8)
+    assert all(torch.equal(again[key], same[key]) for key in again)
+    assert not torch.equal(again["input_ids"], second.batch(1, 9)["input_ids"])
+
+
+def test_only_the_assistants_words_are_learned_and_answers_are_marked(tmp_path: Path) -> None:
+    task = DialogueTask(load_config(write_config(tmp_path, "run")))
+    batch = task.batch(0, 1)
+    assert ((batch["answer"] > 0) <= (batch["weight"] > 0)).all()
+    text = task.tokenizer.decode(batch["input_ids"][0][batch["weight"][0] > 0])
+    assert "user" not in text and "<|im_start|>" not in text
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_resumed_run_ends_in_the_same_weights_as_an_uninterrupted_one(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_config(tmp_path, "whole", kind)
+    train(whole)
+
+    interrupted = write_config(tmp_path, "interrupted", kind)
+    batch = DialogueTask.batch
+
+    def stop_at_step_three(self: DialogueTask, step: int, seed: int) -> dict[str, torch.Tensor]:
+        if step == 3:
+            raise KeyboardInterrupt
+        return batch(self, step, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DialogueTask, "batch", stop_at_step_three)
+        with pytest.raises(KeyboardInterrupt):
+            train(interrupted)
+    train(interrupted, resume=True)
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "interrupted")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_run_loads_with_the_auto_classes_and_logs_its_metrics(tmp_path: Path) -> None:
+    train(write_config(tmp_path, "run"))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert model.config.model_type == "allmem"
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
+    )
+    assert prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert any("recall_8w" in line for line in lines)
+
+
+def test_answer_accuracy_needs_every_token_of_a_value() -> None:
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    answer = torch.tensor([[0, 1, 1, 2, 0]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[6, 3, 8, 0, 0]]), 10).float()
+    assert answer_accuracy(logits, ids, answer) == (1, 2)
+
+
+def test_padding_cuts_and_fills_to_the_length() -> None:
+    from allmem_export.dialogue_task import Encoded
+
+    batch = pad([Encoded([1, 2, 3], [1.0, 1.0, 1.0], [0, 0, 1]), Encoded([4], [1.0], [0])], 2)
+    assert batch["input_ids"].tolist() == [[1, 2], [4, 0]]
+    assert batch["weight"].tolist() == [[1.0, 1.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 24), (24, 4)])
+def test_orthogonalize_brings_every_singular_value_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(3, *shape)))
+    # The quintic's fixed band: five steps bring singular values above a hundredth of the largest into [0.6, 1.3].
+    assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
+    task = DialogueTask(load_config(write_config(tmp_path, "run")))
+    adamw, muon = make_optimizers(task.model, {"learning_rate": 1e-3, "kind": "muon", "muon_learning_rate": 1e-3})
+    assert isinstance(muon, Muon)
+    in_muon = {id(p) for group in muon.param_groups for p in group["params"]}
+    in_adamw = {id(p) for group in adamw.param_groups for p in group["params"]}
+    assert not in_muon & in_adamw
+    assert in_muon | in_adamw == {id(p) for p in task.model.parameters()}
+    assert id(task.model.model.embed_tokens.weight) in in_adamw
+    assert id(task.model.model.layers[0].mlp.up_proj.weight) in in_muon
+
+
+def test_the_rate_warms_up_and_falls_to_its_final_fraction() -> None:
+    factors = [learning_rate_factor(step, 100, 10, 0.1) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 == max(factors)
+    assert factors[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("seed = 3", ""), "seed"),
+        (('task = "dialogues"', 'task = "poems"'), "poems"),
+        (('kind = "muon"', 'kind = "sgd"'), "sgd"),
+        (("share = 1.0", "part = 1.0"), "part"),
+        (("[optimizer]", "[optimizer"), "TOML"),
+        (("vocab_size = 400", ""), "vocab_size"),
+    ],
+)
+def test_a_wrong_config_is_named_in_one_sentence(tmp_path: Path, change: tuple[str, str], named: str) -> None:
+    path = write_config(tmp_path, "run")
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(ConfigError, match=named):
+        train(path)
+
+
+def test_a_missing_config_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        train(tmp_path / "nowhere.toml")
+
+
+def test_the_bundled_config_is_complete() -> None:
+    path = Path(__file__).parents[2] / "export" / "configs" / "bundled.toml"
+    config: dict[str, Any] = load_config(path)
+    assert sum(stage["share"] for stage in config["stage"]) == pytest.approx(1.0)
+    assert config["model"]["chunk"] <= config["model"]["window"] <= 128
