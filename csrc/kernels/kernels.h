@@ -1,9 +1,9 @@
 // The table of compute kernels: one per instruction set, chosen once at start-up.
 //
 // ref/ holds the scalar version of each, which is its definition; every other version is tested against it.
-// All matrices are row-major float32 unless a comment says otherwise. Kernels allocate nothing, keep no state,
-// trust their arguments (ops/ has checked every size) and work on a caller-chosen slice, so that the caller
-// decides how work is spread over threads.
+// All matrices are row-major float32 unless a comment says otherwise. Kernels allocate nothing, keep no
+// state, trust their arguments (ops/ has checked every size) and work on a caller-chosen slice, so that the
+// caller decides how work is spread over threads.
 #pragma once
 
 #include <cstddef>
@@ -13,17 +13,17 @@ namespace allmem {
 
 // A weight matrix [rows, cols] in com.microsoft::MatMulNBits form, viewed where it is mapped.
 struct NBitsMatrix {
-  const uint8_t* packed;       // [rows, cols/block, block*bits/8]; 4 bits: element 2i in the low nibble of byte i
-  const float* scales;         // [rows, cols/block]
-  const uint8_t* zero_points;  // null: 2^(bits-1); else [rows, ceil(cols/block*bits/8)], packed like the elements
+  const uint8_t* packed;  // [rows, cols/block, block*bits/8]; 4 bits: element 2i in the low nibble of byte i
+  const float* scales;    // [rows, cols/block]
+  const uint8_t* zero_points;  // null: 2^(bits-1); else [rows, ceil(cols/block*bits/8)], packed likewise
   size_t rows, cols;           // cols is a multiple of block
   size_t block;                // 16, 32, 64, 128 or 256
   unsigned bits;               // 4 or 8
 };
 
-// One call of window attention, for a slice of the KV heads. H query heads, Hkv KV heads, D channels, group = H/Hkv.
-// Keys arrive and are stored already rotated (RoPE). A token at position p < S lives in slot p of the ring,
-// a later one in slot S + (p - S) mod W.
+// One call of window attention, for a slice of the KV heads. H query heads, Hkv KV heads, D channels, group =
+// H/Hkv. Keys arrive and are stored already rotated (RoPE). A token at position p < S lives in slot p of the
+// ring, a later one in slot S + (p - S) mod W.
 struct AttentionArgs {
   size_t tokens;                // T
   size_t heads, kv_heads, dim;  // H, Hkv, D
@@ -39,8 +39,8 @@ struct AttentionArgs {
   float* y;                     // [T, H, D]
 };
 
-// The fast weights of one KV head (docs/model.md): W_g, W_u [h, D], W_d [D, h], and the rows' rescaling factors
-// r = ||row of W_0|| / ||row of W||, so that the normalised Ŵ = r ⊙ W is never stored.
+// The fast weights of one KV head (docs/model.md): W_g, W_u [h, D], W_d [D, h], and the rows' rescaling
+// factors r = ||row of W_0|| / ||row of W||, so that the normalised Ŵ = r ⊙ W is never stored.
 struct MemoryHead {
   size_t dim, hidden;  // D, h
   float *w_gate, *w_up, *w_down;
@@ -52,12 +52,14 @@ struct MemoryHead {
 struct Kernels {
   const char* name;  // "ref", "avx2", ...: the value that ALLMEM_ISA takes
 
-  // y[t, n] = Σ_k x[t, k] w[n, k] (+ bias[n] unless null), n in [n_begin, n_end).   x [T, K], w [N, K], y [T, N]
-  void (*linear_f32)(const float* x, const float* w, const float* bias, float* y, size_t T, size_t K, size_t N,
-                     size_t n_begin, size_t n_end);
-  // The same with quantised weights, dequantised on the fly: (code - zero_point) * scale.   x [T, w.cols], y [T, w.rows]
-  void (*linear_nbits)(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
-                       size_t n_end);
+  // y[t, n] = Σ_k x[t, k] w[n, k] (+ bias[n] unless null), n in [n_begin, n_end).   x [T, K], w [N, K], y [T,
+  // N]
+  void (*linear_f32)(const float* x, const float* w, const float* bias, float* y, size_t T, size_t K,
+                     size_t N, size_t n_begin, size_t n_end);
+  // The same with quantised weights, dequantised on the fly: (code - zero_point) * scale.   x [T, w.cols], y
+  // [T, w.rows]
+  void (*linear_nbits)(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                       size_t n_begin, size_t n_end);
 
   // y[r, :] = x[r, :] / sqrt(mean(x[r, :]²) + epsilon) ⊙ weight[:].   x, y [rows, cols]; y may be x
   void (*rms_norm)(const float* x, const float* weight, float* y, size_t rows, size_t cols, float epsilon);
@@ -70,27 +72,28 @@ struct Kernels {
   void (*softplus)(const float* x, float* y, size_t n);
   void (*silu_mul)(const float* gate, const float* up, float* y, size_t n);  // silu(gate) ⊙ up, fused SwiGLU
 
-  // Rotary embedding, the "half" layout of Qwen and Llama: for i < D/2, (x[i], x[i + D/2]) is rotated by the angle
-  // whose cosine and sine are cos[t, i], sin[t, i].   x, y [T, heads, D]; cos, sin [T, D/2]; y may be x
-  void (*rotate)(const float* x, const float* cos, const float* sin, float* y, size_t T, size_t heads, size_t D);
+  // Rotary embedding, the "half" layout of Qwen and Llama: for i < D/2, (x[i], x[i + D/2]) is rotated by the
+  // angle whose cosine and sine are cos[t, i], sin[t, i].   x, y [T, heads, D]; cos, sin [T, D/2]; y may be x
+  void (*rotate)(const float* x, const float* cos, const float* sin, float* y, size_t T, size_t heads,
+                 size_t D);
 
   // Softmax attention of every token over the sinks and its window, for KV heads in [kv_begin, kv_end).
-  // Reads ring and this call's keys, does not write the ring. `scratch` holds attention_scratch(args) floats, a
-  // size that depends on the shapes alone, never on the position, and never shrinks as T grows.
+  // Reads ring and this call's keys, does not write the ring. `scratch` holds attention_scratch(args) floats,
+  // a size that depends on the shapes alone, never on the position, and never shrinks as T grows.
   size_t (*attention_scratch)(const AttentionArgs& args);
   void (*attention)(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
 
   // r = norm0 / ||row of W|| (0 where ||row|| is 0), for the three matrices of a head.
   void (*memory_row_scales)(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,
                             const float* norm0_down);
-  // y[t] = M_W(q[t]) = q + W_d (silu(W_g q) ⊙ (W_u q)), for `n` vectors of D floats at the given strides (in floats).
-  // scratch: memory_scratch(dim, hidden) floats, as for accumulate.
+  // y[t] = M_W(q[t]) = q + W_d (silu(W_g q) ⊙ (W_u q)), for `n` vectors of D floats at the given strides (in
+  // floats). scratch: memory_scratch(dim, hidden) floats, as for accumulate.
   size_t (*memory_scratch)(size_t dim, size_t hidden);
-  void (*memory_read)(const MemoryHead& head, const float* q, size_t q_stride, float* y, size_t y_stride, size_t n,
-                      float* scratch);
+  void (*memory_read)(const MemoryHead& head, const float* q, size_t q_stride, float* y, size_t y_stride,
+                      size_t n, float* scratch);
   // G += Σ_t η_t ∇_W ½||M_Ŵ(k_t) - v_t||²; eta[t * eta_stride].
-  void (*memory_accumulate)(const MemoryHead& head, const float* k, size_t k_stride, const float* v, size_t v_stride,
-                            const float* eta, size_t eta_stride, size_t n, float* scratch);
+  void (*memory_accumulate)(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
+                            size_t v_stride, const float* eta, size_t eta_stride, size_t n, float* scratch);
   // The end of a chunk: S = beta_mean S + G;  W = r ⊙ W - S;  G = 0.
   void (*memory_write)(const MemoryHead& head, float beta_mean);
 };

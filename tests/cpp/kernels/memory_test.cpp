@@ -162,7 +162,7 @@ TEST_CASE("memory_read computes M_W with the weights as they are, for every size
   check_read(128, 256, 5, 128, 128);
 }
 
-TEST_CASE("memory_accumulate adds the closed-form gradient of SPEC, for every size and stride") {
+TEST_CASE("memory_accumulate adds the closed-form gradient, for every size and stride") {
   for (const size_t D : {1, 2, 5, 8, 9, 16, 24, 33}) {
     for (const size_t h : {1, 3, 8, 17, 48}) check_accumulate(D, h, 3, D + 2, D + 7, 3);
   }
