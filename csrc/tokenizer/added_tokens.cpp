@@ -38,8 +38,9 @@ bool is_single_word(std::string_view text, size_t begin, size_t end) {
 }  // namespace
 
 bool is_word_character(std::string_view character) {
-  static const Regex word =
-      Regex::from_pattern("[\\w\\x{200C}\\x{200D}]", "the tokenizer's pattern of word characters");
+  // Oniguruma's \w has the superscripts and fractions of Latin-1 that Rust's lacks, and lacks the joiners.
+  static const Regex word = Regex::from_pattern(
+      "(?![\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}])[\\w\\x{200C}\\x{200D}]", "The pattern of word characters");
   bool matches = false;
   word.for_each_match(character, [&](Regex::Match) { matches = true; });
   return matches;
@@ -105,7 +106,7 @@ void AddedTokens::split(std::string_view text, bool special,
     const size_t begin = token.lstrip ? skip_space_back(text, found.begin, done) : found.begin;
     const size_t end = token.rstrip ? skip_space(text, found.end) : found.end;
     if (done < begin) visit(text.substr(done, begin - done), -1);
-    visit(token.content, token.id);
+    if (begin < end) visit(token.content, token.id);  // else the token before it took all of it
     done = end;
   }
   if (done < text.size()) visit(text.substr(done), -1);

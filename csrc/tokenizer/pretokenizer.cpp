@@ -88,7 +88,7 @@ void PreTokenizer::split(std::string_view text, const std::function<void(std::st
   std::string spaced;
   for (std::string_view piece : pieces) {
     if (add_prefix_space_ && piece.front() != ' ') {
-      spaced.assign(" ").append(piece);
+      spaced.assign(1, ' ').append(piece);
       piece = spaced;
     }
     if (!byte_level_) {

@@ -46,7 +46,7 @@ CodePtr compile(std::string_view pattern, uint32_t options, const std::string& w
   int error = 0;
   PCRE2_SIZE offset = 0;
   CodePtr code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                             options | PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get()));
+                             options | PCRE2_UTF, &error, &offset, context.get()));
   if (!code) {
     throw Error(ErrorCode::kBadTokenizer,
                 where + " is not a valid regular expression: " + message_of(error) + ".");

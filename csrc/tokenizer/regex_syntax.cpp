@@ -14,8 +14,9 @@ namespace {
 
 constexpr size_t kMaxPatternBytes = 64 * 1024;
 
-// The inside of a class that equals Oniguruma's \w; PCRE2's own has no marks and, by version, no connectors.
-constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// The inside of a class that equals Oniguruma's \w: PCRE2's own has no marks and, by version, no connectors;
+// Latin-1's superscripts and fractions are an oddity of Oniguruma's.
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
@@ -86,7 +87,9 @@ class Translator {
         std::count(body.begin(), body.end(), ',') > 1) {
       unsupported("a brace that is not a quantifier");
     }
-    replace(end + 1 - pos_, "{" + std::string(body.front() == ',' ? "0" : "") + std::string(body) + "}");
+    take(1);
+    if (body.front() == ',') out_ += '0';
+    take(body.size() + 1);
     if (peek() == '?' && body.find(',') != std::string_view::npos) return take(1);
     no_second_quantifier();
   }

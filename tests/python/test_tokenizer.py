@@ -1,0 +1,252 @@
+"""The native tokenizer against Hugging Face's `tokenizers`: the same ids and the same text, on any text."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+core = pytest.importorskip("allmem_edge._core")
+hf = pytest.importorskip("tokenizers")
+
+QWEN_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA_PATTERN = QWEN_PATTERN.replace(r"|\p{N}| ", r"|\p{N}{1,3}| ")
+KINDS = ("qwen", "llama", "gpt2")
+RANDOM_TEXTS = 102_000  # over the three kinds together
+
+SAMPLE = (
+    "the cat's we'll I'M they'RE don't hello Hello world naïve été Straße ΣΊΣΥΦΟΣ привет мир 你好 世界 今日は"
+    " カタカナ 안녕 مرحبا שלום नमस्ते ไทย 😀 👩\u200d👩\u200d👧 🏳\ufe0f\u200d🌈 x=1; foo_bar() 123 2024 ½ ②"
+    " Ⅷ e\u0301 a\u0327\u0301 \ufb01 \u212b '\u017f \u212a"
+)
+WORDS = SAMPLE.split(" ")
+SPACES = [
+    " ",
+    "  ",
+    "\n",
+    "\r\n",
+    "\t",
+    "\xa0",
+    "\u3000",
+    "\u180e",
+    "\u200b",
+    "\u2028",
+    "\x85",
+    "\n\n  ",
+    " \r",
+]
+SPECIALS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+    "<think>",
+    "<|im",
+]
+BLOCKS = [
+    (0x00, 0x7F), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0x97F),
+    (0xE00, 0xE7F), (0x1100, 0x11FF), (0x2000, 0x206F), (0x2100, 0x218F), (0x3040, 0x30FF),
+    (0x4E00, 0x4FFF), (0xAC00, 0xAD00), (0xF900, 0xFAFF), (0xFE00, 0xFE0F), (0x1D100, 0x1D1FF),
+    (0x1F300, 0x1F64F), (0x20000, 0x200FF),
+]  # fmt: skip
+
+
+def train(kind: str) -> Any:
+    """A small tokenizer with the parts of the real one: normaliser, pattern, added tokens, post-processor."""
+    pre = hf.pre_tokenizers
+    rng = random.Random(1)
+    corpus = [rng.choice((" ", " ", "\n")).join(rng.choices(WORDS, k=40)) for _ in range(400)]
+    tokenizer = hf.Tokenizer(hf.models.BPE(ignore_merges=kind == "llama"))
+    tokenizer.decoder = hf.decoders.ByteLevel()
+    if kind == "gpt2":
+        tokenizer.pre_tokenizer = pre.ByteLevel(add_prefix_space=False)
+        tokenizer.post_processor = hf.processors.ByteLevel(trim_offsets=False)
+    else:
+        pattern = QWEN_PATTERN if kind == "qwen" else LLAMA_PATTERN
+        split = pre.Split(hf.Regex(pattern), "isolated", invert=False)
+        bytes_only = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre.Sequence([split, bytes_only])
+        tokenizer.post_processor = hf.processors.ByteLevel(trim_offsets=False)
+    if kind == "qwen":
+        tokenizer.normalizer = hf.normalizers.NFC()
+    alphabet = pre.ByteLevel.alphabet()
+    trainer = hf.trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(corpus, trainer)
+    added = {
+        "qwen": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        "llama": ["<|begin_of_text|>", "<|eot_id|>"],
+        "gpt2": [hf.AddedToken("<|endoftext|>", normalized=True, special=True)],
+    }[kind]
+    tokenizer.add_special_tokens(added)
+    if kind == "qwen":
+        tokenizer.add_tokens([hf.AddedToken("<think>", normalized=False, special=False)])
+    if kind == "llama":
+        begin = tokenizer.token_to_id("<|begin_of_text|>")
+        tokenizer.post_processor = hf.processors.TemplateProcessing(
+            single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", begin)]
+        )
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    reference = train(request.param)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    reference.save(str(path))
+    return reference, core.Tokenizer.from_file(str(path))
+
+
+def random_text(rng: random.Random) -> str:
+    parts: list[str] = []
+    for _ in range(rng.randint(1, 7)):
+        kind = rng.random()
+        if kind < 0.35:
+            parts.append(rng.choice(WORDS))
+        elif kind < 0.55:
+            parts.append(rng.choice(SPACES) * rng.choice((1, 1, 2, 5)))
+        elif kind < 0.65:
+            parts.append(rng.choice(SPECIALS))
+        elif kind < 0.7:
+            parts.append(str(rng.randrange(10 ** rng.randint(1, 12))))
+        elif kind < 0.72:
+            parts.append(rng.choice("a!1 \n😀\u0301") * rng.randint(1, 100))
+        else:
+            low, high = rng.choice(BLOCKS)
+            parts.append("".join(chr(rng.randint(low, high)) for _ in range(rng.randint(1, 4))))
+    return "".join(parts)
+
+
+def random_bytes(rng: random.Random) -> bytes:
+    """Text with bytes put in, taken out or changed: mostly invalid UTF-8."""
+    data = bytearray(random_text(rng).encode())
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(data) + 1)
+        data[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 2))
+    return bytes(data)
+
+
+def batches(count: int, size: int = 1000) -> Iterator[list[bytes]]:
+    rng = random.Random(20)
+    for _ in range(count // size):
+        yield [random_bytes(rng) if rng.random() < 0.2 else random_text(rng).encode() for _ in range(size)]
+
+
+_trained: dict[str, str] = {}
+
+
+def train_once(kind: str) -> Any:
+    """A fresh copy of the trained tokenizer."""
+    if kind not in _trained:
+        _trained[kind] = train(kind).to_str()
+    return hf.Tokenizer.from_str(_trained[kind])
+
+
+def check_equal(reference: Any, folder: Path, count: int) -> None:
+    path = folder / "tokenizer.json"
+    reference.save(str(path))
+    tokenizer = core.Tokenizer.from_file(str(path))
+    for batch in batches(count):
+        texts = [data.decode("utf-8", errors="replace") for data in batch]
+        wanted = [e.ids for e in reference.encode_batch_fast(texts, add_special_tokens=False)]
+        assert [tokenizer.encode(data) for data in batch] == wanted
+
+
+def test_ids_and_text_equal_on_random_strings(pair: tuple[Any, Any]) -> None:
+    reference, tokenizer = pair
+    for batch in batches(RANDOM_TEXTS // len(KINDS)):
+        texts = [data.decode("utf-8", errors="replace") for data in batch]
+        wanted = [e.ids for e in reference.encode_batch_fast(texts, add_special_tokens=False)]
+        assert [tokenizer.encode(data) for data in batch] == wanted
+        for skip in (True, False):
+            decoded = reference.decode_batch(wanted, skip_special_tokens=skip)
+            assert [tokenizer.decode(ids, skip) for ids in wanted] == decoded
+
+
+def test_special_strings_are_plain_text_without_special(pair: tuple[Any, Any]) -> None:
+    reference, tokenizer = pair
+    reference.encode_special_tokens = True
+    try:
+        for batch in batches(2000):
+            texts = [data.decode("utf-8", errors="replace") for data in batch]
+            wanted = [e.ids for e in reference.encode_batch_fast(texts, add_special_tokens=False)]
+            assert [tokenizer.encode(data, special=False) for data in batch] == wanted
+    finally:
+        reference.encode_special_tokens = False
+
+
+def test_ids_equal_on_every_assigned_character(pair: tuple[Any, Any]) -> None:
+    reference, tokenizer = pair
+    assigned = [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ("Cn", "Co", "Cs")]
+    joined = ["a".join(assigned[i : i + 64]) for i in range(0, len(assigned), 64)]
+    wanted = [e.ids for e in reference.encode_batch_fast(joined, add_special_tokens=False)]
+    assert [tokenizer.encode(text) for text in joined] == wanted
+
+
+def test_ids_equal_on_long_runs(pair: tuple[Any, Any]) -> None:
+    reference, tokenizer = pair
+    units = ("a", " ", "!", "7", "\n", " \n", "你", "e\u0301\u0327", "hello", "<|endoftext|>", "😀\u200d")
+    for unit in units:
+        text = unit * (20_000 // len(unit))
+        assert tokenizer.encode(text) == reference.encode(text, add_special_tokens=False).ids, unit
+
+
+def test_vocabulary_equals(pair: tuple[Any, Any]) -> None:
+    reference, tokenizer = pair
+    assert tokenizer.vocab_size == reference.get_vocab_size()
+    for token, token_id in reference.get_vocab().items():
+        assert tokenizer.token_id(token) == token_id
+    assert tokenizer.token_id("no such token") is None
+
+
+def test_stream_of_any_ids_joins_to_the_decoded_text(pair: tuple[Any, Any]) -> None:
+    _, tokenizer = pair
+    rng = random.Random(3)
+    for _ in range(500):
+        ids = [rng.randrange(tokenizer.vocab_size) for _ in range(rng.randint(0, 40))]
+        stream = core.StreamDecoder(tokenizer)
+        pieces = [stream.push(token_id) for token_id in ids]
+        assert "".join(pieces) + stream.flush() == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+@pytest.mark.parametrize("individual", [True, False])
+def test_normal_forms_digits_and_prefix_space_equal(form: str, individual: bool, tmp_path: Path) -> None:
+    reference = train_once("gpt2")
+    pre = hf.pre_tokenizers
+    reference.normalizer = hf.normalizers.Sequence([getattr(hf.normalizers, form)()])
+    reference.pre_tokenizer = pre.Sequence([pre.Digits(individual), pre.ByteLevel(add_prefix_space=True)])
+    reference.add_tokens([hf.AddedToken(text, normalized=True) for text in ("caf\u00e9", "\u212b")])
+    check_equal(reference, tmp_path, 3000)
+
+
+@pytest.mark.parametrize("invert", [True, False])
+@pytest.mark.parametrize(
+    "behavior", ["isolated", "removed", "merged_with_previous", "merged_with_next", "contiguous"]
+)
+@pytest.mark.parametrize("pattern", [r"\p{N}", r"\s*", r"[\p{L}\p{M}]+|\p{Han}{1,2}", r"\w+", "plain a"])
+def test_split_behaviors_equal(pattern: str, behavior: str, invert: bool, tmp_path: Path) -> None:
+    reference = train_once("gpt2")
+    split = pattern.removeprefix("plain ") if pattern.startswith("plain ") else hf.Regex(pattern)
+    pre = hf.pre_tokenizers
+    steps = [pre.Split(split, behavior, invert=invert), pre.ByteLevel(add_prefix_space=False)]
+    reference.pre_tokenizer = pre.Sequence(steps)
+    check_equal(reference, tmp_path, 1000)
+
+
+@pytest.mark.parametrize("lstrip", [True, False])
+@pytest.mark.parametrize("rstrip", [True, False])
+@pytest.mark.parametrize("single_word", [True, False])
+def test_added_token_flags_equal(lstrip: bool, rstrip: bool, single_word: bool, tmp_path: Path) -> None:
+    reference = train_once("gpt2")
+    for content, normalized in (("ell", False), (" ", True), ("<|", True), ("cat", True), ("wor", False)):
+        flags = {"lstrip": lstrip, "rstrip": rstrip, "single_word": single_word, "normalized": normalized}
+        reference.add_tokens([hf.AddedToken(content, **flags)])
+    check_equal(reference, tmp_path, 3000)
