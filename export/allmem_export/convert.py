@@ -1,8 +1,9 @@
-"""Qwen3 ▶ AllMem: a checkpoint whose attention becomes the two memories and whose weights all stay as they are.
+"""Qwen3 ▶ AllMem: a checkpoint whose attention becomes the two memories and whose weights stay as they are.
 
-The new checkpoint computes sliding-window Qwen3 until its memory is trained: the gate α starts at 0. Base weights keep the
-dtype they are stored in; the memory's parameters are float32, and the config asks for float32, because the rates and
-the fast weights lose too much in half precision. Train a large model under autocast, not in a half-precision copy.
+The new checkpoint computes sliding-window Qwen3 until its memory is trained: the gate α starts at 0. Base
+weights keep the dtype they are stored in. The memory's parameters are float32 and the config asks for
+float32, because the rates and the fast weights lose too much in half precision: train a large model under
+autocast.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -97,7 +103,9 @@ def _locate(source: Path | str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors", INDEX, *COPIED]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConvertError(f"{name} is neither a directory nor a model that the hub could deliver: {reason}") from error
+        raise ConvertError(
+            f"{name} is neither a directory nor a model that the hub could deliver: {reason}"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -113,11 +121,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _config(folder: Path, **fields: Any) -> AllMemConfig:
-    """The AllMem config with Qwen3's values; transformers brings old spellings of the rope scaling up to date."""
+    """The AllMem config with Qwen3's values; transformers modernises old spellings of the rope scaling."""
     path = folder / "config.json"
     data = _read_json(path)
     if data.get("model_type") != "qwen3":
-        raise ConvertError(f'{path} says model_type {data.get("model_type")!r}; only "qwen3" can be converted')
+        raise ConvertError(
+            f'{path} says model_type {data.get("model_type")!r}; only "qwen3" can be converted'
+        )
     if "quantization_config" in data:
         raise ConvertError(f"{path} describes quantised weights; convert the unquantised checkpoint instead")
     try:
@@ -126,8 +136,17 @@ def _config(folder: Path, **fields: Any) -> AllMemConfig:
         raise ConvertError(f"{path} is not a valid Qwen3 config: {_one_line(error)}") from error
     rope = values["rope_parameters"]["rope_type"]
     if rope != "default" and rope not in ROPE_INIT_FUNCTIONS:
-        raise ConvertError(f"{path} asks for rope scaling of type {rope!r}, which this transformers does not know")
-    for replaced in ("model_type", "architectures", "transformers_version", "layer_types", "sliding_window", "dtype"):
+        raise ConvertError(
+            f"{path} asks for rope scaling of type {rope!r}, which this transformers does not know"
+        )
+    for replaced in (
+        "model_type",
+        "architectures",
+        "transformers_version",
+        "layer_types",
+        "sliding_window",
+        "dtype",
+    ):
         values.pop(replaced, None)
     values.update(fields, use_sliding_window=False, architectures=["AllMemForCausalLM"], dtype="float32")
     try:
@@ -160,7 +179,9 @@ def _plan(folder: Path, config: AllMemConfig) -> dict[str, list[str]]:
                 if name not in expected:
                     if name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq"):
                         continue  # a copy of the tied embedding; a table that older versions stored
-                    raise ConvertError(f"{folder / file} holds {name}, which a Qwen3 of this config does not have")
+                    raise ConvertError(
+                        f"{folder / file} holds {name}, which a Qwen3 of this config does not have"
+                    )
                 if name in seen:
                     raise ConvertError(f"{folder / file} holds {name}, which another file holds, too")
                 view = tensors.get_slice(name)
@@ -170,7 +191,9 @@ def _plan(folder: Path, config: AllMemConfig) -> dict[str, list[str]]:
                         f"its config.json means {list(expected[name])}"
                     )
                 if view.get_dtype() not in FLOATS:
-                    raise ConvertError(f"{name} in {folder / file} is {view.get_dtype()}; only float weights can be read")
+                    raise ConvertError(
+                        f"{name} in {folder / file} is {view.get_dtype()}; only float weights can be read"
+                    )
                 seen.add(name)
                 shards.setdefault(file, []).append(name)
     missing = [name for name in expected if name not in seen]
@@ -184,7 +207,9 @@ def _base_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that the base model stores."""
     with torch.device("meta"):
         model = AllMemForCausalLM(config)
-    shapes = {name: tuple(p.shape) for name, p in model.state_dict().items() if ".self_attn.memory." not in name}
+    shapes = {
+        name: tuple(p.shape) for name, p in model.state_dict().items() if ".self_attn.memory." not in name
+    }
     if config.tie_word_embeddings:
         del shapes["lm_head.weight"]
     return shapes
@@ -204,7 +229,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _appearing(out: Path) -> Iterator[Path]:
-    """A temporary directory beside `out` that takes its name when the block has succeeded, and is removed otherwise."""
+    """A temporary directory beside `out` that takes its name if the block succeeds, or else is removed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
@@ -219,9 +244,14 @@ def _appearing(out: Path) -> Iterator[Path]:
 
 
 def _write_weights(
-    folder: Path, target: Path, config: AllMemConfig, shards: dict[str, list[str]], seed: int, progress: Progress | None
+    folder: Path,
+    target: Path,
+    config: AllMemConfig,
+    shards: dict[str, list[str]],
+    seed: int,
+    progress: Progress | None,
 ) -> None:
-    """A file for each source file and one for the memory. Base weights go from the mapping to the disk, uncopied."""
+    """A file for each source file and one for the memory. Base weights go uncopied from mapping to disk."""
     memory = _memory_tensors(config, seed)
 
     def parts() -> Iterator[dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""The AllMem layer: its chunked form is the recurrence, its gradient is the loss's, and SPEC's properties hold."""
+"""The AllMem layer: its chunked form is the recurrence, its gradient the loss's, and its properties hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from allmem_export.configuration import AllMemConfig
 from allmem_export.memory import (
     FastWeights,
@@ -18,13 +21,11 @@ from allmem_export.memory import (
     row_norms,
 )
 from allmem_export.modeling import AllMemForCausalLM, AllMemMixer
-from torch import Tensor
-from torch.nn import functional as F
 
 F64_EPS = torch.finfo(torch.float64).eps
 F32_EPS = torch.finfo(torch.float32).eps
 
-# heads, kv_heads, head_dim, window, sinks, chunk, ratio, gate, tokens: no length is a multiple of chunk and window
+# heads, kv_heads, head_dim, window, sinks, chunk, ratio, gate, tokens: lengths end inside a chunk
 MIXERS = [
     pytest.param(4, 2, 8, 16, 0, 16, 2, "static", 75, id="chunk-as-long-as-the-window"),
     pytest.param(6, 2, 16, 24, 5, 8, 1, "static", 101, id="three-chunks-a-window-and-sinks"),
@@ -68,7 +69,9 @@ def inverse_frequencies(dim: int) -> Tensor:
     return (10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)).float()
 
 
-def attention_token_by_token(q: Tensor, k: Tensor, v: Tensor, inv_freq: Tensor, scale: float, window: int, sinks: int) -> Tensor:
+def attention_token_by_token(
+    q: Tensor, k: Tensor, v: Tensor, inv_freq: Tensor, scale: float, window: int, sinks: int
+) -> Tensor:
     """Window attention from its definition: a loop over queries and complex numbers at relative distances.
 
     q [T, H, D], k and v [T, Hkv, D] -> [T, H, D].
@@ -108,7 +111,9 @@ def mixer_token_by_token(mixer: AllMemMixer, x: Tensor, inv_freq: Tensor, scale:
     return mixer.o_proj(attended.flatten(1) + torch.stack(outputs))
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "dim", "window", "sinks", "chunk", "ratio", "gate", "tokens"), MIXERS)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "window", "sinks", "chunk", "ratio", "gate", "tokens"), MIXERS
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_the_chunked_mixer_equals_the_recurrence(
     dtype: torch.dtype,
@@ -132,23 +137,34 @@ def test_the_chunked_mixer_equals_the_recurrence(
     with torch.no_grad():
         chunked = mixer(x, inv_freq, scale)
         recurrent = torch.stack([mixer_token_by_token(mixer, row, inv_freq, scale) for row in x])
-    # RoPE's table is float32 in both dtypes: two rotations perturb a score by up to 4 eps |q||k| scale² / sqrt(D), and
-    # |q|, |k| ≈ 1.2 sqrt(D) after the norms. In float32 the sums over D, h and the writes so far add their own rounding.
+    # RoPE's table is float32 in both dtypes: two rotations perturb a score by up to 4 eps |q||k| scale² /
+    # sqrt(D), and |q|, |k| ≈ 1.2 sqrt(D) after the norms. In float32 the sums over D, h and the tokens add
+    # their rounding.
     score_error = 4 * F32_EPS * 1.5 * dim**0.5 * scale**2
     sums = (dim + mixer.config.memory_hidden + tokens) ** 0.5 * F32_EPS if dtype == torch.float32 else 0.0
     bound = (score_error + sums) * max(1.0, chunked.abs().max().item())
     assert (chunked - recurrent).abs().max() <= bound
 
 
-def random_memory(seed: int, dim: int = 6, hidden: int = 10, tokens: int = 23) -> tuple[FastWeights, tuple[Tensor, ...]]:
+def random_memory(
+    seed: int, dim: int = 6, hidden: int = 10, tokens: int = 23
+) -> tuple[FastWeights, tuple[Tensor, ...]]:
     """W_0 of 2 KV heads, and q, k, v, η, β for 2 sequences with 3 query heads per KV head, in float64."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    w0 = FastWeights(normal(2, hidden, dim) * dim**-0.5, normal(2, hidden, dim) * dim**-0.5, normal(2, dim, hidden) * hidden**-0.5)
-    q, k, v = F.normalize(normal(2, 2, 3, tokens, dim), dim=-1), F.normalize(normal(2, 2, tokens, dim), dim=-1), normal(2, 2, tokens, dim)
+    w0 = FastWeights(
+        normal(2, hidden, dim) * dim**-0.5,
+        normal(2, hidden, dim) * dim**-0.5,
+        normal(2, dim, hidden) * hidden**-0.5,
+    )
+    q, k, v = (
+        F.normalize(normal(2, 2, 3, tokens, dim), dim=-1),
+        F.normalize(normal(2, 2, tokens, dim), dim=-1),
+        normal(2, 2, tokens, dim),
+    )
     return w0, (q, k, v, 0.2 * normal(2, 2, tokens).abs(), torch.sigmoid(normal(2, 2, tokens)))
 
 
@@ -158,7 +174,9 @@ def test_the_chunked_memory_equals_its_recurrence_to_float64_precision(chunk: in
     chunked = chunked_memory(w0, q, k, v, eta, beta, chunk)
     state = initial_state(w0, 2)
     for t in range(q.shape[3]):
-        out, state = recurrent_memory_step(state, w0, q[:, :, :, t], k[:, :, t], v[:, :, t], eta[:, :, t], beta[:, :, t], chunk, t)
+        out, state = recurrent_memory_step(
+            state, w0, q[:, :, :, t], k[:, :, t], v[:, :, t], eta[:, :, t], beta[:, :, t], chunk, t
+        )
         # 23 writes at most, each a sum over ≤ 23 tokens and 10 hidden units of values of order 1
         assert (out - chunked[:, :, :, t]).abs().max() <= 23 * 33 * F64_EPS * max(1.0, out.abs().max().item())
 
@@ -237,7 +255,10 @@ def test_logits_depend_on_earlier_tokens_only(cut: int) -> None:
 
 
 def test_sinks_change_nothing_before_something_is_evicted() -> None:
-    plain, with_sinks = random_model(4, window=12, sinks=0, chunk=12), random_model(4, window=12, sinks=5, chunk=12)
+    plain, with_sinks = (
+        random_model(4, window=12, sinks=0, chunk=12),
+        random_model(4, window=12, sinks=5, chunk=12),
+    )
     ids = torch.randint(0, 61, (1, 30))
     with torch.no_grad():
         difference = (plain(ids).logits - with_sinks(ids).logits).abs().amax(-1)[0]
@@ -260,7 +281,8 @@ def test_saving_and_loading_keeps_every_logit(gate: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "fields", [{"window": 0}, {"sinks": -1}, {"chunk": 17}, {"chunk": 0}, {"memory_ratio": 0}, {"gate": "none"}]
+    "fields",
+    [{"window": 0}, {"sinks": -1}, {"chunk": 17}, {"chunk": 0}, {"memory_ratio": 0}, {"gate": "none"}],
 )
 def test_an_impossible_config_is_refused_with_a_sentence(fields: dict[str, int | str]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
