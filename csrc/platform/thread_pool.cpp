@@ -103,7 +103,9 @@ void ThreadPool::work(size_t worker) {
   while (true) {
     while (run_one_slice(seen, worker)) {
     }
-    // Nothing left of the job in `seen`: wait for the word to change.
+    // `seen` may already be the ticket of join(), after which no other comes: look before waiting for a
+    // change.
+    if (stop_.load(std::memory_order_relaxed)) return;
     uint64_t next = ticket_.load(std::memory_order_acquire);
     for (int spin = 0; next == seen && spin < kSpins; ++spin) {
       pause();
@@ -113,7 +115,6 @@ void ThreadPool::work(size_t worker) {
       ticket_.wait(seen, std::memory_order_acquire);
       next = ticket_.load(std::memory_order_acquire);
     }
-    if (stop_.load(std::memory_order_relaxed)) return;
     seen = next;
   }
 }
