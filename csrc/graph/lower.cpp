@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "platform/error.h"
+#include "platform/printable.h"
 
 namespace allmem {
 
@@ -48,7 +49,7 @@ std::unique_ptr<Program> Lowering::run() {
 }
 
 void Lowering::fail(ErrorCode code, const std::string& problem) const {
-  throw Error(code, model_->path + ": " + problem + ".");
+  throw Error(code, printable(model_->path + ": " + problem + "."));
 }
 
 void Lowering::check_opsets() const {

@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "platform/error.h"
+#include "platform/printable.h"
 
 namespace allmem::onnx {
 
@@ -96,7 +97,8 @@ class GraphCheck {
 
  private:
   [[noreturn]] void fail(const std::string& before, std::string_view name, const std::string& after) const {
-    throw Error(ErrorCode::kBadModel, model_.path + ": " + before + std::string(name) + after + ".");
+    throw Error(ErrorCode::kBadModel,
+                printable(model_.path + ": " + before + std::string(name) + after + "."));
   }
 
   void collect_outputs() {

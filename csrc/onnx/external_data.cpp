@@ -9,6 +9,7 @@
 
 #include "onnx/check.h"
 #include "platform/error.h"
+#include "platform/printable.h"
 
 namespace allmem::onnx {
 
@@ -17,7 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void fail(const Model& model, const std::string& tensor, const std::string& problem) {
-  throw Error(ErrorCode::kBadModel, model.path + ": the data of tensor '" + tensor + "' " + problem + ".");
+  throw Error(ErrorCode::kBadModel,
+              printable(model.path + ": the data of tensor '" + tensor + "' " + problem + "."));
 }
 
 size_t parse_number(const Model& model, const std::string& tensor, std::string_view text, size_t otherwise) {
@@ -55,9 +57,9 @@ std::string resolve(const Model& model, const std::string& tensor, std::string_v
   if (error) fail(model, tensor, "is in a directory that cannot be resolved");
   const fs::path file = fs::canonical(root / fs::path(location), error);
   if (error) {
-    throw Error(ErrorCode::kNotFound, model.path + ": the data of tensor '" + tensor + "' is in '" +
-                                          std::string(location) +
-                                          "', but there is no such file in the model's directory.");
+    throw Error(ErrorCode::kNotFound,
+                printable(model.path + ": the data of tensor '" + tensor + "' is in '" +
+                          std::string(location) + "', but there is no such file in the model's directory."));
   }
   const fs::path relative = file.lexically_relative(root);
   if (relative.empty() || *relative.begin() == "..") {

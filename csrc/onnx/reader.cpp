@@ -8,6 +8,7 @@
 
 #include "onnx/check.h"
 #include "platform/error.h"
+#include "platform/printable.h"
 
 namespace allmem::onnx {
 
@@ -58,10 +59,10 @@ class Reader {
 
  private:
   [[noreturn]] void fail(const std::string& problem) const {
-    throw Error(ErrorCode::kBadModel, "The model file '" + model_->path + "' " + problem + ".");
+    throw Error(ErrorCode::kBadModel, printable("The model file '" + model_->path + "' " + problem + "."));
   }
   [[noreturn]] void unsupported(const std::string& problem) const {
-    throw Error(ErrorCode::kUnsupported, model_->path + ": " + problem + ".");
+    throw Error(ErrorCode::kUnsupported, printable(model_->path + ": " + problem + "."));
   }
 
   // Remembers the place that is being read, for messages.

@@ -24,13 +24,14 @@ std::string model_file(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code error;
   if (path.empty() || path.find('\0') != std::string::npos || !fs::exists(path, error)) {
-    throw Error(ErrorCode::kNotFound, "There is no model '" + path + "': no such file or directory.");
+    throw Error(ErrorCode::kNotFound,
+                printable("There is no model '" + path + "': no such file or directory."));
   }
   if (!fs::is_directory(path, error)) return path;
   const std::string file = (fs::path(path) / "model.onnx").string();
   if (!fs::exists(file, error)) {
     throw Error(ErrorCode::kNotFound,
-                "The directory '" + path + "' holds no model.onnx, so it is not a model.");
+                printable("The directory '" + path + "' holds no model.onnx, so it is not a model."));
   }
   return file;
 }
@@ -68,7 +69,7 @@ class Metadata {
 
  private:
   [[noreturn]] void fail(ErrorCode code, const std::string& problem) const {
-    throw Error(code, "The model file '" + path_ + "' " + problem + ".");
+    throw Error(code, printable("The model file '" + path_ + "' " + problem + "."));
   }
 
   std::string path_;
@@ -101,8 +102,6 @@ std::shared_ptr<const Model> Model::load(const std::string& path) {
     model->program_ = lower(source, find_op, best_kernels());
     model->info_ = describe(*source, *model->program_);
     return model;
-  } catch (const Error& error) {
-    throw Error(error.code(), printable(error.what()));  // names in it come from the file
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kBadModel, printable("The model '" + path + "' needs more memory than there is."));
   }

@@ -1,0 +1,366 @@
+// What a session promises: the model's mathematics, whatever the split into calls; fixed memory; errors that
+// poison.
+#include "runtime/session.h"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <random>
+#include <thread>
+
+#include "../tiny_model.h"
+#include "platform/error.h"
+
+namespace {
+std::atomic<size_t> allocations{0};
+}  // namespace
+
+// Counted allocation; malloc and free underneath, so that sanitizers still see every block.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+void* operator new(size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  if (void* block = std::malloc(size)) return block;
+  throw std::bad_alloc();
+}
+void operator delete(void* block) noexcept { std::free(block); }
+void operator delete(void* block, size_t) noexcept { std::free(block); }
+
+using namespace allmem;
+using namespace allmem::test;
+
+namespace {
+
+std::shared_ptr<const Model> load(const TinyModel& tiny) {
+  const TempDir directory;
+  directory.write("model.onnx", tiny.builder().build());
+  return Model::load(directory.path());
+}
+
+std::vector<int32_t> random_ids(size_t count, int64_t vocab, unsigned seed = 7) {
+  std::mt19937 random(seed);
+  std::uniform_int_distribution<int32_t> id(0, static_cast<int32_t>(vocab - 1));
+  std::vector<int32_t> ids(count);
+  for (int32_t& value : ids) value = id(random);
+  return ids;
+}
+
+std::vector<float> run(Session& session, std::span<const int32_t> ids) {
+  std::vector<float> logits(ids.size() * static_cast<size_t>(session.model().info().vocab_size));
+  session.forward(ids, LogitsFor::kAll, logits);
+  return logits;
+}
+
+double worst(std::span<const float> a, std::span<const float> b) {
+  double most = a.size() == b.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    most = std::max(most, double{std::fabs(a[i] - b[i])});
+  return most;
+}
+
+double worst(std::span<const float> a, const std::vector<std::vector<double>>& rows) {
+  double most = 0;
+  size_t i = 0;
+  for (const auto& row : rows) {
+    for (const double value : row) most = std::max(most, std::fabs(double{a[i++]} - value));
+  }
+  return i == a.size() ? most : INFINITY;
+}
+
+template <class F>
+ErrorCode code_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    CHECK(std::string(error.what()).ends_with("."));
+    return error.code();
+  }
+  FAIL("no error");
+  return ErrorCode::kIo;
+}
+
+// Logits here stay below 64 in size and pass through about 20 operators of at most 64 terms, in float32: 64 ·
+// 2⁻²⁴ each, 20 of them in a row at worst, 8e-5. η is small (b_eta = -3), so that the memory does not amplify
+// differences.
+constexpr double kTolerance = 8e-5;
+
+}  // namespace
+
+TEST_CASE("logits equal the double-precision reference over many windows and chunks") {
+  TinyConfig configs[4];
+  configs[1] = {.vocab = 19,
+                .width = 16,
+                .heads = 2,
+                .kv_heads = 2,
+                .dim = 4,
+                .window = 3,
+                .sinks = 0,
+                .hidden = 8,
+                .chunk = 1,
+                .seed = 2};
+  configs[2] = {.vocab = 50,
+                .width = 32,
+                .heads = 6,
+                .kv_heads = 1,
+                .dim = 16,
+                .window = 100,
+                .sinks = 9,
+                .hidden = 16,
+                .chunk = 64,
+                .seed = 3};
+  configs[3] = {.vocab = 11,
+                .width = 8,
+                .heads = 4,
+                .kv_heads = 4,
+                .dim = 2,
+                .window = 1,
+                .sinks = 1,
+                .hidden = 2,
+                .chunk = 3,
+                .seed = 4};
+  for (const TinyConfig& config : configs) {
+    const TinyModel tiny(config);
+    Session session(load(tiny), {.threads = 1});
+    const auto ids = random_ids(200, config.vocab);
+    const auto logits = run(session, ids);
+    CHECK(worst(logits, tiny.reference(ids)) < kTolerance);
+    CHECK(session.position() == 200);
+  }
+}
+
+TEST_CASE("any split of a stream into calls gives the same logits") {
+  const TinyModel tiny;
+  const auto model = load(tiny);
+  const auto ids = random_ids(300, tiny.config.vocab);
+  Session whole(model, {.threads = 1});
+  const auto expected = run(whole, ids);
+  std::mt19937 random(3);
+  for (int round = 0; round < 5; ++round) {
+    Session session(model, {.threads = 1});
+    std::vector<float> logits;
+    for (size_t begin = 0; begin < ids.size();) {
+      const size_t count = std::min<size_t>(ids.size() - begin, 1 + random() % (round == 0 ? 1 : 90));
+      const auto part = run(session, std::span(ids).subspan(begin, count));
+      logits.insert(logits.end(), part.begin(), part.end());
+      begin += count;
+    }
+    CHECK(worst(logits, expected) < kTolerance);
+  }
+}
+
+TEST_CASE("logits for the last token are the last row of logits for all, and none leaves the buffer alone") {
+  const TinyModel tiny;
+  const auto model = load(tiny);
+  const auto ids = random_ids(150, tiny.config.vocab);
+  Session all(model, {.threads = 1}), last(model, {.threads = 1}), none(model, {.threads = 1});
+  const auto expected = run(all, ids);
+  const auto vocab = static_cast<size_t>(tiny.config.vocab);
+  std::vector<float> row(vocab, -1.0f);
+  none.forward(ids, LogitsFor::kNone, row);
+  CHECK(row == std::vector<float>(vocab, -1.0f));
+  last.forward(ids, LogitsFor::kLast, row);
+  CHECK(worst(row, std::span(expected).last(vocab)) < kTolerance);
+  const auto all_next = run(all, std::span(ids).first(9)), none_next = run(none, std::span(ids).first(9));
+  CHECK(worst(all_next, none_next) < kTolerance);
+}
+
+TEST_CASE("steps that lead only to the logits run for the rows asked for") {
+  const TinyModel tiny;
+  const auto model = load(tiny);
+  size_t head = 0;
+  for (const Step& step : model->program().steps) head += step.head;
+  CHECK(head == 11);  // gate, add, W_o, add, norm, two up, silu_mul, down, add, logits
+}
+
+TEST_CASE("several threads give the logits of one") {
+  const TinyModel tiny({.vocab = 600,
+                        .width = 96,
+                        .heads = 8,
+                        .kv_heads = 4,
+                        .dim = 16,
+                        .window = 20,
+                        .sinks = 2,
+                        .hidden = 32,
+                        .chunk = 16});
+  const auto model = load(tiny);
+  const auto ids = random_ids(200, tiny.config.vocab);
+  Session one(model, {.threads = 1}), four(model, {.threads = 4});
+  const auto expected = run(one, ids);
+  CHECK(run(four, ids) == expected);  // bit for bit: a row's arithmetic does not depend on who does it
+  CHECK(four.threads() == 4);
+}
+
+TEST_CASE("a frozen session reads its memory and never writes it") {
+  const TinyModel tiny;
+  Session session(load(tiny), {.threads = 1});
+  const auto ids = random_ids(120, tiny.config.vocab);
+  const auto first = run(session, std::span(ids).first(33));
+  session.freeze(true);
+  CHECK(session.frozen());
+  std::vector<std::vector<float>> before;
+  for (size_t i = 2; i < session.model().info().states.size(); ++i)
+    before.emplace_back(session.state(i).begin(), session.state(i).end());
+  auto logits = first;
+  const auto rest = run(session, std::span(ids).subspan(33));
+  logits.insert(logits.end(), rest.begin(), rest.end());
+  CHECK(worst(logits, tiny.reference(ids, 33)) < kTolerance);
+  for (size_t i = 2; i < session.model().info().states.size(); ++i) {
+    CHECK(std::equal(before[i - 2].begin(), before[i - 2].end(), session.state(i).begin()));
+  }
+  session.freeze(false);
+  run(session, std::span(ids).first(20));
+  CHECK_FALSE(std::equal(before[0].begin(), before[0].end(), session.state(2).begin()));
+}
+
+TEST_CASE("a clone goes on like the original and independently of it, also in mid-chunk") {
+  const TinyModel tiny;
+  Session session(load(tiny), {.threads = 1});
+  const auto ids = random_ids(100, tiny.config.vocab), other = random_ids(40, tiny.config.vocab, 8);
+  run(session, std::span(ids).first(43));
+  const auto copy = session.clone();
+  CHECK(copy->position() == 43);
+  run(session, other);
+  const auto twin = copy->clone();
+  const auto a = run(*copy, std::span(ids).subspan(43)), b = run(*twin, std::span(ids).subspan(43));
+  CHECK(a == b);  // bit for bit
+}
+
+TEST_CASE("reset makes a session as new, bit for bit") {
+  const TinyModel tiny;
+  Session session(load(tiny), {.threads = 1});
+  const auto ids = random_ids(77, tiny.config.vocab);
+  const auto first = run(session, ids);
+  session.reset();
+  CHECK(session.position() == 0);
+  CHECK(run(session, ids) == first);
+}
+
+TEST_CASE("restored bytes continue an uninterrupted run bit for bit") {
+  const TinyModel tiny;
+  const auto model = load(tiny);
+  Session session(model, {.threads = 1}), restored(model, {.threads = 1});
+  const auto ids = random_ids(90, tiny.config.vocab);
+  run(session, std::span(ids).first(48));
+  const std::vector<std::byte> bytes(session.state_memory().begin(), session.state_memory().end());
+  restored.restore(bytes, session.position());
+  CHECK(run(restored, std::span(ids).subspan(48)) == run(session, std::span(ids).subspan(48)));
+  CHECK(code_of([&] { restored.restore(std::span(bytes).first(8), 0); }) == ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE("a decode step allocates nothing, and a session's bytes never change") {
+  const TinyModel tiny;
+  Session session(load(tiny), {.threads = 2});
+  const auto ids = random_ids(64, tiny.config.vocab);
+  std::vector<float> row(static_cast<size_t>(tiny.config.vocab));
+  const size_t bytes = session.total_bytes(), state = session.state_bytes();
+  session.forward(ids, LogitsFor::kLast, row);
+  const size_t before = allocations.load();
+  for (const int32_t id : ids) session.forward({&id, 1}, LogitsFor::kLast, row);
+  session.forward(ids, LogitsFor::kLast, row);
+  CHECK(allocations.load() == before);
+  for (int i = 0; i < 50; ++i) session.forward(ids, LogitsFor::kNone, {});
+  CHECK(session.total_bytes() == bytes);
+  CHECK(session.state_bytes() == state);
+  CHECK(session.state_bytes() == session.model().info().state_bytes);
+}
+
+TEST_CASE("wrong arguments are refused with the session unchanged") {
+  const TinyModel tiny;
+  const auto model = load(tiny);
+  Session session(model, {.threads = 1}), untouched(model, {.threads = 1});
+  const auto ids = random_ids(10, tiny.config.vocab);
+  std::vector<float> row(static_cast<size_t>(tiny.config.vocab));
+  const auto refused = [&](std::vector<int32_t> bad, LogitsFor which, std::span<float> logits) {
+    CHECK(code_of([&] { session.forward(bad, which, logits); }) == ErrorCode::kInvalidArgument);
+  };
+  refused({}, LogitsFor::kNone, {});
+  refused({1, -1}, LogitsFor::kNone, {});
+  refused({1, static_cast<int32_t>(tiny.config.vocab)}, LogitsFor::kNone, {});
+  refused({2147483647}, LogitsFor::kNone, {});
+  refused({1}, LogitsFor::kLast, {});
+  refused({1, 2}, LogitsFor::kAll, row);
+  CHECK(code_of([&] { session.state(99); }) == ErrorCode::kInvalidArgument);
+  CHECK(session.position() == 0);
+  CHECK(run(session, ids) == run(untouched, ids));
+  CHECK(code_of([&] { Session(model, {.threads = -1}); }) == ErrorCode::kInvalidArgument);
+  CHECK(code_of([&] { Session(model, {.threads = 100000}); }) == ErrorCode::kInvalidArgument);
+  CHECK(code_of([&] { Session(nullptr, {}); }) == ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE("cancel from another thread ends a long read, and reset makes the session usable again") {
+  const TinyModel tiny;
+  Session session(load(tiny), {.threads = 2});
+  const auto ids = random_ids(64, tiny.config.vocab);
+  const std::vector<int32_t> many(2'000'000, 1);  // far more than is read before the request arrives
+  std::thread other([&] { session.cancel(); });
+  CHECK(code_of([&] { session.forward(many, LogitsFor::kNone, {}); }) == ErrorCode::kCancelled);
+  other.join();
+  CHECK(session.position() < many.size());
+  session.reset();
+  Session fresh(load(tiny), {.threads = 2});
+  CHECK(run(session, ids) == run(fresh, ids));
+}
+
+TEST_CASE("a request to stop before a call ends it with the session unchanged and usable") {
+  const TinyModel tiny;
+  Session session(load(tiny), {.threads = 1});
+  const auto ids = random_ids(8, tiny.config.vocab);
+  session.cancel();
+  CHECK(code_of([&] { run(session, ids); }) == ErrorCode::kCancelled);
+  CHECK(session.position() == 0);
+  run(session, ids);
+  CHECK(session.position() == 8);
+}
+
+TEST_CASE("an error in mid-read poisons the session until reset") {
+  // A table read with an index that the tokens decide: id 30 is beyond its rows.
+  OnnxBuilder bad;
+  bad.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, 40});
+  bad.floats("table", {40, 40}, std::vector<float>(1600, 0.5f))
+      .floats("small", {30, 40}, std::vector<float>(1200, 1.0f));
+  bad.node("Cast", {"input_ids"}, {"narrow"}, {Attr::i("to", kInt32)});
+  bad.node("Gather", {"small", "narrow"}, {"a"}).node("Gather", {"table", "input_ids"}, {"b"});
+  bad.node("Add", {"a", "b"}, {"logits"});
+  const TempDir directory;
+  Session session(Model::load(directory.write("bad.onnx", bad.build())), {.threads = 1});
+  std::vector<float> row(40);
+  session.forward(std::vector<int32_t>{29}, LogitsFor::kLast, row);
+  CHECK(code_of([&] { session.forward(std::vector<int32_t>{30}, LogitsFor::kLast, row); }) ==
+        ErrorCode::kBadModel);
+  CHECK(code_of([&] { session.forward(std::vector<int32_t>{1}, LogitsFor::kLast, row); }) ==
+        ErrorCode::kPoisoned);
+  CHECK(code_of([&] { session.clone(); }) == ErrorCode::kPoisoned);
+  session.reset();
+  session.forward(std::vector<int32_t>{1}, LogitsFor::kLast, row);
+  CHECK(row[0] == 1.5f);
+}
+
+TEST_CASE("NaN and infinity in the weights pass through without a crash") {
+  for (const float value : {NAN, INFINITY, -INFINITY, 3e38f}) {
+    TinyModel tiny;
+    for (auto& [name, values] : tiny.weights) values[values.size() / 2] = value;
+    Session session(load(tiny), {.threads = 1});
+    run(session, random_ids(80, tiny.config.vocab));
+    CHECK(session.position() == 80);
+  }
+}
+
+TEST_CASE("sessions of one model in several threads do not disturb each other") {
+  const TinyModel tiny;
+  const auto model = load(tiny);
+  const auto ids = random_ids(60, tiny.config.vocab);
+  Session alone(model, {.threads = 1});
+  const auto expected = run(alone, ids);
+  std::vector<float> results[3];
+  std::vector<std::thread> threads;
+  for (auto& result : results) {
+    threads.emplace_back([&] {
+      Session session(model, {.threads = 2});
+      result = run(session, ids);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& result : results) CHECK(result == expected);
+}
