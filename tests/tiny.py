@@ -1,4 +1,4 @@
-"""Tiny AllMem checkpoints with random weights and a real tokenizer, for tests of everything downstream of training."""
+"""Tiny AllMem checkpoints with random weights and a real tokenizer, for tests of what follows training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from allmem_export.configuration import AllMemConfig
-from allmem_export.modeling import AllMemForCausalLM
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from allmem_export.configuration import AllMemConfig
+from allmem_export.modeling import AllMemForCausalLM
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VOCAB_SIZE = 384
@@ -48,6 +49,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
         "tie_word_embeddings": False,
         "gate": "dynamic",
+        "num_hidden_layers": 1,
     },
     "one_kv_head_yarn": {
         "sinks": 8,
@@ -57,7 +59,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 6,
         "num_key_value_heads": 1,
         "head_dim": 8,
-        "hidden_size": 32,
+        "hidden_size": 48,
         "rope_parameters": {
             "rope_type": "yarn",
             "rope_theta": 10000.0,
@@ -85,6 +87,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sinks": 1,
         "window": 1,
         "chunk": 1,
+        "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 2.0},
@@ -122,7 +125,10 @@ def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
     )
 
 

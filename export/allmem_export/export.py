@@ -10,7 +10,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +17,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxscript.onnx_opset import opset24 as op
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
+from allmem_edge import __version__
+from allmem_edge.errors import AllMemError
+
+from . import quantize as quantization
 from .functions import OPSET, function_protos
 from .modeling import AllMemForCausalLM
-from . import quantize as quantization
 from .streaming import StreamingDecoder, SymbolicOps, initial_fast_weights, state_shapes
 
 FORMAT = "1"
@@ -38,7 +42,7 @@ Progress = Callable[[str, float], None]
 Weights = dict[str, NDArray[np.generic]]
 
 
-class ExportError(ValueError):
+class ExportError(AllMemError):
     """The export cannot be done; the message says why and what to do."""
 
 
@@ -47,7 +51,8 @@ def export(
 ) -> None:
     """Writes the model directory `out` from the checkpoint directory of an AllMem model and its tokenizer.
 
-    `out` must not exist or be empty; it appears when it is complete. `progress` is told the step and its fraction done.
+    `out` must not exist or be empty; it appears when it is complete. `progress` is told the step and its
+    fraction done.
     """
     report: Progress = progress or (lambda step, fraction: None)
     checkpoint, out = Path(checkpoint), Path(out)
@@ -75,11 +80,16 @@ def export(
 def load_checkpoint(checkpoint: Path) -> AllMemForCausalLM:
     """The model in float32, ready to run."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ExportError(f"{checkpoint}: the checkpoint cannot be loaded: {error}") from error
+    model, info = loaded
     if not isinstance(model, AllMemForCausalLM):
         raise ExportError(f"{checkpoint}: holds a {type(model).__name__}, not an AllMem model")
+    if info["missing_keys"]:  # transformers would leave them random
+        raise ExportError(f"{checkpoint}: the weights lack {', '.join(sorted(info['missing_keys'])[:5])}")
     return model.eval()
 
 
@@ -92,7 +102,9 @@ def write_model(model: AllMemForCausalLM, folder: Path, mode: Quantization, repo
         quantization.quantize(graph_model, weights, mode, lambda fraction: report("quantize", fraction))
     weights.update({name: w.numpy() for name, w in initial_fast_weights(model).items()})
     properties = _properties(model, mode)
-    graph_model.metadata_props.extend(onnx.StringStringEntryProto(key=k, value=v) for k, v in properties.items())
+    graph_model.metadata_props.extend(
+        onnx.StringStringEntryProto(key=k, value=v) for k, v in properties.items()
+    )
     _write_weights(graph_model, weights, folder, report)
     (folder / "model.onnx").write_bytes(graph_model.SerializeToString(deterministic=True))
 
@@ -100,7 +112,9 @@ def write_model(model: AllMemForCausalLM, folder: Path, mode: Quantization, repo
 def trace(model: AllMemForCausalLM) -> tuple[onnx.ModelProto, Weights]:
     """The graph of one step without its initializers, and these by name (views of the model's own memory)."""
     shapes = state_shapes(model.config)
-    states = [torch.zeros(()).expand(shape) for shape in shapes.values()]  # no memory: the exporter looks at shapes
+    states = [
+        torch.zeros(()).expand(shape) for shape in shapes.values()
+    ]  # no memory: the exporter looks at shapes
     decoder = StreamingDecoder(model, SymbolicOps).eval()
     tokens = torch.export.Dim("T", min=1)
     with _quiet(), torch.no_grad():
@@ -158,7 +172,7 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     """Without what the exporter knew of its source code; with the function bodies."""
     graph = model.graph
     graph.name = "allmem"
-    model.producer_name, model.producer_version = "allmem_export", _version()
+    model.producer_name, model.producer_version = "allmem_export", __version__
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
     for item in (*graph.node, *graph.input, *graph.output):
         item.doc_string = ""
@@ -181,16 +195,9 @@ def _properties(model: AllMemForCausalLM, mode: Quantization) -> dict[str, str]:
         "layers": config.num_hidden_layers,
         "vocab_size": config.vocab_size,
         "quantization": mode,
-        "exporter": _version(),
+        "exporter": __version__,
     }
     return {f"allmem.{key}": str(value) for key, value in values.items()}
-
-
-def _version() -> str:
-    try:
-        return metadata.version("allmem-edge")
-    except metadata.PackageNotFoundError:
-        return "source"
 
 
 def _write_weights(model: onnx.ModelProto, weights: Weights, folder: Path, report: Progress) -> None:
@@ -209,7 +216,9 @@ def _write_weights(model: onnx.ModelProto, weights: Weights, folder: Path, repor
                 data_location=onnx.TensorProto.EXTERNAL,
             )
             where = {"location": DATA_FILE, "offset": file.tell(), "length": array.nbytes}
-            tensor.external_data.extend(onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in where.items())
+            tensor.external_data.extend(
+                onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in where.items()
+            )
             array.tofile(file)
             report("write", (done + 1) / len(weights))
         file.flush()
@@ -228,7 +237,9 @@ def _check_arguments(checkpoint: Path, out: Path, mode: str) -> None:
             "convert a Qwen3 checkpoint first (allmem-edge convert)"
         )
     if not (checkpoint / "tokenizer.json").is_file():
-        raise ExportError(f"{checkpoint}: has no tokenizer.json; save the model's fast tokenizer beside the weights")
+        raise ExportError(
+            f"{checkpoint}: has no tokenizer.json; save the model's fast tokenizer beside the weights"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out}: exists and is not an empty directory; choose another or remove it")
 

@@ -1,10 +1,11 @@
 """The ONNX function bodies of the two `allmem` operators: their definition, in standard ops (docs/format.md).
 
 Written in onnxscript: `script` reads the source of these functions and turns it into FunctionProtos; they are
-never called as Python. Stock onnxruntime runs a model through them; the native runtime replaces them by kernels.
+never called as Python. Stock onnxruntime runs a model through them; the native runtime has kernels instead.
 Names: T tokens, H query heads, K KV heads, G = H/K query heads per KV head, D channels, W window, S sinks.
 """
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, operator, index, call-overload"
+# mypy: ignore-errors
+# (A language of its own: onnxscript's annotations are not Python's.)
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def SlidingWindowAttention(
     end = position + tokens
     t = op.Range(position, end, one)  # [T] positions of this call's tokens
 
-    # RoPE. The angle is formed and brought into [-π, π] in double precision, so that no distance costs accuracy.
+    # RoPE. The angle is formed and brought into [-π, π] in double precision: no distance costs accuracy.
     turn = op.Constant(value=onnx.helper.make_tensor("turn", 11, [], [_TURN]))
     angle = op.Unsqueeze(op.Cast(t, to=11), minus1) * inv_freq  # [T, D/2]
     angle = op.Cast(angle - turn * op.Round(angle / turn), to=1)
@@ -157,8 +158,8 @@ def TestTimeMemory(
     ends_chunk = op.Mod(t + one, c) == op.Constant(value_int=0)  # [T]
     grouped = op.Concat(minus1, op.Unsqueeze(kv_heads, axis0), op.Unsqueeze(heads / kv_heads, axis0),
                         op.Unsqueeze(dim, axis0), axis=0)  # fmt: skip
-    single = op.Concat(minus1, op.Unsqueeze(kv_heads, axis0), op.Constant(value_ints=[1]), op.Unsqueeze(dim, axis0),
-                       axis=0)  # fmt: skip
+    single = op.Concat(minus1, op.Unsqueeze(kv_heads, axis0), op.Constant(value_ints=[1]),
+                       op.Unsqueeze(dim, axis0), axis=0)  # fmt: skip
     q_tokens = op.Reshape(q, grouped)  # [T, K, G, D]
     k_tokens = op.Reshape(k, single)  # [T, K, 1, D]
     v_tokens = op.Reshape(v, single)

@@ -1,17 +1,19 @@
 """Weight-only quantisation of an exported graph: Gemm to MatMulNBits, the embedding to GatherBlockQuantized.
 
-Symmetric blocks of 32 weights along the input axis: weight = (code − 2^(bits−1)) · scale. In int4 mode the embedding and
-the vocabulary projection keep 8 bits: their error goes straight into every logit.
+Symmetric blocks of 32 weights along the input axis: weight = (code − 2^(bits−1)) · scale. In int4 mode the
+embedding and the vocabulary projection keep 8 bits: their error goes straight into every logit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 
 BITS = {"int8": 8, "int4": 4}
 VOCABULARY_BITS = 8
@@ -22,6 +24,7 @@ _STAYS_FLOAT = ("eta_proj", "beta_proj")  # a row per KV head: no size to save, 
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Weights = dict[str, NDArray[Any]]
 
 
 def quantize_blocks(weight: Floats, bits: int, block: int) -> tuple[Bytes, Floats]:
@@ -40,15 +43,16 @@ def quantize_blocks(weight: Floats, bits: int, block: int) -> tuple[Bytes, Float
 def dequantize_blocks(packed: Bytes, scales: Floats, bits: int) -> Floats:
     """The inverse of quantize_blocks, up to what rounding lost: [N, K]."""
     codes = packed if bits == 8 else np.stack((packed & 15, packed >> 4), -1).reshape(*packed.shape[:2], -1)
-    values = (codes.astype(np.float32) - 2 ** (bits - 1)) * scales[..., None]
+    values: Floats = (codes.astype(np.float32) - 2 ** (bits - 1)) * scales[..., None]
     return values.reshape(len(packed), -1)
 
 
 def _best_codes(x: Floats, bits: int) -> tuple[Bytes, Floats]:
     """Codes and scales of blocks x [..., block] with the least squared error of a few scales.
 
-    The largest weight maps to −2^(bits−1), the code range's far end, at factor 1 (the scale takes its sign); the
-    candidates around it clip it or waste range, on either side. Each is refitted to its codes by least squares.
+    At factor 1 the largest weight maps to −2^(bits−1), the far end of the codes (the scale takes its sign). The
+    candidates around it clip it or waste range, on either side. Each is refitted to its codes by least
+    squares.
     """
     half = 2 ** (bits - 1)
     spread = np.linspace(0.75, 1.15, 9) if bits == 4 else np.ones(1)
@@ -72,20 +76,24 @@ def _best_codes(x: Floats, bits: int) -> tuple[Bytes, Floats]:
 
 def quantize(
     model: onnx.ModelProto,
-    weights: dict[str, NDArray[np.generic]],
+    weights: Weights,
     mode: str,
     progress: Callable[[float], None] | None = None,
 ) -> list[str]:
-    """Rewrites the graph and its initializers (`weights`, by name) in place. Returns the linear weights left in float."""
+    """Rewrites the graph and its initializers (`weights`, by name) in place.
+
+    Returns the names of the weights left in float.
+    """
     graph = model.graph
-    embeddings = {node.input[0]: node for node in graph.node if node.op_type == "Gather" and node.input[0] in weights}
+    embeddings = {
+        node.input[0]: node for node in graph.node if node.op_type == "Gather" and node.input[0] in weights
+    }
     linears = [node for node in graph.node if node.op_type == "Gemm" and node.input[1] in weights]
     left: list[str] = []
     blocks: dict[str, int] = {}  # block size of every weight quantised so far
     for done, node in enumerate(linears):
         name = node.input[1]
-        cols = weights[name].shape[1] if name in weights else 0
-        block = next((b for b in BLOCK_SIZES if cols % b == 0), None)
+        block = _block_size(weights[name])
         if block is None or any(part in name for part in _STAYS_FLOAT):
             left.append(name)
         else:
@@ -94,51 +102,74 @@ def quantize(
             blocks[name] = block
         if progress is not None:
             progress((done + 1) / len(linears))
+    reshapes: list[onnx.NodeProto] = []
     for name, node in embeddings.items():
-        shared = name in blocks
-        block = blocks.get(name) or next((b for b in BLOCK_SIZES if weights[name].shape[1] % b == 0), None)
-        if block is None or name in left:
+        block = blocks[name] if name in blocks else _block_size(weights[name])
+        if block is None:
             left.append(name)
         else:
-            _quantize_embedding(graph, node, weights, block, shared)
+            reshapes.append(_quantize_embedding(node, weights, block))
+    for reshape in reshapes:
+        graph.node.insert(0, reshape)
     model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return sorted(set(left))
 
 
-def _quantize_linear(node: onnx.NodeProto, weights: dict[str, NDArray[np.generic]], bits: int, block: int) -> None:
+def dequantized_weights(path: Path) -> Iterator[tuple[str, Floats]]:
+    """The name and the values [N, K] of every weight that the model file `path` holds in blocks."""
+    graph = onnx.load(path, load_external_data=False).graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+
+    def array(name: str) -> NDArray[Any]:
+        return numpy_helper.to_array(tensors[name], base_dir=str(path.parent))
+
+    for node in graph.node:
+        names = {"MatMulNBits": node.input[1:3], "GatherBlockQuantized": node.input[::2]}.get(
+            node.op_type, []
+        )
+        if len(names) == 2 and names[0] in tensors:  # a Gather of shared bytes reads them through a Reshape
+            bits = next(a.i for a in node.attribute if a.name == "bits")
+            scales = array(names[1])
+            codes = array(names[0]).reshape(*scales.shape, -1)
+            yield names[0].removesuffix(".codes"), dequantize_blocks(codes, scales, bits)
+
+
+def _block_size(weight: NDArray[Any]) -> int | None:
+    return next((b for b in BLOCK_SIZES if weight.shape[1] % b == 0), None)
+
+
+def _quantize_linear(node: onnx.NodeProto, weights: Weights, bits: int, block: int) -> None:
     x, name, *bias = node.input
     weight = weights.pop(name)
     rows, cols = weight.shape
-    weights[f"{name}.codes"], weights[f"{name}.scales"] = quantize_blocks(weight.astype(np.float32), bits, block)
+    weights[f"{name}.codes"], weights[f"{name}.scales"] = quantize_blocks(
+        weight.astype(np.float32), bits, block
+    )
     inputs = [x, f"{name}.codes", f"{name}.scales"]
     if bias and bias[0]:
         inputs += ["", "", bias[0]]
-    attributes = {"K": cols, "N": rows, "bits": bits, "block_size": block}
-    node.CopyFrom(
-        helper.make_node("MatMulNBits", inputs, list(node.output), node.name, domain=MICROSOFT, **attributes)
-    )
+    attributes: dict[str, Any] = {"K": cols, "N": rows, "bits": bits, "block_size": block}
+    new = helper.make_node("MatMulNBits", inputs, list(node.output), node.name, **attributes)
+    new.domain = MICROSOFT
+    node.CopyFrom(new)
 
 
-def _quantize_embedding(
-    graph: onnx.GraphProto, node: onnx.NodeProto, weights: dict[str, NDArray[np.generic]], block: int, shared: bool
-) -> None:
-    """A table that a linear layer shares is already quantised: the Gather reads its bytes through a Reshape."""
+def _quantize_embedding(node: onnx.NodeProto, weights: Weights, block: int) -> onnx.NodeProto:
+    """Turns a Gather into one that reads bytes through the Reshape node that is returned.
+
+    The bytes are those of the linear layer that shares the table, if one does and was quantised before.
+    """
     name, indices = node.input
-    if not shared:
+    codes_name, scales_name, rows_name = f"{name}.codes", f"{name}.scales", f"{name}.rows"
+    if codes_name not in weights:
         weight = weights.pop(name).astype(np.float32)
-        codes, weights[f"{name}.scales"] = quantize_blocks(weight, VOCABULARY_BITS, block)
-        weights[f"{name}.codes"] = codes.reshape(len(codes), -1)
-    table = f"{name}.codes"
-    if shared:
-        codes = weights[table]
-        weights[f"{name}.rows_shape"] = np.array([codes.shape[0], codes.shape[1] * codes.shape[2]], np.int64)
-        table = f"{name}.rows"
-        graph.node.insert(0, helper.make_node("Reshape", [f"{name}.codes", f"{name}.rows_shape"], [table], table))
-        node = next(n for n in graph.node if n.op_type == "Gather" and n.input[0] == name)
-    attributes = {"bits": VOCABULARY_BITS, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
-    inputs = [table, indices, f"{name}.scales"]
-    node.CopyFrom(
-        helper.make_node(
-            "GatherBlockQuantized", inputs, list(node.output), node.name, domain=MICROSOFT, **attributes
-        )
-    )
+        weights[codes_name], weights[scales_name] = quantize_blocks(weight, VOCABULARY_BITS, block)
+    rows, blocks, block_bytes = weights[codes_name].shape
+    weights[f"{rows_name}.shape"] = np.array([rows, blocks * block_bytes], np.int64)
+    attributes: dict[str, Any] = {"bits": VOCABULARY_BITS, "block_size": block}
+    attributes |= {"gather_axis": 0, "quantize_axis": 1}
+    inputs = [rows_name, indices, scales_name]
+    new = helper.make_node("GatherBlockQuantized", inputs, list(node.output), node.name, **attributes)
+    new.domain = MICROSOFT
+    node.CopyFrom(new)
+    return helper.make_node("Reshape", [codes_name, f"{rows_name}.shape"], [rows_name], rows_name)

@@ -1,7 +1,7 @@
 """One decoder step over T tokens with explicit state: what the ONNX graph says, traced or run in PyTorch.
 
-`StreamingDecoder` wraps a trained model and leaves its two memories to a `MemoryOps`: `EagerOps` computes them token by
-token (the reference for any split of a stream), `SymbolicOps` leaves an `allmem::` node in a trace.
+`StreamingDecoder` wraps a model and leaves its two memories to a `MemoryOps`: `EagerOps` computes them token
+by token (the reference for any split of a stream), `SymbolicOps` leaves an `allmem::` node in a trace.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def layer_state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
     """The shape of each piece of a layer's state, in the order of the operators' inputs."""
     kv_heads, dim, hidden = config.num_key_value_heads, config.head_dim, config.memory_hidden
     shapes: dict[str, tuple[int, ...]] = {
-        f"attention.{name}.state": (kv_heads, config.sinks + config.window, dim) for name in ("keys", "values")
+        f"attention.{name}.state": (kv_heads, config.sinks + config.window, dim)
+        for name in ("keys", "values")
     }
     for kind in ("weight", "momentum", "gradient"):
         for matrix in MATRICES:
@@ -46,7 +47,9 @@ def state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
 def initial_fast_weights(model: AllMemForCausalLM) -> dict[str, Tensor]:
     """The states that do not start as zeros: W_0 of every layer."""
     return {
-        f"layers.{i}.memory.weight.{matrix}.state": getattr(layer.self_attn.memory, f"weight_{matrix}").detach()
+        f"layers.{i}.memory.weight.{matrix}.state": getattr(
+            layer.self_attn.memory, f"weight_{matrix}"
+        ).detach()
         for i, layer in enumerate(model.model.layers)
         for matrix in MATRICES
     }
@@ -55,7 +58,9 @@ def initial_fast_weights(model: AllMemForCausalLM) -> dict[str, Tensor]:
 class MemoryOps(Protocol):
     """The two operators that docs/format.md adds to ONNX, on its shapes."""
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor
+    ) -> list[Tensor]:
         """q [T, H·D], k and v [T, K·D] and the two states -> y [T, H·D] and the next states."""
         ...
 
@@ -80,9 +85,15 @@ class SymbolicOps:
             "rope_inv_freq": inv_freq.tolist(),
             "rope_scale": float(rope_scale),
         }
-        self.memory_attributes: dict[str, Any] = {**heads, "hidden": config.memory_hidden, "chunk": config.chunk}
+        self.memory_attributes: dict[str, Any] = {
+            **heads,
+            "hidden": config.memory_hidden,
+            "chunk": config.chunk,
+        }
 
-    def _emit(self, name: str, inputs: Sequence[Tensor], state: Sequence[Tensor], attributes: dict[str, Any]) -> list[Tensor]:
+    def _emit(
+        self, name: str, inputs: Sequence[Tensor], state: Sequence[Tensor], attributes: dict[str, Any]
+    ) -> list[Tensor]:
         results = [inputs[0], *state]
         outputs = torch.onnx.ops.symbolic_multi_out(
             f"allmem::{name}",
@@ -94,7 +105,9 @@ class SymbolicOps:
         )
         return list(outputs)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor
+    ) -> list[Tensor]:
         inputs = [q, k, v, *state, position]
         return self._emit("SlidingWindowAttention", inputs, state, self.attention_attributes)
 
@@ -111,9 +124,12 @@ class EagerOps:
         self.rope_scale = rope_scale
 
     def _rotate(self, x: Tensor, position: int) -> Tensor:
-        return rotate(x, *rope_angles(torch.tensor([position]), self.inv_freq, self.rope_scale))
+        rotated: Tensor = rotate(x, *rope_angles(torch.tensor([position]), self.inv_freq, self.rope_scale))
+        return rotated
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor
+    ) -> list[Tensor]:
         config, dim = self.config, self.config.head_dim
         window, sinks, kv_heads = config.window, config.sinks, config.num_key_value_heads
         keys, values = (x.clone() for x in state)
@@ -123,7 +139,9 @@ class EagerOps:
             keys[:, slot] = self._rotate(k[i].view(kv_heads, dim), t)
             values[:, slot] = v[i].view(kv_heads, dim)
             query = q[i].view(kv_heads, -1, dim)
-            near = self._rotate(query, t) @ keys[:, sinks:].mT  # a slot of the window holds nothing but the window
+            near = (
+                self._rotate(query, t) @ keys[:, sinks:].mT
+            )  # a slot of the window holds nothing but the window
             far = self._rotate(query, min(t, sinks + window - 1)) @ keys[:, :sinks].mT
             scores = torch.cat((far, near), dim=-1) * dim**-0.5  # [K, group, S+W]
             scores[..., t + 1 :] = float("-inf")  # slots fill in order
@@ -136,7 +154,9 @@ class EagerOps:
         # recurrent_memory_step wants W_0 for the norms of its rows alone: any matrix with those norms will do
         w0 = FastWeights(*(F.pad(n.unsqueeze(-1), (0, dim - 1)) for n in inputs[5:]))
         parts = [x.unsqueeze(0) for x in state]
-        memory = MemoryState(FastWeights(*parts[:3]), FastWeights(*parts[3:6]), FastWeights(*parts[6:9]), parts[9])
+        memory = MemoryState(
+            FastWeights(*parts[:3]), FastWeights(*parts[3:6]), FastWeights(*parts[6:9]), parts[9]
+        )
         outputs = []
         for i in range(len(q)):
             y, memory = recurrent_memory_step(
@@ -162,6 +182,9 @@ class StreamingDecoder(nn.Module):
     rms_norm(x) with weight 1/√D and ε/D.
     """
 
+    unit: Tensor
+    ones: Tensor
+
     def __init__(self, model: AllMemForCausalLM, ops: type[EagerOps] | type[SymbolicOps] = EagerOps) -> None:
         super().__init__()
         self.config: AllMemConfig = model.config
@@ -177,8 +200,10 @@ class StreamingDecoder(nn.Module):
                 weight = getattr(layer.self_attn.memory, f"weight_{name}").detach()
                 self.register_buffer(f"norm_{name}_{i}", row_norms(weight).squeeze(-1), persistent=False)
 
-    def forward(self, input_ids: Tensor, position: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """input_ids [T], position [] and every state, in the order of state_shapes -> logits [T, vocab], next states."""
+    def forward(
+        self, input_ids: Tensor, position: Tensor, states: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """input_ids [T], position [], states in state_shapes' order -> logits [T, vocab], next states."""
         x = self.model.embed_tokens(input_ids)
         after: list[Tensor] = []
         for i, layer in enumerate(self.model.layers):
@@ -208,11 +233,20 @@ class StreamingDecoder(nn.Module):
         attended, *rings = self.ops.attention(
             q.reshape(-1, heads * dim), k.reshape(-1, kv_heads * dim), v, state[:2], position
         )
-        q_memory = F.rms_norm(F.silu(memory.query_scale * q + memory.query_bias), (dim,), self.unit, eps / dim)
+        q_memory = F.rms_norm(
+            F.silu(memory.query_scale * q + memory.query_bias), (dim,), self.unit, eps / dim
+        )
         k_memory = F.rms_norm(F.silu(memory.key_scale * k + memory.key_bias), (dim,), self.unit, eps / dim)
         eta, beta = memory.rates(x)
         norms = [getattr(self, f"norm_{name}_{i}") for name in MATRICES]
-        inputs = [q_memory.reshape(-1, heads * dim), k_memory.reshape(-1, kv_heads * dim), v, eta, beta, *norms]
+        inputs = [
+            q_memory.reshape(-1, heads * dim),
+            k_memory.reshape(-1, kv_heads * dim),
+            v,
+            eta,
+            beta,
+            *norms,
+        ]
         read, *fast_weights = self.ops.memory(inputs, state[2:], position)
         read = F.rms_norm(read.reshape(-1, heads, dim), (dim,), self.ones, eps).reshape(-1, heads * dim)
         gate = memory.alpha
@@ -221,6 +255,6 @@ class StreamingDecoder(nn.Module):
         return mixer.o_proj(attended + gate * read), [*rings, *fast_weights]
 
 
-def _rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
+def _rms_norm(norm: Any, x: Tensor) -> Tensor:
     """Qwen3RMSNorm as one operator."""
     return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)

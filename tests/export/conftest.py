@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 import torch
+
+import tiny
+from allmem_export.export import Quantization, export
+from allmem_export.modeling import AllMemForCausalLM
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: more than a minute or a gigabyte; deselect with -m 'not slow'")
     torch.set_num_threads(1)  # the tensors are too small to share out
+
+
+class Exported(NamedTuple):
+    """A checkpoint of tiny.CONFIGS, its model, and what the exporter made of it."""
+
+    checkpoint: Path
+    model: AllMemForCausalLM
+    directory: Path
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
+    """Exports a config of tiny.CONFIGS at a quantisation, once per test run."""
+    root = tmp_path_factory.mktemp("exported")
+
+    @cache
+    def run(name: str, quantize: Quantization) -> Exported:
+        checkpoint, directory = root / f"{name}-{quantize}-checkpoint", root / f"{name}-{quantize}"
+        model = tiny.save_checkpoint(checkpoint, name)
+        export(checkpoint, directory, quantize=quantize)
+        return Exported(checkpoint, model, directory)
+
+    return lambda name, quantize="none": run(name, quantize)

@@ -25,7 +25,7 @@ Shape = list[str | int]
 def one_op_model(
     name: str, inputs: dict[str, Shape], states: dict[str, Shape], attributes: dict[str, Any]
 ) -> onnx.ModelProto:
-    """A model that only calls `allmem::name`, with float inputs of the given shapes, states and `position`."""
+    """A model that only calls `allmem::name`: float inputs and states of the given shapes, and `position`."""
     outputs = {"y": inputs["q"]} | {f"{n}_out": shape for n, shape in states.items()}
     inputs = inputs | states
     node = helper.make_node(name, [*inputs, "position"], list(outputs), domain=DOMAIN, **attributes)
@@ -66,11 +66,13 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 
 
 def cuts(tokens: int, rng: np.random.Generator, pieces: int) -> list[tuple[int, int]]:
-    edges = sorted({0, tokens, *rng.integers(1, tokens, size=pieces - 1).tolist()}) if tokens > 1 else [0, tokens]
+    edges = (
+        sorted({0, tokens, *rng.integers(1, tokens, size=pieces - 1).tolist()}) if tokens > 1 else [0, tokens]
+    )
     return list(pairwise(edges))
 
 
-# -- SlidingWindowAttention ------------------------------------------------------------------------------------------
+# -- SlidingWindowAttention --
 
 
 def rope(x: np.ndarray, position: int, inv_freq: np.ndarray, scale: float) -> np.ndarray:
@@ -86,7 +88,9 @@ def attention_brute_force(
 ) -> np.ndarray:
     """The output [H, D] of token t from unrotated q [H, D] and every token's unrotated k, v [K, D]."""
     inv_freq, scale = np.array(a["rope_inv_freq"], np.float32), a["rope_scale"]
-    window, sinks, heads, kv_heads, dim = (a[n] for n in ("window", "sinks", "num_heads", "num_kv_heads", "head_dim"))
+    window, sinks, heads, kv_heads, dim = (
+        a[n] for n in ("window", "sinks", "num_heads", "num_kv_heads", "head_dim")
+    )
     seen = [s for s in k if s <= t and (s > t - window or s < sinks)]
     out = np.zeros((heads, dim))
     q_near = rope(q, t, inv_freq, scale)
@@ -123,7 +127,9 @@ ATTENTION = [
 ]
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "dim", "window", "sinks", "scale", "first", "tokens"), ATTENTION)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "window", "sinks", "scale", "first", "tokens"), ATTENTION
+)
 def test_attention_body_equals_its_definition_for_any_split(
     heads: int, kv_heads: int, dim: int, window: int, sinks: int, scale: float, first: int, tokens: int
 ) -> None:
@@ -144,10 +150,14 @@ def test_attention_body_equals_its_definition_for_any_split(
     v = {p: rng.standard_normal((kv_heads, dim)) for p in positions}
     q = {p: rng.standard_normal((heads, dim)) for p in positions}
     rotated = {p: rope(k[p], p, inv_freq, a["rope_scale"]) for p in positions}
-    expected = np.stack([attention_brute_force(q[p], k, v, p, a).ravel() for p in range(first, first + tokens)])
+    expected = np.stack(
+        [attention_brute_force(q[p], k, v, p, a).ravel() for p in range(first, first + tokens)]
+    )
 
     run = session(attention_model(a))
-    largest_score = max(np.abs(x).max() for x in q.values()) * max(np.abs(x).max() for x in k.values()) * dim**0.5
+    largest_score = (
+        max(np.abs(x).max() for x in q.values()) * max(np.abs(x).max() for x in k.values()) * dim**0.5
+    )
     tolerance = EPS * (8 + largest_score) * 8 * scale**2 + 8 * EPS * dim**0.5
     for pieces in (1, 4, tokens):
         keys = ring(rotated, first, a).astype(np.float32)
@@ -155,7 +165,10 @@ def test_attention_body_equals_its_definition_for_any_split(
         got = []
         for start, stop in cuts(tokens, rng, pieces) if pieces > 1 else [(0, tokens)]:
             span = range(first + start, first + stop)
-            feeds = {n: np.stack([x[p].ravel() for p in span]).astype(np.float32) for n, x in (("q", q), ("k", k), ("v", v))}
+            feeds = {
+                n: np.stack([x[p].ravel() for p in span]).astype(np.float32)
+                for n, x in (("q", q), ("k", k), ("v", v))
+            }
             feeds |= {"keys": keys, "values": values, "position": np.array(first + start)}
             y, keys, values = run.run(None, feeds)
             got.append(y)
@@ -174,7 +187,7 @@ def test_attention_body_never_reads_an_empty_slot() -> None:
     np.testing.assert_array_equal(run.run(["y"], feeds)[0], one)
 
 
-# -- TestTimeMemory --------------------------------------------------------------------------------------------------
+# -- TestTimeMemory --
 
 
 def network(w: list[torch.Tensor], z: torch.Tensor) -> torch.Tensor:
@@ -182,8 +195,10 @@ def network(w: list[torch.Tensor], z: torch.Tensor) -> torch.Tensor:
     return z + down @ (torch.nn.functional.silu(gate @ z) * (up @ z))
 
 
-def memory_brute_force(x: dict[str, np.ndarray], a: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """From the start of a stream, chunk by chunk, one head at a time, the gradient by autograd: y and the last state."""
+def memory_brute_force(
+    x: dict[str, np.ndarray], a: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """From the start of a stream, chunk by chunk, head by head, gradients by autograd: y, the last state."""
     heads, kv_heads, dim, chunk = (a[n] for n in ("num_heads", "num_kv_heads", "head_dim", "chunk"))
     tokens = len(x["q"])
     t64 = {n: torch.from_numpy(value.astype(np.float64)) for n, value in x.items()}
@@ -200,10 +215,16 @@ def memory_brute_force(x: dict[str, np.ndarray], a: dict[str, Any]) -> tuple[np.
                 for head in range(heads):
                     if head * kv_heads // heads == kv:
                         y[t, head] = network(w, q[t, head])
-            normed = [m / m.norm(dim=1, keepdim=True) * m0.norm(dim=1, keepdim=True) for m, m0 in zip(w, w0, strict=True)]
+            normed = [
+                m / m.norm(dim=1, keepdim=True) * m0.norm(dim=1, keepdim=True)
+                for m, m0 in zip(w, w0, strict=True)
+            ]
             leaves = [m.detach().requires_grad_() for m in normed]
             loss = sum(
-                (t64["eta"][t, kv] * 0.5 * (network(leaves, k[t, kv]) - v[t, kv]).square().sum() for t in block),
+                (
+                    t64["eta"][t, kv] * 0.5 * (network(leaves, k[t, kv]) - v[t, kv]).square().sum()
+                    for t in block
+                ),
                 torch.zeros((), dtype=torch.float64) + 0 * sum(m.sum() for m in leaves),
             )
             grad = torch.autograd.grad(loss, leaves)
@@ -257,7 +278,10 @@ def test_memory_body_equals_its_definition_for_any_split(
     # every token's reductions of D or h terms add their rounding to the state, which later tokens read
     tolerance = EPS * tokens * (dim + hidden) ** 0.5 * max(1.0, float(np.abs(expected).max()))
     for pieces in (1, 4, tokens):
-        state = {n: x[n] if n.startswith("w") else np.zeros_like(x[n.replace("s_", "w_").replace("g_", "w_")]) for n in STATES[:-1]}
+        state = {
+            n: x[n] if n.startswith("w") else np.zeros_like(x[n.replace("s_", "w_").replace("g_", "w_")])
+            for n in STATES[:-1]
+        }
         state["beta_sum"] = np.zeros(kv_heads, np.float32)
         got = []
         for start, stop in cuts(tokens, rng, pieces) if pieces > 1 else [(0, tokens)]:

@@ -1,0 +1,170 @@
+"""Quantised weights: codes as onnxruntime reads them, small errors, and models that compute with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from allmem_edge.ort_backend import OrtModel, OrtSession
+from allmem_export.export import load_checkpoint
+from allmem_export.quantize import dequantize_blocks, quantize, quantize_blocks
+from allmem_export.verify import TOLERANCE, use_weights_of
+
+EPS = float(np.finfo(np.float32).eps)
+FORMS = [(4, 32), (4, 16), (8, 32), (8, 16)]
+
+
+def random_weight(rows: int = 24, cols: int = 96, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, cols)).astype(np.float32)
+
+
+def run(node: onnx.NodeProto, feeds: dict[str, np.ndarray], constants: dict[str, np.ndarray]) -> np.ndarray:
+    types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    graph = helper.make_graph(
+        [node],
+        "one_op",
+        [helper.make_tensor_value_info(n, types[x.dtype.name], x.shape) for n, x in feeds.items()],
+        [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(x, n) for n, x in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)[0]
+
+
+@pytest.mark.parametrize(("bits", "block"), FORMS)
+def test_onnxruntime_multiplies_by_the_dequantised_weights(bits: int, block: int) -> None:
+    weight, x = random_weight(), random_weight(5, seed=1)
+    codes, scales = quantize_blocks(weight, bits, block)
+    attributes = {"K": 96, "N": 24, "bits": bits, "block_size": block}
+    node = helper.make_node(
+        "MatMulNBits", ["x", "codes", "scales"], ["y"], domain="com.microsoft", **attributes
+    )
+    y = run(node, {"x": x}, {"codes": codes, "scales": scales})
+    expected = x.astype(np.float64) @ dequantize_blocks(codes, scales, bits).T.astype(np.float64)
+    np.testing.assert_allclose(y, expected, atol=EPS * 96 * np.abs(x).max() * np.abs(weight).max(), rtol=0)
+
+
+@pytest.mark.parametrize("block", [32, 16])
+def test_onnxruntime_gathers_the_dequantised_rows(block: int) -> None:
+    codes, scales = quantize_blocks(random_weight(), 8, block)
+    ids = np.array([3, 0, 23, 3])
+    attributes = {"bits": 8, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+    node = helper.make_node(
+        "GatherBlockQuantized", ["codes", "ids", "scales"], ["y"], domain="com.microsoft", **attributes
+    )
+    y = run(node, {"ids": ids}, {"codes": codes.reshape(24, -1), "scales": scales})
+    np.testing.assert_array_equal(y, dequantize_blocks(codes, scales, 8)[ids])
+
+
+@pytest.mark.parametrize(("bits", "block"), FORMS)
+def test_the_scale_search_beats_plain_rounding(bits: int, block: int) -> None:
+    weight = random_weight(64)
+    blocks = weight.reshape(64, -1, block)
+    step = np.abs(blocks).max(-1, keepdims=True) / (2 ** (bits - 1) - 1)
+    plain = np.square(np.rint(blocks / step) * step - blocks).sum(-1)
+    found = dequantize_blocks(*quantize_blocks(weight, bits, block), bits).reshape(blocks.shape)
+    error = np.square(found - blocks).sum(-1)
+    assert (error <= plain * (1 + 1e-4)).mean() > 0.99  # the search looks at a few scales, not at all
+    assert error.sum() < (0.85 if bits == 4 else 1.0) * plain.sum()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_on_the_grid_survive_exactly(bits: int) -> None:
+    half = 2 ** (bits - 1)
+    codes = np.random.default_rng(3).integers(-half, half, (4, 64))
+    codes[:, ::32] = -half  # every block uses the far end of the range
+    weight = (codes * np.float32(0.25)).astype(np.float32)
+    np.testing.assert_array_equal(dequantize_blocks(*quantize_blocks(weight, bits, 32), bits), weight)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_block_of_zeros_stays_zero(bits: int) -> None:
+    weight = np.zeros((2, 64), np.float32)
+    weight[1, 40] = -3.0
+    np.testing.assert_array_equal(dequantize_blocks(*quantize_blocks(weight, bits, 32), bits), weight)
+
+
+def test_rows_are_quantised_alike_in_slabs_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = random_weight(50)
+    whole = quantize_blocks(weight, 4, 32)
+    monkeypatch.setattr("allmem_export.quantize._SLAB", 7 * 96)
+    for a, b in zip(whole, quantize_blocks(weight, 4, 32), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_weight_no_block_size_divides_stays_float_and_is_named() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "odd"], ["a"], transB=1),
+        helper.make_node("Gemm", ["a", "even"], ["logits"], transB=1),
+    ]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "two_layers",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", 20])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["T", 8])],
+        )
+    )
+    weights: dict[str, Any] = {"odd": random_weight(48, 20), "even": random_weight(8, 48)}
+    assert quantize(model, weights, "int4") == ["odd"]
+    assert [n.op_type for n in model.graph.node] == ["Gemm", "MatMulNBits"]
+    assert weights.keys() == {"odd", "even.codes", "even.scales"}
+    assert weights["even.codes"].shape == (8, 3, 16)  # 48 columns: blocks of 16, and 8 bits for the logits
+
+
+MODELS = [
+    ("base", "int8"),
+    ("base", "int4"),
+    ("no_sinks_untied_dynamic", "int4"),
+    ("one_kv_head_yarn", "int8"),  # 48 columns: blocks of 16
+    ("biased_llama3", "int4"),
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), MODELS)
+def test_a_quantised_model_computes_with_the_dequantised_weights(
+    name: str, mode: str, exported: Callable[..., Any]
+) -> None:
+    checkpoint, _, directory = exported(name, mode)
+    model = load_checkpoint(checkpoint)
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, 200)
+    with torch.no_grad():
+        before = model(input_ids=torch.from_numpy(ids)[None]).logits[0].numpy()
+        use_weights_of(model, directory)
+        expected = model(input_ids=torch.from_numpy(ids)[None]).logits[0].numpy()
+    logits = OrtSession(OrtModel(directory), 1).forward(ids)
+    np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=0)
+    assert np.abs(before - expected).max() > 10 * TOLERANCE  # it really is another model
+
+
+@pytest.mark.parametrize(("name", "mode"), MODELS)
+def test_what_is_quantised_to_how_many_bits(name: str, mode: str, exported: Callable[..., Any]) -> None:
+    _, model, directory = exported(name, mode)
+    graph = onnx.load(directory / "model.onnx", load_external_data=False).graph
+    bits = {
+        n.output[0]: next(a.i for a in n.attribute if a.name == "bits")
+        for n in graph.node
+        if n.op_type == "MatMulNBits"
+    }
+    assert bits.pop("logits") == 8
+    assert set(bits.values()) == {8 if mode == "int8" else 4}
+    floats = [n.input[1].split(".")[-2] for n in graph.node if n.op_type == "Gemm"]
+    assert sorted(floats) == sorted(["eta_proj", "beta_proj"] * model.config.num_hidden_layers)
+    assert sum(n.op_type == "GatherBlockQuantized" for n in graph.node) == 1
+    tables = [
+        t
+        for t in graph.initializer
+        if t.data_type == TensorProto.UINT8 and t.dims[0] == model.config.vocab_size
+    ]
+    assert len(tables) == (1 if model.config.tie_word_embeddings else 2)
+    fast_weights = [t for t in graph.initializer if ".memory.weight." in t.name]
+    assert fast_weights and all(t.data_type == TensorProto.FLOAT for t in fast_weights)
