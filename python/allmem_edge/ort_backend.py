@@ -91,6 +91,8 @@ class OrtModel:
         self.vocab_size, self.window = int(facts["allmem.vocab_size"]), int(facts["allmem.window"])
         self.sinks, self.chunk = int(facts["allmem.sinks"]), int(facts["allmem.chunk"])
         self.layers = int(facts["allmem.layers"])
+        if self.chunk < 1 or self.vocab_size < 1:
+            raise ModelFormatError(f"{self.path} says that its chunk or its vocabulary is empty.")
         self.quantization = facts.get("allmem.quantization", "none")
         initializers = {tensor.name: tensor for tensor in file.graph.initializer}
         self.states, self.initial = [], {}
@@ -163,14 +165,25 @@ class OrtSession:
         try:
             self._cancelled = False
             blocks: list[NDArray[np.float32]] = []
-            for begin in range(0, ids.size, _BLOCK):
+            begin = 0
+            while begin < ids.size:
                 if self._cancelled:
                     raise CancelledError("Reading was cancelled between two blocks of tokens.")
-                logits = self._step(ids[begin : begin + _BLOCK])
+                logits = self._step(ids[begin : begin + self._block()])
+                begin += len(logits)
                 blocks = [logits[-1:]] if last_only else [*blocks, logits]
             return np.concatenate(blocks)
         finally:
             self._busy.release()
+
+    def _block(self) -> int:
+        """How many tokens the next call may read.
+
+        Frozen, a call ends with its chunk: the graph writes the memory there, and later tokens of the same
+        call would read what was written.
+        """
+        chunk = self._model.chunk
+        return min(_BLOCK, chunk - self._position % chunk) if self._frozen else _BLOCK
 
     def _step(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         position = np.array(self._position, dtype=np.int64)

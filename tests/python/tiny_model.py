@@ -92,7 +92,8 @@ def build_graph(seed: int) -> onnx.ModelProto:
         "norm": np.ones(WIDTH, np.float32),
     }
     for name, rows in {"q": WIDTH, "k": DIM, "v": DIM, "eta": KV_HEADS, "beta": KV_HEADS, "o": WIDTH}.items():
-        weights[name] = rng.normal(0, WIDTH**-0.5, (rows, WIDTH)).astype(np.float32)
+        weights[name] = rng.normal(0, 0.5 * WIDTH**-0.5, (rows, WIDTH)).astype(np.float32)
+    weights["slow"] = np.full(KV_HEADS, -4, np.float32)  # learns slowly enough to be no chaotic system
     start = fast_weights(rng)
     for name, matrix in start.items():
         weights[f"layers.0.memory.weight.{name}.state"] = matrix
@@ -114,8 +115,9 @@ def build_graph(seed: int) -> onnx.ModelProto:
         helper.make_node("RMSNormalization", ["x", "norm"], ["h"], axis=-1, epsilon=1e-6),
         *(
             helper.make_node("Gemm", ["h", name], [f"{name}_out"], transB=1)
-            for name in ("q", "k", "v", "eta", "beta")
+            for name in ("q", "k", "v", "beta")
         ),
+        helper.make_node("Gemm", ["h", "eta", "slow"], ["eta_out"], transB=1),
         helper.make_node("Softplus", ["eta_out"], ["rate"]),
         helper.make_node("Sigmoid", ["beta_out"], ["decay"]),
         helper.make_node(

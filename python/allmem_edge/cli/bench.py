@@ -72,7 +72,6 @@ def command(
         for at in sorted(set(depth)):
             _read(session, at - session.position, rng, progress, task)
             results.append(_measure(session, prompt, gen, repeat, rng, progress, task))
-    states = [(state.name, state.bytes) for state in loaded.engine.states]
     report = {
         "model": loaded.name,
         "quantization": loaded.engine.quantization,
@@ -80,7 +79,7 @@ def command(
         "isa": _core.isa_name(),
         "repeat": repeat,
         "results": results,
-        "state_bytes": {**console.state_parts(states), "total": session.state_bytes},
+        "state_bytes": console.state_parts(loaded.engine.states, session.state_bytes),
         "session_bytes": session.total_bytes,
         "weight_bytes": loaded.engine.weight_bytes,
         "rss_bytes": _peak_rss(),

@@ -80,7 +80,7 @@ class _Conversation:
 
     def run(self) -> None:
         """Until /bye, Ctrl-D or the end of the input; KeyboardInterrupt for a second Ctrl-C."""
-        source = open_input(self._interactive, list(self._commands))
+        source = open_input(self._interactive)
         self._banner()
         interrupted = False  # the last thing that happened was a Ctrl-C
         while not self._left:

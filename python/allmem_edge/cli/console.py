@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from allmem_edge.engine import StateInfo
 
 # A model's text is untrusted: what could steer a terminal is not shown there.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -60,18 +63,19 @@ def size(count: int) -> str:
     return f"{value:.1f} {unit}"
 
 
-def state_parts(states: list[tuple[str, int]]) -> dict[str, int]:
-    """Bytes of a session's state by part, from the (name, bytes) of its states (docs/format.md)."""
-    parts = {"window": 0, "fast_weights": 0, "momentum": 0, "gradient": 0, "other": 0}
-    for name, count in states:
-        if ".attention." in name:
-            parts["window"] += count
-        elif ".memory.weight." in name:
-            parts["fast_weights"] += count
-        elif ".memory.momentum." in name:
-            parts["momentum"] += count
-        elif ".memory.gradient." in name:
-            parts["gradient"] += count
-        else:
-            parts["other"] += count
-    return parts
+_PARTS = {
+    ".attention.": "window",
+    ".memory.weight.": "fast_weights",
+    ".memory.momentum.": "momentum",
+    ".memory.gradient.": "gradient",
+}
+
+
+def state_parts(states: Iterable[StateInfo], total: int) -> dict[str, int]:
+    """Bytes of a session's state by part (docs/format.md); "other" is the rest of `total`, with padding."""
+    parts = dict.fromkeys(_PARTS.values(), 0)
+    for state in states:
+        for mark, part in _PARTS.items():
+            if mark in state.name:
+                parts[part] += state.bytes
+    return {**parts, "other": total - sum(parts.values()), "total": total}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 _QUOTES = '"""'
@@ -32,9 +32,9 @@ class MessageInput:
         return "\n".join(lines).strip("\n")
 
 
-def open_input(interactive: bool, commands: Sequence[str]) -> MessageInput:
-    """The input of a chat; a line editor with history and completion of `commands` if it is interactive."""
-    return MessageInput(_terminal_lines(commands) if interactive else _piped_line)
+def open_input(interactive: bool) -> MessageInput:
+    """The input of a chat; a line editor with history if it is interactive."""
+    return MessageInput(_terminal_lines() if interactive else _piped_line)
 
 
 def _piped_line(prompt: str) -> str | None:
@@ -42,10 +42,9 @@ def _piped_line(prompt: str) -> str | None:
     return line.decode("utf-8", errors="replace").rstrip("\r\n") if line else None
 
 
-def _terminal_lines(commands: Sequence[str]) -> Callable[[str], str | None]:
+def _terminal_lines() -> Callable[[str], str | None]:
     """Prompts go to stderr: stdout belongs to the model."""
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
     from prompt_toolkit.output import ColorDepth, create_output
 
@@ -61,8 +60,6 @@ def _terminal_lines(commands: Sequence[str]) -> Callable[[str], str | None]:
         pass  # a home that cannot be written is no reason not to chat
     session: PromptSession[str] = PromptSession(
         history=history,
-        completer=WordCompleter(list(commands), sentence=True),
-        complete_while_typing=False,
         output=create_output(stdout=sys.stderr),
         color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
     )

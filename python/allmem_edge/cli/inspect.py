@@ -21,7 +21,7 @@ def command(model: str | None, as_json: bool) -> None:
     """
     loaded = Model.load(model)
     facts = loaded.engine
-    states = [(state.name, state.bytes) for state in facts.states]
+    parts = console.state_parts(facts.states, facts.state_bytes)
     report = {
         "model": loaded.name,
         "path": str(loaded.path),
@@ -32,7 +32,7 @@ def command(model: str | None, as_json: bool) -> None:
         "chunk": facts.chunk,
         "quantization": facts.quantization,
         "weight_bytes": facts.weight_bytes,
-        "state_bytes": {**console.state_parts(states), "total": facts.state_bytes},
+        "state_bytes": parts,
         "states": [{"name": s.name, "shape": list(s.shape), "bytes": s.bytes} for s in facts.states],
     }
     if as_json:
@@ -43,8 +43,8 @@ def command(model: str | None, as_json: bool) -> None:
         table.add_row(key.replace("_", " "), str(report[key]))
     table.add_row("weights", console.size(facts.weight_bytes))
     table.add_row("memory of a session", f"{console.size(facts.state_bytes)}, constant")
-    for part, count in console.state_parts(states).items():
-        if count:
+    for part, count in parts.items():
+        if count and part != "total":
             table.add_row(f"  {part.replace('_', ' ')}", console.size(count))
     for state in facts.states:
         if state.name.startswith("layers.0."):

@@ -1,0 +1,211 @@
+"""Model and Session: logits, generation, state, and what happens when somebody is careless."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_model import CHUNK, DIM, HIDDEN, KV_HEADS, SINKS, VOCAB, WINDOW
+
+import allmem_edge as ae
+
+IDS = [int(i) for i in np.random.default_rng(1).integers(0, VOCAB, 300)]
+# float32 sums of some dozen terms of size about 1, in two orders: 32 * 2^-24 each way, through a few layers.
+TOLERANCE = 1e-4
+
+
+def test_the_model_tells_its_shapes(tiny: ae.Model) -> None:
+    facts = tiny.engine
+    assert (facts.vocab_size, facts.window, facts.sinks, facts.chunk, facts.layers) == (
+        VOCAB,
+        WINDOW,
+        SINKS,
+        CHUNK,
+        1,
+    )
+    assert facts.quantization == "none"
+    floats = 2 * KV_HEADS * (SINKS + WINDOW) * DIM + 9 * KV_HEADS * HIDDEN * DIM + KV_HEADS
+    assert sum(state.bytes for state in facts.states) == 4 * floats
+    assert (
+        4 * floats <= facts.state_bytes < 4 * floats + 64 * len(facts.states)
+    )  # each part aligned to a cache line
+
+
+def test_forward_gives_float32_logits_for_every_token(tiny: ae.Model) -> None:
+    logits = tiny.session().forward(IDS)
+    assert logits.shape == (len(IDS), VOCAB)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+
+
+def test_last_only_is_the_last_row(tiny: ae.Model) -> None:
+    every, last = tiny.session().forward(IDS), tiny.session().forward(IDS, last_only=True)
+    assert last.shape == (1, VOCAB)
+    np.testing.assert_allclose(last[0], every[-1], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("cuts", [[1], [7, 8, 9], [128], [3, 131, 299]])
+def test_how_the_stream_is_cut_does_not_matter(tiny: ae.Model, cuts: list[int]) -> None:
+    session = tiny.session()
+    parts = [session.forward(part) for part in np.split(np.array(IDS), cuts)]
+    np.testing.assert_allclose(np.concatenate(parts), tiny.session().forward(IDS), atol=TOLERANCE)
+    assert session.position == len(IDS)
+
+
+def test_a_clone_goes_on_alone(tiny: ae.Model) -> None:
+    session = tiny.session()
+    session.forward(IDS[:50])
+    clone = session.clone()
+    expected = session.forward(IDS[50:])
+    np.testing.assert_array_equal(clone.forward(IDS[50:]), expected)
+    clone.forward([1, 2, 3])
+    assert (session.position, clone.position) == (300, 303)
+
+
+def test_reset_is_as_new(tiny: ae.Model) -> None:
+    session = tiny.session()
+    first = session.forward(IDS)
+    session.reset()
+    assert session.position == 0
+    np.testing.assert_array_equal(session.forward(IDS), first)
+
+
+def test_frozen_memory_does_not_move_and_unfrozen_does(tiny: ae.Model) -> None:
+    session = tiny.session()
+    session.freeze()
+    assert session.frozen
+    session.forward(IDS)
+    report = session.inspect()
+    assert report.frozen
+    assert report.layers[0].drift == report.layers[0].momentum == 0
+    session.freeze(False)
+    session.forward(IDS)
+    report = session.inspect()
+    assert report.layers[0].drift > 0
+    assert report.layers[0].momentum > 0
+    assert (report.tokens_seen, report.state_bytes) == (600, session.state_bytes)
+
+
+def test_a_sessions_bytes_do_not_grow(tiny: ae.Model) -> None:
+    session = tiny.session()
+    before = (session.state_bytes, session.total_bytes)
+    session.forward(IDS * 10, last_only=True)
+    assert (session.state_bytes, session.total_bytes) == before
+
+
+def test_greedy_generation_is_the_argmax_of_forward(tiny: ae.Model) -> None:
+    generator = tiny.session().generate(IDS[:20], max_tokens=1)
+    text = "".join(generator)
+    session = tiny.session()
+    token = int(session.forward(IDS[:20])[-1].argmax())
+    stopped = token in tiny.stop_ids
+    assert generator.finish_reason == ("stop_token" if stopped else "max_tokens")
+    assert text == ("" if stopped else tiny.tokenizer.decode([token]))
+
+
+def test_a_seed_fixes_the_text_and_another_changes_it(tiny: ae.Model) -> None:
+    def write(seed: int) -> str:
+        return "".join(tiny.session().generate("Hello", max_tokens=60, temperature=1.5, seed=seed))
+
+    assert write(5) == write(5)
+    assert write(5) != write(6)
+
+
+def test_the_session_has_read_exactly_what_was_generated(tiny: ae.Model) -> None:
+    session = tiny.session()
+    generator = session.generate("Hello", max_tokens=40, temperature=1.5, seed=1)
+    for _ in generator:
+        assert session.position == generator.prompt_tokens + generator.generated_tokens
+    assert generator.prompt_tokens == 5
+    assert session.position == 5 + generator.generated_tokens
+
+
+def test_a_stop_string_ends_the_text_wherever_tokens_break(tiny: ae.Model) -> None:
+    full = "".join(tiny.session().generate("Hello", max_tokens=80, temperature=1.5, seed=3))
+    stop = full[10:14]
+    assert len(stop) == 4
+    generator = tiny.session().generate(
+        "Hello", max_tokens=80, temperature=1.5, seed=3, stop=[stop, "never there"]
+    )
+    assert "".join(generator) == full[: full.index(stop)]
+    assert generator.finish_reason == "stop_string"
+
+
+def test_text_held_back_for_a_stop_string_comes_out_at_the_end(tiny: ae.Model) -> None:
+    full = "".join(tiny.session().generate("Hello", max_tokens=30, temperature=1.5, seed=3))
+    almost = full[-3:] + "\x00 not that"
+    assert (
+        "".join(tiny.session().generate("Hello", max_tokens=30, temperature=1.5, seed=3, stop=[almost]))
+        == full
+    )
+
+
+def test_pieces_are_whole_characters(tiny: ae.Model) -> None:
+    for piece in tiny.session().generate("é", max_tokens=200, temperature=2.0, seed=1):
+        assert piece
+        piece.encode("utf-8")
+
+
+def test_cancel_ends_a_generation(tiny: ae.Model) -> None:
+    session = tiny.session()
+    generator = session.generate("Hello", max_tokens=10**6, temperature=1.5, seed=1)
+    next(generator)
+    session.cancel()
+    assert list(generator) in ([], ["\ufffd"])  # what was incomplete may follow
+    assert generator.finish_reason == "cancelled"
+    session.forward(IDS)  # the session is still good
+
+
+def test_a_session_used_elsewhere_ends_the_generation_with_an_error(tiny: ae.Model) -> None:
+    session = tiny.session()
+    generator = session.generate("Hello", max_tokens=50, temperature=1.5, seed=1)
+    next(generator)
+    session.forward([1])
+    with pytest.raises(ae.InvalidArgumentError, match="used for something else"):
+        list(generator)
+
+
+def test_two_threads_in_one_session_are_an_error_and_not_a_race(tiny: ae.Model) -> None:
+    session = tiny.session(threads=1)
+    barrier, errors = threading.Barrier(2), []
+
+    def read() -> None:
+        barrier.wait()
+        try:
+            for _ in range(20):
+                session.forward(IDS * 10, last_only=True)
+        except ae.InvalidArgumentError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) <= 1  # at least one thread gets through; the other is refused or lucky
+    assert all("in use by another thread" in error for error in errors)
+    assert session.position % len(IDS * 10) == 0
+
+
+def test_sessions_of_one_model_run_in_parallel(tiny: ae.Model) -> None:
+    expected = tiny.session(threads=1).forward(IDS)
+    results: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(tiny.session(threads=1).forward(IDS)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_a_model_loads_from_its_onnx_file_too(tiny_dir: Path) -> None:
+    model = ae.Model.load(tiny_dir / "model.onnx")
+    assert model.name == tiny_dir.name
+    assert model.session().generate("Hi", max_tokens=3)
