@@ -1,6 +1,6 @@
 """Qwen3 ▶ AllMem: a checkpoint whose attention becomes the two memories and whose weights stay as they are.
 
-The new checkpoint computes sliding-window Qwen3 until its memory is trained: the gate α starts at 0. Base
+The new checkpoint computes sliding-window Qwen3 until its memory is trained: the gate starts at 0. Base
 weights keep the dtype they are stored in. The memory's parameters are float32 and the config asks for
 float32, because the rates and the fast weights lose too much in half precision: train a large model under
 autocast.

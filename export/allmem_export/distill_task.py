@@ -54,7 +54,7 @@ def using_spans(config: AllMemConfig, spans: Spans) -> Iterator[None]:
 
 @contextmanager
 def without_memory(model: AllMemForCausalLM) -> Iterator[None]:
-    """Computes with α = 0: what the converted model was before it learned."""
+    """Computes with every gate at 0: what the converted model was before it learned."""
     alphas = [m.alpha for m in model.modules() if isinstance(m, LongTermMemory)]
     learned = [alpha.data for alpha in alphas]
     for alpha in alphas:
@@ -79,7 +79,8 @@ def full_attention_teacher(student: AllMemForCausalLM) -> Qwen3ForCausalLM:
     base = {name: p for name, p in student.named_parameters() if ".self_attn.memory." not in name}
     base.setdefault("lm_head.weight", base["model.embed_tokens.weight"])
     teacher.load_state_dict(base, assign=True)
-    return teacher.eval()
+    nn.Module.train(teacher, False)
+    return teacher
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:

@@ -7,6 +7,7 @@
     symbols = 48                  # of each sort: keys, values, filler
     keys = [4, 32]                # how many keys a sequence has, drawn anew for each
     filler = [0.0, 0.5]           # how much of it is filler
+    noise = 0.1                   # share of values that are wrong; 0 by default
 
     kind = "dialogues"            # the bundled model's dialogues, in the checkpoint's own tokens
     facts = [4, 16]
@@ -42,12 +43,13 @@ class Stream(Protocol):
 
 
 class RecallStream:
-    """Pairs (key, value), the same value for a key all through a sequence, between filler tokens."""
+    """Pairs (key, value), a key's value the same all through a sequence but for the noise, between filler."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._symbols = int(settings["symbols"])
         self._keys: tuple[int, int] = tuple(settings["keys"])
         self._filler: tuple[float, float] = tuple(settings["filler"])
+        self._noise = float(settings.get("noise", 0.0))
         if not 1 <= self._keys[0] <= self._keys[1] <= self._symbols:
             raise ConfigError(
                 f"[data] keys = {list(self._keys)} must rise and lie between 1 and symbols = {self._symbols}."
@@ -69,7 +71,8 @@ class RecallStream:
             else:
                 key = rng.choice(keys)
                 distance += [0, len(ids) - told[key] if key in told else 0]
-                ids += [key, value[key]]
+                wrong = rng.random() < self._noise
+                ids += [key, symbols + rng.randrange(symbols) if wrong else value[key]]
                 told[key] = len(ids) - 1
         return ids[:length], distance[:length]
 

@@ -26,7 +26,7 @@ BASE: dict[str, Any] = {
     "max_position_embeddings": 512,
 }
 LONG_FACTORS = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "untied": {},
     "tied": {"tie_word_embeddings": True},
     "one-kv-head": {"num_key_value_heads": 1},
@@ -109,7 +109,7 @@ def test_nothing_evicted_means_qwen3s_logits(shape: str, tmp_path: Path) -> None
 def test_without_sinks_a_smaller_window_means_qwen3s_own_sliding_window(
     window: int, chunk: int, tokens: int, attention: str, tmp_path: Path
 ) -> None:
-    fields = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
+    fields: dict[str, Any] = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
     model = random_qwen3(attn_implementation=attention, **fields)
     convert(save(model, tmp_path / "qwen3"), tmp_path / "allmem", window=window, sinks=0, chunk=chunk)
     ids = torch.randint(0, 211, (2, tokens))

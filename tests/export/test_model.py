@@ -286,4 +286,4 @@ def test_saving_and_loading_keeps_every_logit(gate: str, tmp_path: Path) -> None
 )
 def test_an_impossible_config_is_refused_with_a_sentence(fields: dict[str, int | str]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
-        AllMemConfig(**({"window": 16, "sinks": 2, "chunk": 8} | fields))  # type: ignore[arg-type]
+        AllMemConfig(**({"window": 16, "sinks": 2, "chunk": 8} | fields))
