@@ -97,7 +97,7 @@ def _locate(source: Path | str) -> Path:
     if Path(source).is_dir():
         return Path(source)
     name = str(source)
-    if isinstance(source, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ConvertError(f"{name} is not a directory")
     try:
         return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors", INDEX, *COPIED]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -211,15 +212,29 @@ def test_every_choice_becomes_a_field_of_the_config(qwen3: Path, tmp_path: Path)
     assert got == (64, 3, 16, 3, "dynamic", 0.0)
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", Path("Qwen/Qwen3-0.6B")], ids=["str", "path"])
 def test_a_hub_id_is_fetched_and_converted(
-    qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: Path | str, qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
         allmem_export.convert, "snapshot_download", lambda name, **_: asked.append(name) or str(qwen3)
     )
-    convert("Qwen/Qwen3-0.6B", tmp_path / "allmem", window=64, chunk=16)
+    convert(name, tmp_path / "allmem", window=64, chunk=16)
     assert asked == ["Qwen/Qwen3-0.6B"] and (tmp_path / "allmem" / "config.json").is_file()
+
+
+def test_a_hub_that_delivers_nothing_is_reported_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str, **_: object) -> str:
+        raise LocalEntryNotFoundError("Cannot reach the hub.\nTry again.")
+
+    monkeypatch.setattr(allmem_export.convert, "snapshot_download", unreachable)
+    with pytest.raises(
+        ConvertError, match=r"absent/model is neither a directory nor .* Cannot reach the hub\.$"
+    ):
+        convert("absent/model", tmp_path / "allmem")
 
 
 def edit_config(source: Path, **fields: Any) -> None:
@@ -298,7 +313,7 @@ def test_an_index_that_names_a_file_outside_or_absent_is_refused(
         convert(qwen3, tmp_path / "allmem")
 
 
-@pytest.mark.parametrize("source", ["no/such/folder", "nonsense", "./absent", Path("absent/folder")])
+@pytest.mark.parametrize("source", ["no/such/folder", "nonsense", "./absent", Path("/absent/folder")])
 def test_a_source_that_is_nowhere_is_refused(source: Path | str, tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match="is not a directory"):
         convert(source, tmp_path / "allmem")
