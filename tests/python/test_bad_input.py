@@ -40,7 +40,8 @@ def edit_graph(edit: Callable[[onnx.ModelProto], None]) -> Damage:
 
 
 def node(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
-    return next(n for n in model.graph.node if n.op_type == op_type)
+    found: onnx.NodeProto = next(n for n in model.graph.node if n.op_type == op_type)
+    return found
 
 
 def set_attribute(op_type: str, name: str, value: Any) -> Damage:
@@ -86,7 +87,10 @@ def truncate(name: str, keep: float) -> Damage:
 
 
 def overwrite(name: str, content: bytes) -> Damage:
-    return lambda directory: (directory / name).write_bytes(content) and None  # type: ignore[func-returns-value]
+    def damage(directory: Path) -> None:
+        (directory / name).write_bytes(content)
+
+    return damage
 
 
 def remove(name: str) -> Damage:

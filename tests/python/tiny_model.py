@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -107,7 +108,7 @@ def build_graph(seed: int) -> onnx.ModelProto:
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(attention, (KV_HEADS, SINKS + WINDOW, DIM))
     shapes |= {name: start[name.split(".")[4]].shape for name in memory[:-1]} | {memory[-1]: (KV_HEADS,)}
 
-    shared = {"num_heads": HEADS, "num_kv_heads": KV_HEADS, "head_dim": DIM}
+    shared: dict[str, Any] = {"num_heads": HEADS, "num_kv_heads": KV_HEADS, "head_dim": DIM}
     inv_freq = [10000.0 ** (-2 * i / DIM) for i in range(DIM // 2)]
     norms = ["norm_gate", "norm_up", "norm_down"]
     nodes = [
