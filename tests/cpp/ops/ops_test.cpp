@@ -1,0 +1,156 @@
+// Operators against values computed by hand in the test, through the whole path: file, lowering, run.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <span>
+
+#include "../onnx_builder.h"
+#include "graph/lower.h"
+#include "kernels/kernels.h"
+#include "ops/registry.h"
+#include "platform/aligned_buffer.h"
+
+using namespace allmem;
+using namespace allmem::test;
+
+namespace {
+
+// h [T, 4]: row id of the table holds id*4 .. id*4+3. A case adds nodes that make `logits` [T, columns] from
+// it.
+OnnxBuilder base(int64_t columns) {
+  OnnxBuilder b;
+  b.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, columns});
+  std::vector<float> table(64);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(i);
+  return b.floats("table", {16, 4}, table).node("Gather", {"table", "input_ids"}, {"h"});
+}
+
+std::vector<float> run(const OnnxBuilder& b, std::vector<int64_t> ids) {
+  const TempDir directory;
+  const auto program =
+      lower(onnx::read_model(directory.write("model.onnx", b.build())), find_op, ref_kernels());
+  std::vector<float> logits(ids.size() * static_cast<size_t>(program->vocab_size));
+  AlignedBuffer arena(program->arena_bytes), scratch(program->scratch_floats * sizeof(float));
+  std::vector<std::byte*> buffers;
+  for (const Buffer& buffer : program->buffers) {
+    const auto as_bytes = [](auto* data) { return reinterpret_cast<std::byte*>(data); };
+    buffers.push_back(buffer.home == Buffer::Home::kIds      ? as_bytes(ids.data())
+                      : buffer.home == Buffer::Home::kLogits ? as_bytes(logits.data())
+                      : buffer.home == Buffer::Home::kArena  ? arena.data() + buffer.offset
+                                                             : const_cast<std::byte*>(buffer.constant));
+  }
+  ThreadPool pool(1);
+  RunContext ctx{.kernels = ref_kernels(), .pool = pool, .program = *program};
+  ctx.tokens = ctx.block_tokens = ids.size();
+  ctx.buffers = buffers.data();
+  ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
+  for (const Step& step : program->steps) {
+    ctx.step = &step;
+    step.op->run(ctx);
+  }
+  return logits;
+}
+
+using Values = std::vector<float>;
+
+}  // namespace
+
+TEST_CASE("elementwise operators broadcast as NumPy does") {
+  const auto h = [](const std::string& op, const std::vector<int64_t>& dims, const Values& w,
+                    bool left = false) {
+    OnnxBuilder b = base(4);
+    b.floats("w", dims, w);
+    const std::vector<std::string> inputs =
+        left ? std::vector<std::string>{"w", "h"} : std::vector<std::string>{"h", "w"};
+    return run(b.node(op, inputs, {"logits"}), {0, 2});
+  };
+  CHECK(h("Add", {4}, {10, 20, 30, 40}) == Values{10, 21, 32, 43, 18, 29, 40, 51});
+  CHECK(h("Sub", {}, {1}) == Values{-1, 0, 1, 2, 7, 8, 9, 10});
+  CHECK(h("Sub", {1, 4}, {1, 1, 1, 1}, true) == Values{1, 0, -1, -2, -7, -8, -9, -10});
+  CHECK(h("Mul", {1, 1}, {2}) == Values{0, 2, 4, 6, 16, 18, 20, 22});
+  CHECK(h("Div", {4}, {1, 2, 4, 8}) == Values{0, 0.5f, 0.5f, 0.375f, 8, 4.5f, 2.5f, 1.375f});
+  CHECK(h("Pow", {}, {2}) == Values{0, 1, 4, 9, 64, 81, 100, 121});
+}
+
+TEST_CASE("a value per token broadcasts over channels, and one per head over the channels of a head") {
+  OnnxBuilder b = base(4);
+  b.ints("heads", {-1, 2, 2}).ints("joined", {0, 4}).ints("last", {-1});
+  b.node("Reshape", {"h", "heads"}, {"hh"}).node("ReduceSum", {"hh", "last"}, {"sum"});
+  b.node("Div", {"hh", "sum"}, {"share"}).node("Reshape", {"share", "joined"}, {"logits"});
+  CHECK(run(b, {1}) == Values{4 / 9.0f, 5 / 9.0f, 6 / 13.0f, 7 / 13.0f});
+}
+
+TEST_CASE("split, concat, slice, transpose, squeeze and unsqueeze move values") {
+  OnnxBuilder b = base(4);
+  b.ints("axis", {1}).ints("one", {1}).ints("three", {3}).ints("sizes", {1, 3});
+  b.node("Split", {"h", "sizes"}, {"a", "rest"}, {Attr::i("axis", -1)});
+  b.node("Concat", {"rest", "a"}, {"turned"}, {Attr::i("axis", 1)});                     // 1 2 3 0
+  b.node("Slice", {"turned", "one", "three", "axis"}, {"middle"});                       // 2 3
+  b.node("Unsqueeze", {"middle", "axis"}, {"u"}).node("Squeeze", {"u", "axis"}, {"m"});  // 2 3
+  b.node("Transpose", {"m"}, {"mt"}, {Attr::ints("perm", {1, 0})});
+  b.node("Transpose", {"mt"}, {"same"}, {Attr::ints("perm", {1, 0})});
+  b.node("Concat", {"same", "m"}, {"joined"}, {Attr::i("axis", 1)});
+  // The transposes mix tokens, so what follows runs for all rows; Neg is what the logits come from.
+  b.node("Neg", {"joined"}, {"logits"});
+  CHECK(run(b, {0, 1}) == Values{-2, -3, -2, -3, -6, -7, -6, -7});
+}
+
+TEST_CASE("constants are computed once at load: only what depends on tokens is left to run") {
+  OnnxBuilder b = base(4);
+  b.floats("w", {4, 4}, Values{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16});
+  b.node("Transpose", {"w"}, {"wt"}).node("Identity", {"wt"}, {"alias"});
+  b.node("Constant", {}, {"half"}, {Attr::f("value_float", 0.5f)}).node("Mul", {"alias", "half"}, {"scaled"});
+  b.node("MatMul", {"h", "scaled"}, {"logits"});
+  CHECK(run(b, {0}) == Values{10, 22, 34, 46});  // [0 1 2 3] times wᵀ / 2
+  const TempDir directory;
+  const auto program = lower(onnx::read_model(directory.write("m", b.build())), find_op, ref_kernels());
+  CHECK(program->steps.size() == 2);
+}
+
+TEST_CASE("quantised rows are gathered and multiplied from the same bytes") {
+  for (const int64_t bits : {4, 8}) {
+    // Two rows of 16: code i and 15 - i; the zero point is 8 or 128, the scales 0.5 and 2.
+    std::vector<uint8_t> packed;
+    for (int row = 0; row < 2; ++row) {
+      const auto code = [&](int i) { return static_cast<uint8_t>(row == 0 ? i : 15 - i); };
+      for (int i = 0; i < 16; i += bits == 4 ? 2 : 1) {
+        packed.push_back(bits == 8 ? code(i) : static_cast<uint8_t>(code(i) | code(i + 1) << 4));
+      }
+    }
+    OnnxBuilder b;
+    b.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, 2});
+    b.bytes("w", {2, 1, 2 * bits}, packed).floats("scales", {2, 1}, {0.5f, 2.0f}).ints("flat", {2, 2 * bits});
+    b.node("Reshape", {"w", "flat"}, {"rows"});
+    b.node("GatherBlockQuantized", {"rows", "input_ids", "scales"}, {"x"},
+           {Attr::i("bits", bits), Attr::i("block_size", 16), Attr::i("gather_axis", 0),
+            Attr::i("quantize_axis", 1)},
+           "com.microsoft");
+    b.node("MatMulNBits", {"x", "w", "scales"}, {"logits"},
+           {Attr::i("bits", bits), Attr::i("block_size", 16), Attr::i("K", 16), Attr::i("N", 2)},
+           "com.microsoft");
+    const float zero = bits == 4 ? 8 : 128;
+    float own = 0, cross = 0;
+    for (int i = 0; i < 16; ++i) {
+      const float a = 0.5f * (static_cast<float>(i) - zero),
+                  c = 2.0f * (15.0f - static_cast<float>(i) - zero);
+      own += a * a;
+      cross += a * c;
+    }
+    CHECK(run(b, {0}) == Values{own, cross});  // halves of small integers: exact in float32
+  }
+}
+
+TEST_CASE("softmax, casts and elementwise functions are what their names say") {
+  OnnxBuilder b = base(4);
+  b.node("Softmax", {"h"}, {"s"}).node("Exp", {"h"}, {"e"});
+  b.node("Cast", {"e"}, {"whole"}, {Attr::i("to", kInt32)})
+      .node("Cast", {"whole"}, {"f"}, {Attr::i("to", kFloat)});
+  b.node("Add", {"s", "f"}, {"logits"});
+  const Values y = run(b, {0});
+  double total = 0;
+  for (int i = 0; i < 4; ++i) total += std::exp(i);
+  for (int i = 0; i < 4; ++i) {
+    CHECK(std::fabs(double{y[static_cast<size_t>(i)]} - std::exp(i) / total - std::floor(std::exp(i))) <
+          4e-6);
+  }
+}
