@@ -1,0 +1,55 @@
+// What the files that parse protobuf share: the model being read, the place in it, and the parsing of
+// tensors.
+#pragma once
+
+#include <memory>
+#include <protozero/pbf_reader.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "onnx/check.h"
+#include "onnx/model.h"
+
+namespace allmem::onnx {
+
+using protozero::pbf_reader;
+using protozero::pbf_wire_type;
+using protozero::tag_and_type;
+
+inline constexpr auto kVarint = pbf_wire_type::varint;
+inline constexpr auto kBytes = pbf_wire_type::length_delimited;
+inline constexpr auto kFixed32 = pbf_wire_type::fixed32;
+
+// Far above any real model, and low enough that a hostile file cannot make structs much larger than itself.
+inline constexpr size_t kMaxRank = 8;
+inline constexpr size_t kMaxExternalEntries = 16;
+
+class Parser {
+ protected:
+  explicit Parser(const std::string& path);  // maps the file
+
+  [[noreturn]] void fail(const std::string& problem) const;         // kBadModel
+  [[noreturn]] void unsupported(const std::string& problem) const;  // kUnsupported
+  void enter(const char* what,
+             const pbf_reader& message);  // remembers the place that is being read, for messages
+  std::pair<std::string_view, std::string_view> read_entry(pbf_reader reader);  // StringStringEntryProto
+  Tensor read_tensor(pbf_reader reader, const char* what);  // TensorProto, its data found and checked
+
+  static std::string_view view(pbf_reader& reader);
+
+  std::unique_ptr<Model> model_;
+  std::span<const std::byte> file_;
+  std::string where_;  // " in the node at byte 17"
+
+ private:
+  struct RawTensor;
+  void read_tensor_fields(pbf_reader reader, Tensor& tensor, RawTensor& raw);
+  size_t byte_size(const Tensor& tensor) const;
+  std::span<const std::byte> aligned(std::span<const std::byte> data, const Tensor& tensor);
+  std::span<const std::byte> copied(std::span<const std::byte> data);
+};
+
+}  // namespace allmem::onnx
