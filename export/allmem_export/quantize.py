@@ -50,9 +50,8 @@ def dequantize_blocks(packed: Bytes, scales: Floats, bits: int) -> Floats:
 def _best_codes(x: Floats, bits: int) -> tuple[Bytes, Floats]:
     """Codes and scales of blocks x [..., block] with the least squared error of a few scales.
 
-    At factor 1 the largest weight maps to −2^(bits−1), the far end of the codes (the scale takes its sign). The
-    candidates around it clip it or waste range, on either side. Each is refitted to its codes by least
-    squares.
+    At factor 1 the largest weight maps to −2^(bits−1), the far end of the codes (the scale takes its sign).
+    The candidates around it clip it or waste range, on either side. Each is refitted by least squares.
     """
     half = 2 ** (bits - 1)
     spread = np.linspace(0.75, 1.15, 9) if bits == 4 else np.ones(1)
@@ -123,15 +122,15 @@ def dequantized_weights(path: Path) -> Iterator[tuple[str, Floats]]:
     def array(name: str) -> NDArray[Any]:
         return numpy_helper.to_array(tensors[name], base_dir=str(path.parent))
 
-    for node in graph.node:
-        names = {"MatMulNBits": node.input[1:3], "GatherBlockQuantized": node.input[::2]}.get(
-            node.op_type, []
-        )
-        if len(names) == 2 and names[0] in tensors:  # a Gather of shared bytes reads them through a Reshape
-            bits = next(a.i for a in node.attribute if a.name == "bits")
-            scales = array(names[1])
-            codes = array(names[0]).reshape(*scales.shape, -1)
-            yield names[0].removesuffix(".codes"), dequantize_blocks(codes, scales, bits)
+    bits = {
+        node.input[2]: attribute.i
+        for node in graph.node
+        for attribute in node.attribute
+        if node.domain == MICROSOFT and attribute.name == "bits"
+    }  # by the name of the scales, which a tied table's two nodes share
+    for scales_name, width in bits.items():
+        name = scales_name.removesuffix(".scales")
+        yield name, dequantize_blocks(array(f"{name}.codes"), array(scales_name), width)
 
 
 def _block_size(weight: NDArray[Any]) -> int | None:
