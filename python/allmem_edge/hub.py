@@ -19,6 +19,7 @@ FILES = [
     "tokenizer_config.json",
     "chat_template.jinja",
 ]
+_COMPLETE = FILES[:2] + ["tokenizer.json"]  # without these a download was cut short
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -55,18 +56,18 @@ def find_model(source: str | Path | None) -> Path:
 
 
 def _from_hub(repo: str) -> Path:
-    """The snapshot of `repo` in the local cache, downloaded if it is not there yet."""
-    from huggingface_hub import snapshot_download
+    """The model files of `repo` in the local cache, downloaded if they are not there yet.
+
+    They are kept as plain files, not as the hub cache's links: a model's data must lie in its own directory.
+    """
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    local = Path(constants.HF_HOME) / "allmem-edge" / repo
+    if all((local / name).is_file() for name in _COMPLETE):
+        return local
     try:
-        cached = Path(snapshot_download(repo, allow_patterns=FILES, local_files_only=True))
-        if all((cached / name).is_file() for name in ("model.onnx", "tokenizer.json")):
-            return cached
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        downloaded = Path(snapshot_download(repo, allow_patterns=FILES))
+        snapshot_download(repo, allow_patterns=FILES, local_dir=local)
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
             f"There is no directory {repo!r}, and the hub model of that name is neither in the local cache "
@@ -79,6 +80,6 @@ def _from_hub(repo: str) -> Path:
         ) from error
     except OSError as error:
         raise StorageError(f"The hub model {repo!r} could not be downloaded or stored: {error}.") from error
-    if not (downloaded / "model.onnx").is_file():
+    if not (local / "model.onnx").is_file():
         raise ModelNotFoundError(f"The hub repository {repo!r} has no model.onnx, so it is no AllMem model.")
-    return downloaded
+    return local

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 import allmem_edge as ae
@@ -14,18 +16,25 @@ from allmem_edge import hub
 
 
 class FakeHub:
-    """snapshot_download with a cache and a network that may be there or not."""
+    """snapshot_download from a directory, or from a hub that cannot be reached (None)."""
 
-    def __init__(self, cached: Path | None = None, online: Path | None = None) -> None:
-        self.cached, self.online = cached, online
+    def __init__(self, online: Path | None = None) -> None:
+        self.online = online
         self.calls: list[dict[str, Any]] = []
 
-    def __call__(self, repo: str, **options: Any) -> str:
+    def __call__(self, repo: str, *, local_dir: Path, **options: Any) -> str:
         self.calls.append({"repo": repo, **options})
-        found = self.cached if options.get("local_files_only") else self.online
-        if found is None:
+        if self.online is None:
             raise LocalEntryNotFoundError("not here")
-        return str(found)
+        shutil.copytree(self.online, local_dir, dirs_exist_ok=True)
+        return str(local_dir)
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache of its own for every test; returns where org/name would lie."""
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hf"))
+    return tmp_path / "hf" / "allmem-edge" / "org" / "name"
 
 
 def install(monkeypatch: pytest.MonkeyPatch, fake: FakeHub) -> FakeHub:
@@ -37,28 +46,30 @@ def test_a_directory_is_itself(tiny_dir: Path) -> None:
     assert hub.find_model(str(tiny_dir)) == tiny_dir
 
 
-def test_the_cache_is_asked_first_and_the_network_not_at_all(
-    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path
-) -> None:
-    fake = install(monkeypatch, FakeHub(cached=tiny_dir))
-    assert hub.find_model("org/name") == tiny_dir
-    assert [call.get("local_files_only") for call in fake.calls] == [True]
-
-
 def test_what_is_not_cached_is_downloaded_and_only_the_models_files(
-    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path
+    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path
 ) -> None:
-    fake = install(monkeypatch, FakeHub(online=tiny_dir))
-    assert hub.find_model("org/name") == tiny_dir
-    assert fake.calls[-1]["allow_patterns"] == hub.FILES
+    fake = install(monkeypatch, FakeHub(tiny_dir))
+    assert hub.find_model("org/name") == cache
+    assert fake.calls == [{"repo": "org/name", "allow_patterns": hub.FILES}]
+    ae.Model.load("org/name")
 
 
-def test_an_incomplete_cache_is_completed(
-    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, tmp_path: Path
+def test_a_complete_copy_in_the_cache_is_used_without_the_network(
+    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path
 ) -> None:
-    fake = install(monkeypatch, FakeHub(cached=tmp_path, online=tiny_dir))
-    assert hub.find_model("org/name") == tiny_dir
-    assert len(fake.calls) == 2
+    shutil.copytree(tiny_dir, cache)
+    fake = install(monkeypatch, FakeHub())
+    assert hub.find_model("org/name") == cache
+    assert fake.calls == []
+
+
+def test_an_incomplete_copy_is_completed(monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path) -> None:
+    shutil.copytree(tiny_dir, cache)
+    (cache / "model.onnx.data").unlink()
+    fake = install(monkeypatch, FakeHub(tiny_dir))
+    assert hub.find_model("org/name") == cache
+    assert len(fake.calls) == 1
 
 
 def test_offline_and_unknown_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,15 +79,15 @@ def test_offline_and_unknown_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_repository_without_a_model_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    install(monkeypatch, FakeHub(online=tmp_path))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    install(monkeypatch, FakeHub(empty))
     with pytest.raises(ae.ModelNotFoundError, match=r"no model\.onnx"):
         hub.find_model("org/name")
 
 
 def test_a_failing_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(repo: str, **options: Any) -> str:
-        if options.get("local_files_only"):
-            raise LocalEntryNotFoundError("not here")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)

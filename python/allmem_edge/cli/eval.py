@@ -18,7 +18,7 @@ from allmem_edge.cli.options import json_option, model_argument, threads_option
 from allmem_edge.dialogues import Generator, Turn
 from allmem_edge.model import Model
 
-_FACTS = 10  # told in one conversation
+_FACTS = 5  # told in one conversation
 _MAX_ANSWER = 32  # tokens
 _READ_TURNS = 32  # turns between two steps of the progress bar
 
@@ -54,7 +54,7 @@ def recall(
     """Facts told, then asked for, beyond the window.
 
     Conversations come from the seeded generator of allmem_edge.dialogues, with values that training never
-    saw. Each tells ten facts, fills the distance with small talk, then asks for each fact from the same
+    saw. Each tells five facts, fills the distance with small talk, then asks for each fact from the same
     state. An answer is right if it contains the exact value as words of its own.
     """
     loaded = Model.load(model)
