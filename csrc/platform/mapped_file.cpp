@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "platform/error.h"
+#include "platform/printable.h"
 
 namespace allmem {
 
@@ -24,10 +25,10 @@ struct FileDescriptor {
 
 [[noreturn]] void fail(const std::string& path, int error) {
   if (error == ENOENT || error == ENOTDIR) {
-    throw Error(ErrorCode::kNotFound, "There is no file '" + path + "'.");
+    throw Error(ErrorCode::kNotFound, printable("There is no file '" + path + "'."));
   }
-  throw Error(ErrorCode::kIo,
-              "The file '" + path + "' cannot be read: " + std::generic_category().message(error) + ".");
+  throw Error(ErrorCode::kIo, printable("The file '" + path +
+                                        "' cannot be read: " + std::generic_category().message(error) + "."));
 }
 
 }  // namespace
@@ -41,7 +42,7 @@ MappedFile::MappedFile(const std::string& path, bool follow_symlink) : path_(pat
   struct stat status;
   if (::fstat(file.value, &status) != 0) fail(path, errno);
   if (!S_ISREG(status.st_mode)) {
-    throw Error(ErrorCode::kIo, "'" + path + "' is not a regular file.");
+    throw Error(ErrorCode::kIo, printable("'" + path + "' is not a regular file."));
   }
   size_ = static_cast<size_t>(status.st_size);
   if (size_ == 0) return;
