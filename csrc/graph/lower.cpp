@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 
 #include "platform/error.h"
 #include "platform/printable.h"
@@ -69,8 +70,13 @@ void Lowering::check_opsets() const {
     fail(ErrorCode::kBadModel, "the model does not say which version of the ONNX operators it uses");
 }
 
-// Sizes cannot overflow later: T occurs once at most, and the product is bounded.
+// Sizes cannot overflow later: the rank and the product are bounded, and T occurs once at most.
 void Lowering::check_size(const std::string& name, const Shape& shape) const {
+  if (shape.size() > kMaxRank) {
+    fail(ErrorCode::kUnsupported, "'" + name + "' has " + std::to_string(shape.size()) +
+                                      " dimensions, but this runtime has room for " +
+                                      std::to_string(kMaxRank));
+  }
   size_t count = 1, symbols = 0;
   for (const int64_t dim : shape) {
     symbols += dim == kTokens;
@@ -121,6 +127,8 @@ void Lowering::add_initializers() {
 }
 
 void Lowering::add_inputs() {
+  std::set<std::string_view> defaults;
+  for (const onnx::Tensor& tensor : model_->initializers) defaults.insert(tensor.name);
   for (const onnx::ValueInfo& input : model_->inputs) {
     const std::string name(input.name);
     if (name.size() > kStateSuffix.size() && input.name.ends_with(kStateSuffix)) {
@@ -129,11 +137,7 @@ void Lowering::add_inputs() {
     }
     const bool is_ids = name == "input_ids";
     if (!is_ids && name != "position") {
-      // ONNX lets a constant be listed as an input with a default.
-      const bool constant =
-          std::any_of(model_->initializers.begin(), model_->initializers.end(),
-                      [&](const onnx::Tensor& tensor) { return tensor.name == input.name; });
-      if (constant) continue;
+      if (defaults.contains(input.name)) continue;  // ONNX lets a constant be an input with a default
       fail(ErrorCode::kUnsupported,
            "the graph input '" + name + "' is none of input_ids, position and the states (NAME.state)");
     }

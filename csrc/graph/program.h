@@ -30,8 +30,8 @@ struct Buffer {
   const std::byte* constant = nullptr;  // kConstant: the bytes
   size_t bytes = 0;                     // for a block of `Program::block` tokens
   size_t offset = 0;                    // kArena, kState: from the start of that allocation
-  size_t token_bytes = 0;  // bytes of one token; 0 when T is not in the shape or not its first axis
-  bool head = false;       // holds only the rows whose logits are asked for
+  size_t token_bytes = 0;               // bytes of one token; 0 when T is not in the shape
+  bool head = false;                    // holds only the rows whose logits are asked for
 };
 
 struct Value {

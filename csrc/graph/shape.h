@@ -11,6 +11,8 @@ namespace allmem {
 
 inline constexpr int64_t kTokens = -1;  // T, where a dimension would be
 
+inline constexpr size_t kMaxRank = 8;  // of every value of a Program, so that operators can use arrays
+
 using Shape = std::vector<int64_t>;
 
 // "[T, 64]"

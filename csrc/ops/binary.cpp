@@ -14,8 +14,6 @@ namespace {
 
 using onnx::DataType;
 
-constexpr size_t kMaxRank = 8;
-
 // y[i] = f(a[i * a_step], b[i * b_step]); a step is 0 or 1.
 using Row = void (*)(const Kernels& kernels, const float* a, size_t a_step, const float* b, size_t b_step,
                      float* y, size_t n);

@@ -26,7 +26,7 @@ class Transpose : public Op {
 
   void run(const RunContext& ctx) const override {
     const size_t rank = shape_.size();
-    std::array<size_t, 8> size{}, step{}, index{};
+    std::array<size_t, kMaxRank> size{}, step{}, index{};
     for (size_t i = 0; i < rank; ++i) {
       size[i] = elements(shape_, permutation_[i], permutation_[i] + 1, ctx.tokens);
       step[i] = elements(shape_, permutation_[i] + 1, rank, ctx.tokens);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
 
 #include "kernels/kernels.h"
 #include "ops/parallel.h"
@@ -119,9 +120,12 @@ MadeOp make_sliding_window_attention(Binder& node) {
   Slots slots{};
   const auto angles = [&](uint64_t last_position) {
     // The same frequencies in every layer: computed once for all of them.
-    std::string key = "rope " + std::to_string(last_position) + " " + std::to_string(scale) + " ";
-    key.append(reinterpret_cast<const char*>(inv_freq->floats.data()),
-               inv_freq->floats.size() * sizeof(float));
+    std::string key = "rope " + std::to_string(last_position) + " ";
+    const auto append = [&key](std::span<const float> values) {
+      key.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+    };
+    append({&scale, 1});
+    append(inv_freq->floats);
     const Shape shape{kTokens, dim / 2};
     return node.shared(key, {shape, shape}, [&](std::unique_ptr<const Op>& op) {
       op = std::make_unique<RopeAngles>(inv_freq->floats, scale, last_position);

@@ -55,7 +55,6 @@ MadeOp make_reshape(Binder& node) {
     }
     shape.push_back(dim);
   }
-  node.require(shape.size() <= 8, "makes more than 8 dimensions");
   const Count from = count(x.shape);
   size_t fixed = 1;  // of `shape`, without the open dimension; stops growing once it cannot fit
   for (const int64_t dim : shape)

@@ -84,12 +84,14 @@ ModelInfo describe(const onnx::Model& model, const Program& program) {
   info.sinks = metadata.number("allmem.sinks");
   info.chunk = metadata.number("allmem.chunk");
   info.layers = metadata.number("allmem.layers");
-  info.quantization = metadata.text("allmem.quantization");
+  info.quantization = printable(metadata.text("allmem.quantization"));
   info.state_bytes = program.state_bytes;
   for (const onnx::Tensor& tensor : model.initializers) {
     if (!tensor.name.ends_with(".state")) info.weight_bytes += tensor.data.size();
   }
-  for (const State& state : program.states) info.states.push_back({state.name, state.shape, state.bytes});
+  for (const State& state : program.states) {
+    info.states.push_back({printable(state.name), state.shape, state.bytes});
+  }
   return info;
 }
 

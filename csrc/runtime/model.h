@@ -20,7 +20,7 @@ struct StateInfo {
 struct ModelInfo {
   int64_t vocab_size = 0;
   int64_t window = 0, sinks = 0, chunk = 0, layers = 0;
-  std::string quantization;  // "none", "int8", "int4"
+  std::string quantization;  // "none", "int8", "int4"; like the names, what the file says as valid UTF-8
   size_t weight_bytes = 0;
   size_t state_bytes = 0;  // of one session, without scratch
   std::vector<StateInfo> states;
@@ -28,7 +28,9 @@ struct ModelInfo {
 
 class Model {
  public:
-  // `path`: a model directory, or a .onnx file. Throws Error (kNotFound, kIo, kBadModel, kUnsupported).
+  // `path`: a model directory, or a .onnx file. Throws Error (kNotFound, kIo, kBadModel, kUnsupported). The
+  // files stay mapped: replace them (rename another over them) if you must, but never change or truncate them
+  // while the model is in use.
   static std::shared_ptr<const Model> load(const std::string& path);
 
   const ModelInfo& info() const { return info_; }

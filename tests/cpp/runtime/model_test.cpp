@@ -78,8 +78,9 @@ struct Case {
 TEST_CASE("a model says what it is") {
   const TempDir directory;
   const TinyModel tiny;
-  directory.write("model.onnx", tiny.builder().build());
+  directory.write("model.onnx", tiny.builder().metadata("allmem.quantization", "int\xFF").build());
   const auto model = Model::load(directory.path());
+  CHECK(model->info().quantization == "int?");  // valid UTF-8, whatever the file says
   CHECK(model->info().vocab_size == tiny.config.vocab);
   CHECK(model->info().window == tiny.config.window);
   CHECK(model->info().chunk == tiny.config.chunk);
@@ -229,6 +230,13 @@ TEST_CASE("a graph that this runtime cannot run is refused with the node and the
              .node("Neg", {"h"}, {"logits"});
        },
        bad, "a.state.out"},
+      {"more dimensions than an operator has room for",
+       [](auto& b) {
+         b.floats("deep", {1, 1, 1, 1, 1, 1, 1, 2}, {1, 2});
+         b.tensor(tensor_bytes("indices", kInt64, {1, 1, 1}, std::string(8, '\0')));
+         b.node("Gather", {"deep", "indices"}, {"deeper"}).node("Transpose", {"deeper"}, {"logits"});
+       },
+       unsupported, "10 dimensions"},
       {"state of symbolic shape",
        [](auto& b) { b.input("a.state", kFloat, {kT}).node("Neg", {"h"}, {"logits"}); }, bad, "fixed"},
       {"state of integers", [](auto& b) { b.input("a.state", kInt64, {2}).node("Neg", {"h"}, {"logits"}); },
