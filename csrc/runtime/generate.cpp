@@ -131,7 +131,8 @@ std::optional<std::string> Generator::next() {
 std::optional<std::string> Generator::finish(FinishReason reason) {
   if (stats_.finish != FinishReason::kNone) return std::nullopt;
   stats_.finish = reason;
-  std::string rest = filter_.push(decoder_.flush()) + filter_.flush();
+  std::string rest = filter_.push(decoder_.flush());
+  rest += filter_.flush();  // not in one expression: the order of its operands would be the compiler's choice
   if (rest.empty()) return std::nullopt;
   return rest;
 }

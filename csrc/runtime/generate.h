@@ -22,11 +22,11 @@ namespace allmem {
 inline constexpr size_t kPrefillBlock = 128;
 
 struct GenerateOptions {
-  SamplerOptions sampling;
+  SamplerOptions sampling = {};
   int64_t max_tokens = 256;  // >= 0
-  std::vector<std::string>
-      stop;  // UTF-8, none empty; the text ends before the first of them, wherever tokens break
-  std::vector<int32_t> stop_ids;  // tokens that end the text and are neither shown nor read
+  // UTF-8, none empty; the text ends before the first of them, wherever tokens break.
+  std::vector<std::string> stop = {};
+  std::vector<int32_t> stop_ids = {};  // tokens that end the text and are neither shown nor read
 };
 
 enum class FinishReason { kNone, kStopToken, kStopString, kMaxTokens, kCancelled };
