@@ -217,7 +217,8 @@ void Session::restore(std::span<const std::byte> state, uint64_t position) {
                                                  " bytes does not fit this session, whose state has " +
                                                  std::to_string(impl_->state.size()) + " bytes.");
   }
-  if (!state.empty()) std::memcpy(impl_->state.data(), state.data(), state.size());
+  // It may be this session's own state_memory().
+  if (!state.empty()) std::memmove(impl_->state.data(), state.data(), state.size());
   impl_->position = position;
   impl_->is_fresh = true;
   impl_->is_poisoned = false;

@@ -25,6 +25,10 @@ void* operator new(size_t size) {
   if (void* block = std::malloc(size)) return block;
   throw std::bad_alloc();
 }
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return std::malloc(size);
+}
 void operator delete(void* block) noexcept { std::free(block); }
 void operator delete(void* block, size_t) noexcept { std::free(block); }
 
@@ -247,6 +251,8 @@ TEST_CASE("restored bytes continue an uninterrupted run bit for bit") {
   restored.restore(bytes, session.position());
   CHECK(run(restored, std::span(ids).subspan(48)) == run(session, std::span(ids).subspan(48)));
   CHECK(code_of([&] { restored.restore(std::span(bytes).first(8), 0); }) == ErrorCode::kInvalidArgument);
+  session.restore(session.state_memory(), session.position());  // its own bytes
+  CHECK(run(session, ids) == run(restored, ids));
 }
 
 TEST_CASE("a decode step allocates nothing, and a session's bytes never change") {
@@ -260,9 +266,29 @@ TEST_CASE("a decode step allocates nothing, and a session's bytes never change")
   for (const int32_t id : ids) session.forward({&id, 1}, LogitsFor::kLast, row);
   session.forward(ids, LogitsFor::kLast, row);
   CHECK(allocations.load() == before);
-  for (int i = 0; i < 50; ++i) session.forward(ids, LogitsFor::kNone, {});
   CHECK(session.total_bytes() == bytes);
   CHECK(session.state_bytes() == state);
+  CHECK(session.state_bytes() == session.model().info().state_bytes);
+}
+
+TEST_CASE("a session's bytes are equal after 1,000 and 100,000 tokens, and none are allocated between") {
+  const TinyModel tiny({.vocab = 5,
+                        .width = 4,
+                        .heads = 2,
+                        .kv_heads = 1,
+                        .dim = 2,
+                        .window = 3,
+                        .sinks = 1,
+                        .hidden = 2,
+                        .chunk = 2});
+  Session session(load(tiny), {.threads = 1});
+  const auto ids = random_ids(1000, tiny.config.vocab);
+  std::vector<float> row(static_cast<size_t>(tiny.config.vocab));
+  for (const int32_t id : ids) session.forward({&id, 1}, LogitsFor::kLast, row);
+  const size_t before = allocations.load(), bytes = session.total_bytes();
+  while (session.position() < 100'000) session.forward(ids, LogitsFor::kLast, row);
+  CHECK(allocations.load() == before);
+  CHECK(session.total_bytes() == bytes);
   CHECK(session.state_bytes() == session.model().info().state_bytes);
 }
 
