@@ -2,11 +2,10 @@
 #include "tokenizer/tokenizer.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <unordered_map>
 
 #include "platform/error.h"
+#include "platform/mapped_file.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/config.h"
@@ -17,9 +16,9 @@
 namespace allmem {
 namespace {
 
-constexpr uintmax_t kMaxFileBytes = uintmax_t{1} << 30;
-constexpr size_t kMaxTextBytes = size_t{1}
-                                 << 28;  // normalisation may lengthen it; positions in a piece are 32-bit
+constexpr size_t kMaxFileBytes = size_t{1} << 30;
+// Positions in a piece are 31 bits, and NFKC makes a text up to 11 times as long (U+FDFA).
+constexpr size_t kMaxTextBytes = size_t{1} << 27;
 
 // What a token spells: bytes if the byte-level alphabet can write it, else its own text (as `tokenizers`
 // decodes).
@@ -82,29 +81,16 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_json(std::string_view json,
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_file(const std::string& path) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (status.type() == std::filesystem::file_type::not_found) {
-    throw Error(ErrorCode::kNotFound, path + " does not exist; a model directory needs its tokenizer.json.");
-  }
-  const uintmax_t size =
-      std::filesystem::is_regular_file(status) ? std::filesystem::file_size(path, error) : 0;
-  std::ifstream file(path, std::ios::binary);
-  if (!std::filesystem::is_regular_file(status) || error || !file) {
-    throw Error(ErrorCode::kIo, path + " cannot be read as a file.");
-  }
-  if (size > kMaxFileBytes) throw Error(ErrorCode::kBadTokenizer, path + " is larger than 1 GiB.");
-  std::string json(static_cast<size_t>(size), '\0');
-  if (!file.read(json.data(), static_cast<std::streamsize>(size))) {
-    throw Error(ErrorCode::kIo, path + " cannot be read to its end.");
-  }
-  return from_json(json, path);
+  const MappedFile file(path);
+  const std::span<const std::byte> bytes = file.bytes();
+  if (bytes.size() > kMaxFileBytes) throw Error(ErrorCode::kBadTokenizer, path + " is larger than 1 GiB.");
+  return from_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special) const {
   if (text.size() > kMaxTextBytes) {
     throw Error(ErrorCode::kInvalidArgument,
-                "The text has " + std::to_string(text.size()) + " bytes; encode at most 256 MiB at a time.");
+                "The text has " + std::to_string(text.size()) + " bytes; encode at most 128 MiB at a time.");
   }
   std::string repaired;
   if (!is_valid_utf8(text)) {

@@ -2,9 +2,11 @@
 #include "tokenizer/tokenizer.h"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <numeric>
 
+#include "../temp_dir.h"
 #include "fixture.h"
 #include "platform/error.h"
 
@@ -14,6 +16,7 @@ using allmem::StreamDecoder;
 using Ids = std::vector<int32_t>;
 using allmem::test::load;
 using allmem::test::small_tokenizer_json;
+using allmem::test::TempDir;
 using allmem::test::with;
 
 TEST_CASE("merges apply in order of rank and never cross a piece") {
@@ -110,7 +113,7 @@ TEST_CASE("ids out of range are refused") {
   }
 }
 
-TEST_CASE("a file that does not exist or is a directory is an Error") {
+TEST_CASE("a file that does not exist, a directory, and a pipe that nobody writes to are Errors") {
   const auto code_of = [](const std::string& path) {
     try {
       allmem::Tokenizer::from_file(path);
@@ -121,6 +124,10 @@ TEST_CASE("a file that does not exist or is a directory is an Error") {
   };
   CHECK(code_of("/nonexistent/tokenizer.json") == ErrorCode::kNotFound);
   CHECK(code_of(ALLMEM_TEST_DATA) == ErrorCode::kIo);
+  const TempDir directory;
+  REQUIRE(::mkfifo((directory / "pipe").c_str(), 0600) == 0);
+  CHECK(code_of((directory / "pipe").string()) == ErrorCode::kIo);
+  CHECK(code_of(directory.write("empty", "")) == ErrorCode::kBadTokenizer);
 }
 
 TEST_CASE("a megabyte of one letter or of white space does not go quadratic") {
