@@ -173,7 +173,7 @@ const char* finish_reason(const GeneratorHandle& handle) {
 
 void bind_generator(py::module_& m) {
   py::class_<GeneratorHandle>(m, "Generator")
-      .def(py::init(&create), py::arg("model"), py::arg("vocab_size"), py::arg("tokenizer"),
+      .def(py::init(&create), py::arg("model"), py::arg("vocab_size"), py::arg("tokenizer").none(false),
            py::arg("prompt"), py::kw_only(), py::arg("max_tokens"), py::arg("temperature"), py::arg("top_k"),
            py::arg("top_p"), py::arg("min_p"), py::arg("repetition_penalty"), py::arg("repetition_window"),
            py::arg("seed"), py::arg("stop"), py::arg("stop_ids"))

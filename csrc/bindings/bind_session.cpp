@@ -76,10 +76,6 @@ Floats state(SessionHandle& handle, size_t index) {
 }
 
 std::shared_ptr<SessionHandle> create(std::shared_ptr<Model> model, int threads) {
-  if (threads < 0 || threads > 1024) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "threads is " + std::to_string(threads) + "; it must be between 0 (all cores) and 1024.");
-  }
   const py::gil_scoped_release release;
   return std::make_shared<SessionHandle>(
       std::make_unique<Session>(std::move(model), SessionOptions{threads}));

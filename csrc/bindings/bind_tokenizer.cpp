@@ -55,7 +55,7 @@ void bind_tokenizer(py::module_& module) {
       .def(py::init([](std::shared_ptr<Tokenizer> tokenizer, bool skip_special) {
              return StreamDecoder(std::move(tokenizer), skip_special);
            }),
-           py::arg("tokenizer"), py::arg("skip_special") = true)
+           py::arg("tokenizer").none(false), py::arg("skip_special") = true)
       .def("push", &StreamDecoder::push, py::arg("id"), "The text that became complete with this token.")
       .def("flush", &StreamDecoder::flush, "What is left, incomplete bytes replaced by U+FFFD.");
 }
