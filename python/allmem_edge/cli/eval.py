@@ -18,7 +18,6 @@ from allmem_edge.cli.options import json_option, model_argument, threads_option
 from allmem_edge.dialogues import Generator, Turn
 from allmem_edge.model import Model
 
-_FACTS = 5  # told in one conversation
 _MAX_ANSWER = 32  # tokens
 _READ_TURNS = 32  # turns between two steps of the progress bar
 
@@ -36,6 +35,9 @@ def command() -> None:
 @click.option(
     "--questions", type=click.IntRange(min=1), default=200, show_default=True, help="For each distance."
 )
+@click.option(
+    "--facts", type=click.IntRange(1, 50), default=2, show_default=True, help="Told in one conversation."
+)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option(
     "--frozen", is_flag=True, help="Never write the memory: what the attention window alone can do."
@@ -46,6 +48,7 @@ def recall(
     model: str | None,
     distance: list[int] | None,
     questions: int,
+    facts: int,
     seed: int,
     frozen: bool,
     threads: int,
@@ -54,7 +57,7 @@ def recall(
     """Facts told, then asked for, beyond the window.
 
     Conversations come from the seeded generator of allmem_edge.dialogues, with values that training never
-    saw. Each tells five facts, fills the distance with small talk, then asks for each fact from the same
+    saw. Each tells some facts, fills the distance with small talk, then asks for each fact from the same
     state. An answer is right if it contains the exact value as words of its own.
     """
     loaded = Model.load(model)
@@ -66,10 +69,11 @@ def recall(
             task = progress.add_task(f"distance {tokens:,}", total=questions)
             chat = loaded.chat(threads=threads, temperature=0.0, max_tokens=_MAX_ANSWER)
             chat.session.freeze(frozen)
-            correct = _evaluate(chat, tokens, questions, seed, progress, task)
+            correct = _evaluate(chat, tokens, questions, facts, seed, progress, task)
             results.append(
                 {
                     "distance": tokens,
+                    "facts": facts,
                     "frozen": frozen,
                     "correct": correct,
                     "total": questions,
@@ -83,20 +87,21 @@ def recall(
         _print(report)
 
 
-def _evaluate(chat: Chat, distance: int, questions: int, seed: int, progress: Progress, task: TaskID) -> int:
+def _evaluate(
+    chat: Chat, distance: int, questions: int, facts: int, seed: int, progress: Progress, task: TaskID
+) -> int:
     """How many of `questions` are answered right, over as many conversations as it takes."""
     tokenizer = chat.session.model.tokenizer
     dialogues = Generator(seed, held_out=True)
     asked = correct = 0
     while asked < questions:
-        facts = min(_FACTS, questions - asked)
         turns = dialogues.recall_case(distance, lambda text: len(tokenizer.encode(text, False)), facts)
         told = [turn for turn in turns if turn.kind != "ask"]
         chat.reset()
         for begin in range(0, len(told), _READ_TURNS):
             chat.read((turn.user, turn.assistant) for turn in told[begin : begin + _READ_TURNS])
             progress.refresh()
-        for turn in itertools.islice((turn for turn in turns if turn.kind == "ask"), facts):
+        for turn in itertools.islice((turn for turn in turns if turn.kind == "ask"), questions - asked):
             correct += is_right("".join(chat.fork().send(turn.user)), turn)
             asked += 1
             progress.advance(task)
@@ -111,11 +116,12 @@ def is_right(text: str, turn: Turn) -> bool:
 def _print(report: dict[str, Any]) -> None:
     out = Console(highlight=False, soft_wrap=True)
     out.print(f"recall of {report['model']}, window {report['window']} tokens")
-    table = Table("distance", "windows", "memory", "right", "accuracy", box=None)
+    table = Table("distance", "windows", "facts", "memory", "right", "accuracy", box=None)
     for row in report["results"]:
         table.add_row(
             f"{row['distance']:,}",
             f"{row['distance'] / max(1, report['window']):g}",
+            str(row["facts"]),
             "frozen" if row["frozen"] else "on",
             f"{row['correct']} of {row['total']}",
             f"{row['accuracy']:.1%}",
