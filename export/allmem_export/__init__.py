@@ -1,1 +1,1 @@
-"""Everything that needs PyTorch: the AllMem model, conversion from Qwen3, training, export and verification."""
+"""Everything that needs PyTorch: the AllMem model, conversion, training, export and verification."""

@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE in the layout of Qwen and Llama: channel i pairs with i + D/2. x [..., T, D]; cos, sin [T, D/2]."""
+    """RoPE as in Qwen and Llama: channel i pairs with i + D/2. x [..., T, D]; cos, sin [T, D/2]."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 def rope_angles(positions: Tensor, inv_freq: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """cos and sin [T, D/2] at integer positions [T], exact at any distance: the angle is formed in double precision."""
+    """cos and sin [T, D/2] at integer positions [T]; the angle is formed in double precision."""
     angle = positions.double()[:, None] * inv_freq.double()
     return (angle.cos() * scale).float(), (angle.sin() * scale).float()
 
@@ -29,7 +29,7 @@ def sliding_window_attention(
 
     Works in blocks of `window` queries against two blocks of keys, so that the cost grows with T · window.
     """
-    batch, kv_heads, group, tokens, dim = q.shape
+    tokens, dim = q.shape[-2:]
     block = min(window, tokens)
     blocks = -(-tokens // block)
     pad = blocks * block - tokens

@@ -15,7 +15,7 @@ class AllMemConfig(Qwen3Config):
     Args:
         window: tokens of the sliding-window attention, the current one included (W).
         sinks: first tokens of the stream that stay visible forever (S).
-        chunk: tokens between two writes of the fast weights (C ≤ W, so that nothing leaves the window unlearned).
+        chunk: tokens between two writes of the fast weights (C ≤ W: nothing leaves the window unlearned).
         memory_ratio: hidden size of a memory network, in head dimensions (h = ratio · head_dim).
         gate: "static", a learned α per channel, or "dynamic", α ⊙ sigmoid(W_α x).
         gate_init: initial α. 0 leaves a converted model unchanged; from scratch 0.1 works.
@@ -38,7 +38,9 @@ class AllMemConfig(Qwen3Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.layer_types = ["full_attention"] * self.num_hidden_layers  # the mixer replaces every layer's attention
+        self.layer_types = [
+            "full_attention"
+        ] * self.num_hidden_layers  # the mixer replaces every layer's attention
         if self.window < 1 or self.sinks < 0 or not 1 <= self.chunk <= self.window:
             raise ValueError(
                 f"AllMem needs window ≥ 1, sinks ≥ 0 and 1 ≤ chunk ≤ window; "

@@ -31,6 +31,8 @@ from torch import Tensor
 from transformers import Qwen3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from allmem_edge.errors import AllMemError
+
 from .configuration import AllMemConfig
 from .modeling import AllMemForCausalLM, LongTermMemory
 
@@ -50,7 +52,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # the dtypes a base weight may have, by 
 Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
 
 
-class ConvertError(Exception):
+class ConvertError(AllMemError):
     """A checkpoint that cannot be converted; the message is one sentence that says why and where."""
 
 

@@ -1,8 +1,8 @@
 """The bundled model's task: dialogues in which facts are told, and asked for at every distance.
 
-Only the assistant's words are learned. Training begins with short, dense dialogues whose answers lie inside the window and just
-beyond it, so that attention learns the binding that the memory then stores, and goes on to longer and
-sparser ones (docs/model.md, "How the bundled model was trained").
+Only the assistant's words are learned. Training begins with short, dense dialogues whose answers lie inside the
+window and just beyond it, so that attention learns the binding that the memory then stores, and goes on to
+longer and sparser ones (docs/model.md, "How the bundled model was trained").
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from allmem_edge.dialogues import Generator, Turn
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from allmem_edge.dialogues import Generator, Turn
+
 from .bundled_tokenizer import save_tokenizer, train_tokenizer
 from .configuration import AllMemConfig
-from .modeling import AllMemForCausalLM
+from .modeling import AllMemForCausalLM, AllMemMixer
 from .train import ConfigError, Metrics
 
 
@@ -32,7 +33,8 @@ class Stage:
     batch: int  # sequences of a batch
     facts: tuple[int, int]
     filler: tuple[float, float]  # share of small talk
-    recent: float = 0.3  # share of questions about the fact told last
+    spread: tuple[float, float] = (0.7, 0.7)  # the first part of the dialogue, in which facts are told
+    unknown: float = 0.06  # share of questions about what was never told
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Encoded:
     ids: list[int]
     weight: list[float]  # of this token in the loss
     answer: list[int]  # 0: not part of an answer's value; else 1 + the number of the question
+    idle: list[bool]  # part of small talk, which need not be remembered
 
 
 class DialogueEncoder:
@@ -63,13 +66,14 @@ class DialogueEncoder:
         """All turns of a dialogue, from its first token."""
         texts = [text for turn in turns for text in (turn.user, turn.assistant)]
         encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        out = Encoded([], [], [])
+        out = Encoded([], [], [], [])
         questions = 0
 
         def add(ids: list[int], weight: float) -> None:
             out.ids += ids
             out.weight += [weight] * len(ids)
             out.answer += [0] * len(ids)
+            out.idle += [turn.kind == "small_talk"] * len(ids)
 
         for turn, user, assistant in zip(turns, encodings[::2], encodings[1::2], strict=True):
             add(self._before_user + user.ids + self._before_assistant, 0.0)
@@ -97,11 +101,12 @@ def pad(encoded: list[Encoded], length: int | None = None) -> dict[str, Tensor]:
         "input_ids": stack([e.ids for e in encoded], torch.long),
         "weight": stack([e.weight for e in encoded], torch.float),
         "answer": stack([e.answer for e in encoded], torch.long),
+        "idle": stack([e.idle for e in encoded], torch.bool),
     }
 
 
 def answer_accuracy(logits: Tensor, ids: Tensor, answer: Tensor) -> tuple[int, int]:
-    """How many questions have every token of their value predicted right, given what came before: (right, total).
+    """How many questions have every token of their value predicted right: (right, total).
 
     logits [B, T, vocab], ids and answer [B, T] as pad() makes them.
     """
@@ -120,20 +125,26 @@ class DialogueTask:
 
     def __init__(self, config: dict[str, Any]) -> None:
         try:
-            self._stages = [Stage(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()}) for stage in config["stage"]]
+            self._stages = [
+                Stage(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()})
+                for stage in config["stage"]
+            ]
             self.tokenizer = self._tokenizer(Path(config["out"]), config["tokenizer"], int(config["seed"]))
             self._model_settings: dict[str, Any] = config["model"]
         except (KeyError, TypeError) as error:
             names = ", ".join(field.name for field in fields(Stage))
-            raise ConfigError(f"The config of a dialogues run is incomplete: {error}. A stage has {names}.") from error
+            raise ConfigError(
+                f"The config of a dialogues run is incomplete: {error}. A stage has {names}."
+            ) from error
         self._steps = int(config["optimizer"]["steps"])
         self._encoder = DialogueEncoder(self.tokenizer, float(config.get("answer_weight", 1.0)))
+        self._idle_cost = float(config.get("idle_cost", 0.0))
         self._eval_cases = int(config.get("eval_cases", 16))
         self.model = self._new_model()
 
     @staticmethod
     def _tokenizer(out: Path, settings: dict[str, Any], seed: int) -> Any:
-        """The run's tokenizer: trained at its start, and kept beside the checkpoints for when it is resumed."""
+        """The run's tokenizer: trained at its start, and kept beside the checkpoints for a resumed run."""
         if not (out / "tokenizer.json").exists():
             out.mkdir(parents=True, exist_ok=True)
             save_tokenizer(train_tokenizer(settings["vocab_size"], settings["dialogues"], seed), out)
@@ -165,11 +176,12 @@ class DialogueTask:
 
     def _sequence(self, stage: Stage, rng: random.Random) -> Encoded:
         """One dialogue of at least stage.length tokens."""
-        filler = rng.uniform(*stage.filler)
+        filler, spread = rng.uniform(*stage.filler), rng.uniform(*stage.spread)
         turns = max(stage.length // 24, stage.facts[0] + 1)
         facts = min(rng.randint(*stage.facts), turns)
         while True:
-            dialogue = Generator(rng.getrandbits(48)).dialogue(turns, facts, filler, recent=stage.recent)
+            generator = Generator(rng.getrandbits(48))
+            dialogue = generator.dialogue(turns, facts, filler, spread=spread, unknown=stage.unknown)
             encoded = self._encoder.encode(dialogue)
             if len(encoded.ids) >= stage.length:
                 return encoded
@@ -181,7 +193,14 @@ class DialogueTask:
             labels = batch["input_ids"][:, 1:][batch["weight"][:, 1:] > 0]
             in_answer = batch["answer"][:, 1:][batch["weight"][:, 1:] > 0] > 0
             right = (out.logits.argmax(-1) == labels)[in_answer].float().mean().item()
-        return out.loss, {"answer_tokens": right}
+        idle = self._idle_writing(batch["idle"])
+        return out.loss + self._idle_cost * idle, {"answer_tokens": right, "idle_writing": idle.item()}
+
+    def _idle_writing(self, idle: Tensor) -> Tensor:
+        """How strongly small talk is written into the memory: mean log(1 + η/1e-3) over its tokens [B, T]."""
+        mixers = [module for module in self.model.modules() if isinstance(module, AllMemMixer)]
+        etas = torch.stack([mixer.last_eta for mixer in mixers if mixer.last_eta is not None])  # [L, B, T, K]
+        return torch.log1p(etas[:, idle] / 1e-3).mean() if idle.any() else etas.new_zeros(())
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Metrics:

@@ -30,7 +30,7 @@ class FastWeights:
 
 @dataclass
 class MemoryState:
-    """A memory between two tokens: weights W, momentum S, the chunk's gradient so far G and sum of β [B, K]."""
+    """A memory between two tokens: weights W, momentum S, the chunk's gradient so far G, sum of β [B, K]."""
 
     weight: FastWeights
     momentum: FastWeights
@@ -83,7 +83,9 @@ def initial_state(w0: FastWeights, batch: int) -> MemoryState:
     return MemoryState(weight, weight.zeros_like(), weight.zeros_like(), beta_sum)
 
 
-def write(w_hat: FastWeights, momentum: FastWeights, grad: FastWeights, beta: Tensor) -> tuple[FastWeights, FastWeights]:
+def write(
+    w_hat: FastWeights, momentum: FastWeights, grad: FastWeights, beta: Tensor
+) -> tuple[FastWeights, FastWeights]:
     """The end of a chunk: S' = β̄ S + g, W' = Ŵ − S'. beta is β̄, [B, K]. Returns (W', S')."""
     b = beta[..., None, None]
     s = FastWeights(b * momentum.gate + grad.gate, b * momentum.up + grad.up, b * momentum.down + grad.down)
@@ -116,9 +118,17 @@ def chunked_memory(
 
 
 def recurrent_memory_step(
-    state: MemoryState, w0: FastWeights, q: Tensor, k: Tensor, v: Tensor, eta: Tensor, beta: Tensor, chunk: int, position: int
+    state: MemoryState,
+    w0: FastWeights,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    eta: Tensor,
+    beta: Tensor,
+    chunk: int,
+    position: int,
 ) -> tuple[Tensor, MemoryState]:
-    """One token of the same memory, written as the recurrence: the definition the chunked form is tested against.
+    """One token of the same memory as a recurrence: the definition that the chunked form is tested against.
 
     q [B, K, group, D], k and v [B, K, D], eta and beta [B, K]; `position` counts the tokens before this one.
     Returns what was read, [B, K, group, D], and the next state.

@@ -71,13 +71,15 @@ class LongTermMemory(nn.Module):
         return l2_normalize(F.silu(self.key_scale * k + self.key_bias), self.config.memory_eps)
 
     def rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """η = softplus(·) and β = sigmoid(·), per token and KV head: x [..., d] -> two of [..., n_kv_heads]."""
+        """η = softplus(·), β = sigmoid(·) per token and KV head: x [..., d] -> two of [..., n_kv_heads]."""
         return F.softplus(self.eta_proj(x)), torch.sigmoid(self.beta_proj(x))
 
     def gated(self, read: Tensor, x: Tensor) -> Tensor:
         """α ⊙ rmsnorm(read): read [..., n_heads, D], x [..., d] -> [..., n_heads · D]."""
         normed = F.rms_norm(read, (read.shape[-1],), eps=self.config.memory_eps).flatten(-2)
-        alpha = self.alpha * torch.sigmoid(self.alpha_proj(x)) if self.config.gate == "dynamic" else self.alpha
+        alpha = (
+            self.alpha * torch.sigmoid(self.alpha_proj(x)) if self.config.gate == "dynamic" else self.alpha
+        )
         return alpha * normed
 
 
@@ -96,6 +98,9 @@ class AllMemMixer(nn.Module):
         self.q_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps)
         self.k_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps)
         self.memory = LongTermMemory(config)
+        self.last_eta: Tensor | None = (
+            None  # η of the last forward [B, T, n_kv_heads], for tasks that price writing
+        )
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k (normalised per head, unrotated) and v of x [..., d], each [..., heads, D]."""
@@ -114,9 +119,16 @@ class AllMemMixer(nn.Module):
             return y.unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4)
 
         attended = sliding_window_attention(
-            by_kv_head(q), k.transpose(1, 2), v.transpose(1, 2), inv_freq, rope_scale, config.window, config.sinks
+            by_kv_head(q),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            inv_freq,
+            rope_scale,
+            config.window,
+            config.sinks,
         )
         eta, beta = self.memory.rates(x)
+        self.last_eta = eta
         read = chunked_memory(
             self.memory.initial_weights,
             by_kv_head(self.memory.query(q)),
@@ -182,7 +194,7 @@ class AllMemModel(AllMemPreTrainedModel):
 
 
 class AllMemForCausalLM(AllMemPreTrainedModel, GenerationMixin):
-    """AllMem with the vocabulary projection. Sequences start at position 0 and are padded on the right, if at all."""
+    """AllMem with the vocabulary projection. Sequences start at position 0; padding, if any, is on the right."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers reads it)
 
@@ -193,18 +205,25 @@ class AllMemForCausalLM(AllMemPreTrainedModel, GenerationMixin):
         self.post_init()
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor | None = None, label_weights: Tensor | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        labels: Tensor | None = None,
+        label_weights: Tensor | None = None,
+        **kwargs: Any,
     ) -> CausalLMOutput:
         """input_ids [B, T] -> logits [B, T, vocab].
 
-        With labels [B, T] (−100: ignored), or label_weights [B, T] (labels are then the inputs), also the mean
-        next-token loss, weighted by label_weights; logits are then only those with a label of weight > 0, [N, vocab].
+        With labels [B, T] (−100: ignored), or label_weights [B, T] (labels are then the inputs), also the
+        mean next-token loss, weighted by label_weights; logits are then only those that have a label of
+        weight > 0, [N, vocab].
         """
         hidden = self.model(input_ids)
         if labels is None and label_weights is None:
             return CausalLMOutput(logits=self.lm_head(hidden))
         targets = (input_ids if labels is None else labels)[:, 1:]
-        weights = (targets != -100).float() if label_weights is None else label_weights[:, 1:] * (targets != -100)
+        weights = (
+            (targets != -100).float() if label_weights is None else label_weights[:, 1:] * (targets != -100)
+        )
         chosen = weights > 0
         logits = self.lm_head(hidden[:, :-1][chosen])
         losses = F.cross_entropy(logits.float(), targets[chosen], reduction="none")

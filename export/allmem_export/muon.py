@@ -1,7 +1,8 @@
 """Muon in float32: momentum SGD whose update of a matrix is orthogonalised (Jordan et al., 2024).
 
-torch.optim.Muon iterates in bfloat16, which CPUs without bfloat16 arithmetic only emulate: on such a machine it took a third
-of a training step. This one works in the parameters' own type and on all matrices of a shape at once.
+torch.optim.Muon iterates in bfloat16, which CPUs without bfloat16 arithmetic only emulate: on such a machine it
+took a third of a training step. This one works in the parameters' own type, on all matrices of a shape
+at once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _STEPS = 5
 
 
 def orthogonalize(updates: Tensor) -> Tensor:
-    """Nearly the closest semi-orthogonal matrices to updates [N, rows, cols]: U Vᵀ of their singular values."""
+    """About the semi-orthogonal matrices closest to updates [N, rows, cols]: U Vᵀ of their SVD."""
     a, b, c = _COEFFICIENTS
     tall = updates.shape[-2] > updates.shape[-1]
     x = updates.mT if tall else updates
@@ -37,7 +38,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: decoupled, as AdamW's.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

@@ -1,8 +1,9 @@
 """`allmem-edge train CONFIG.toml`: the training loop, the same for every task.
 
-The loop stands on accelerate, so one config runs on a CPU, a GPU or, under torchrun, on many machines. What is trained, on
-what and with which loss is a Task (dialogue_task.py, distill_task.py), chosen by `task` in the config. A batch
-depends only on (seed, step, process), never on what came before: a resumed run sees what an uninterrupted one sees.
+The loop stands on accelerate, so one config runs on a CPU, a GPU or, under torchrun, on many machines. What is
+trained, on what and with which loss is a Task (dialogue_task.py, distill_task.py, qwen3_task.py), chosen by `task`
+in the config. A batch depends only on (seed, step, process), never on what came before: a resumed run sees what
+an uninterrupted one sees.
 
     task = "dialogues"            # the Task
     seed = 1
@@ -10,7 +11,7 @@ depends only on (seed, step, process), never on what came before: a resumed run 
     [optimizer]
     steps = 1000
     learning_rate = 2e-3
-    warmup = 100                  # steps of linear warm-up; then a cosine down to final_fraction · learning_rate
+    warmup = 100                  # steps of linear warm-up; then a cosine down to final_fraction
     final_fraction = 0.05
     weight_decay = 0.01
     kind = "adamw"                # or "muon", with muon_learning_rate
@@ -36,6 +37,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from allmem_edge.errors import AllMemError
+
 from .muon import Muon
 
 if sys.version_info >= (3, 11):
@@ -46,7 +49,7 @@ else:
 Metrics = dict[str, float]
 
 
-class ConfigError(ValueError):
+class ConfigError(AllMemError):
     """The training config is missing something, or says something that cannot be."""
 
 
@@ -59,7 +62,7 @@ class Task(Protocol):
         """The batch of a step, a function of its arguments alone."""
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
-        """The scalar to minimise, and figures to log. `model` is `self.model`, possibly wrapped by accelerate."""
+        """The scalar to minimise, and figures to log. `model` is self.model, perhaps wrapped by accelerate."""
 
     def evaluate(self, model: nn.Module) -> Metrics:
         """Figures on held-out data, for the log; {} if there are none."""
@@ -96,7 +99,9 @@ def make_task(config: dict[str, Any]) -> Task:
         from .qwen3_task import Qwen3Task
 
         return Qwen3Task(config)
-    raise ConfigError(f'Unknown task {config["task"]!r}: this version has "dialogues", "distill" and "qwen3".')
+    raise ConfigError(
+        f'Unknown task {config["task"]!r}: this version has "dialogues", "distill" and "qwen3".'
+    )
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, final_fraction: float) -> float:
@@ -108,7 +113,7 @@ def learning_rate_factor(step: int, steps: int, warmup: int, final_fraction: flo
 
 
 def make_optimizers(model: nn.Module, settings: dict[str, Any]) -> list[torch.optim.Optimizer]:
-    """AdamW over what requires gradients (only matrices decay) or, with `kind = "muon"`, Muon for the layers' matrices.
+    """AdamW over what requires gradients (only matrices decay); `kind = "muon"`: Muon for the layers' matrices.
 
     A model this small learns recall from about half as many tokens with Muon (docs/model.md).
     """
@@ -117,7 +122,11 @@ def make_optimizers(model: nn.Module, settings: dict[str, Any]) -> list[torch.op
     kind = settings.get("kind", "adamw")
     if kind not in ("adamw", "muon"):
         raise ConfigError(f'optimizer.kind must be "adamw" or "muon", not {kind!r}.')
-    muon = {name for name, p in named if kind == "muon" and p.ndim == 2 and name.endswith("_proj.weight") and min(p.shape) > 8}
+    muon = {
+        name
+        for name, p in named
+        if kind == "muon" and p.ndim == 2 and name.endswith("_proj.weight") and min(p.shape) > 8
+    }
     groups = [
         {"params": [p for name, p in named if name not in muon and p.ndim >= 2], "weight_decay": decay},
         {"params": [p for name, p in named if name not in muon and p.ndim < 2], "weight_decay": 0.0},
@@ -135,8 +144,16 @@ class Log:
     def __init__(self, out: Path, steps: int, quiet: bool) -> None:
         self._file = (out / "metrics.jsonl").open("a", encoding="utf-8") if not quiet else None
         self._console = Console(stderr=True, quiet=quiet)
-        columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
+        columns = (
+            TextColumn("train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._progress = Progress(
+            *columns, console=self._console, disable=quiet or not self._console.is_terminal
+        )
         self._bar = self._progress.add_task("", total=steps)
 
     def __enter__(self) -> Log:
@@ -164,7 +181,7 @@ class Log:
 def train(config_path: Path, *, resume: bool = False) -> None:
     """Runs a training config to its end and saves the model in its `out`.
 
-    `resume` continues from the last checkpoint under `out`, if there is one. Raises ConfigError with a sentence.
+    `resume` continues from the last checkpoint under `out`, if there is one. Raises ConfigError.
     """
     config = load_config(config_path)
     settings, seed, out = config["optimizer"], int(config["seed"]), Path(config["out"])

@@ -19,7 +19,7 @@ FILES = [
     "tokenizer_config.json",
     "chat_template.jinja",
 ]
-_COMPLETE = FILES[:2] + ["tokenizer.json"]  # without these a download was cut short
+_COMPLETE = [*FILES[:2], "tokenizer.json"]  # without these a download was cut short
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

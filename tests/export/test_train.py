@@ -1,18 +1,20 @@
-"""The training loop: batches depend on the step alone, a resumed run equals an uninterrupted one, bad configs are named."""
+"""The training loop: batches depend on the step alone, resuming changes nothing, bad configs are named."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad
 from allmem_export.muon import Muon, orthogonalize
 from allmem_export.train import ConfigError, learning_rate_factor, load_config, make_optimizers, train
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 CONFIG = """
 task = "dialogues"
@@ -128,7 +130,7 @@ def test_answer_accuracy_needs_every_token_of_a_value() -> None:
 def test_padding_cuts_and_fills_to_the_length() -> None:
     from allmem_export.dialogue_task import Encoded
 
-    batch = pad([Encoded([1, 2, 3], [1.0, 1.0, 1.0], [0, 0, 1]), Encoded([4], [1.0], [0])], 2)
+    batch = pad([Encoded([1, 2, 3], [1.0] * 3, [0, 0, 1], [False] * 3), Encoded([4], [1.0], [0], [True])], 2)
     assert batch["input_ids"].tolist() == [[1, 2], [4, 0]]
     assert batch["weight"].tolist() == [[1.0, 1.0], [1.0, 0.0]]
 
@@ -137,13 +139,15 @@ def test_padding_cuts_and_fills_to_the_length() -> None:
 def test_orthogonalize_brings_every_singular_value_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonalize(torch.randn(3, *shape)))
-    # The quintic's fixed band: five steps bring singular values above a hundredth of the largest into [0.6, 1.3].
+    # Five steps of the quintic bring singular values above a hundredth of the largest into [0.6, 1.3].
     assert values.min() > 0.5 and values.max() < 1.3
 
 
 def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
     task = DialogueTask(load_config(write_config(tmp_path, "run")))
-    adamw, muon = make_optimizers(task.model, {"learning_rate": 1e-3, "kind": "muon", "muon_learning_rate": 1e-3})
+    adamw, muon = make_optimizers(
+        task.model, {"learning_rate": 1e-3, "kind": "muon", "muon_learning_rate": 1e-3}
+    )
     assert isinstance(muon, Muon)
     in_muon = {id(p) for group in muon.param_groups for p in group["params"]}
     in_adamw = {id(p) for group in adamw.param_groups for p in group["params"]}
@@ -157,7 +161,7 @@ def test_the_rate_warms_up_and_falls_to_its_final_fraction() -> None:
     factors = [learning_rate_factor(step, 100, 10, 0.1) for step in range(101)]
     assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 == max(factors)
     assert factors[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
 
 
 @pytest.mark.parametrize(

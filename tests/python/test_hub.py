@@ -64,7 +64,9 @@ def test_a_complete_copy_in_the_cache_is_used_without_the_network(
     assert fake.calls == []
 
 
-def test_an_incomplete_copy_is_completed(monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path) -> None:
+def test_an_incomplete_copy_is_completed(
+    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path
+) -> None:
     shutil.copytree(tiny_dir, cache)
     (cache / "model.onnx.data").unlink()
     fake = install(monkeypatch, FakeHub(tiny_dir))
