@@ -38,7 +38,8 @@ def sliding_window_attention(
     q_rot, k_rot = rotate(q, cos, sin), rotate(k, cos, sin)
 
     def to_blocks(x: Tensor) -> Tensor:  # [..., T, D] -> [..., blocks, block, D]
-        return torch.nn.functional.pad(x, (0, 0, 0, pad)).unflatten(-2, (blocks, block))
+        cut: Tensor = torch.nn.functional.pad(x, (0, 0, 0, pad)).unflatten(-2, (blocks, block))
+        return cut
 
     def with_previous(x: Tensor) -> Tensor:  # [..., blocks, block, D] -> [..., blocks, 2 block, D]
         return torch.cat((torch.nn.functional.pad(x, (0, 0, 0, 0, 1, -1)), x), dim=-2)

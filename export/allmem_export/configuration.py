@@ -37,10 +37,9 @@ class AllMemConfig(Qwen3Config):
     memory_eps: float = 1e-6
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.layer_types = [
-            "full_attention"
-        ] * self.num_hidden_layers  # the mixer replaces every layer's attention
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        # The mixer replaces every layer's attention.
+        self.layer_types = ["full_attention"] * self.num_hidden_layers
         if self.window < 1 or self.sinks < 0 or not 1 <= self.chunk <= self.window:
             raise ValueError(
                 f"AllMem needs window ≥ 1, sinks ≥ 0 and 1 ≤ chunk ≤ window; "
@@ -50,6 +49,12 @@ class AllMemConfig(Qwen3Config):
             raise ValueError(f"memory_ratio must be at least 1, got {self.memory_ratio}")
         if self.gate not in ("static", "dynamic"):
             raise ValueError(f'gate must be "static" or "dynamic", got {self.gate!r}')
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads: num_key_value_heads, which is None only before the config is initialised."""
+        assert self.num_key_value_heads is not None
+        return self.num_key_value_heads
 
     @property
     def memory_hidden(self) -> int:

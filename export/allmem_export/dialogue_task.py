@@ -1,8 +1,8 @@
 """The bundled model's task: dialogues in which facts are told, and asked for at every distance.
 
-Only the assistant's words are learned. Training begins with short, dense dialogues whose answers lie inside the
-window and just beyond it, so that attention learns the binding that the memory then stores, and goes on to
-longer and sparser ones (docs/model.md, "How the bundled model was trained").
+Only the assistant's words are learned. Training begins with short, dense dialogues whose answers lie inside
+the window and just beyond it, so that attention learns the binding that the memory then stores, and goes on
+to longer and sparser ones (docs/model.md, "How the bundled model was trained").
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ class Stage:
     filler: tuple[float, float]  # share of small talk
     spread: tuple[float, float] = (0.7, 0.7)  # the first part of the dialogue, in which facts are told
     unknown: float = 0.06  # share of questions about what was never told
+
+    @classmethod
+    def from_table(cls, table: dict[str, Any]) -> Stage:
+        """A [[stage]] of a config, whose ranges are lists."""
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        return cls(**settings)
 
 
 @dataclass
@@ -125,10 +131,7 @@ class DialogueTask:
 
     def __init__(self, config: dict[str, Any]) -> None:
         try:
-            self._stages = [
-                Stage(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()})
-                for stage in config["stage"]
-            ]
+            self._stages = [Stage.from_table(table) for table in config["stage"]]
             self.tokenizer = self._tokenizer(Path(config["out"]), config["tokenizer"], int(config["seed"]))
             self._model_settings: dict[str, Any] = config["model"]
         except (KeyError, TypeError) as error:

@@ -90,7 +90,8 @@ def load_checkpoint(checkpoint: Path) -> AllMemForCausalLM:
         raise ExportError(f"{checkpoint}: holds a {type(model).__name__}, not an AllMem model")
     if info["missing_keys"]:  # transformers would leave them random
         raise ExportError(f"{checkpoint}: the weights lack {', '.join(sorted(info['missing_keys'])[:5])}")
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def write_model(model: AllMemForCausalLM, folder: Path, mode: Quantization, report: Progress) -> None:

@@ -45,7 +45,8 @@ def l2_normalize(x: Tensor, eps: float) -> Tensor:
 
 def row_norms(w: Tensor) -> Tensor:
     """L2 norm of every row: [..., rows, cols] -> [..., rows, 1]."""
-    return torch.linalg.vector_norm(w, dim=-1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(w, dim=-1, keepdim=True)
+    return norms
 
 
 def normalize_rows(w: FastWeights, norm0: FastWeights) -> FastWeights:

@@ -22,7 +22,7 @@ class LongTermMemory(nn.Module):
 
     def __init__(self, config: AllMemConfig) -> None:
         super().__init__()
-        heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        heads, kv_heads, dim = config.num_attention_heads, config.kv_heads, config.head_dim
         self.config = config
         self.weight_gate = nn.Parameter(torch.empty(kv_heads, config.memory_hidden, dim))
         self.weight_up = nn.Parameter(torch.empty(kv_heads, config.memory_hidden, dim))
@@ -92,15 +92,14 @@ class AllMemMixer(nn.Module):
         self.layer_index = layer_index
         d, dim, bias = config.hidden_size, config.head_dim, config.attention_bias
         self.q_proj = nn.Linear(d, config.num_attention_heads * dim, bias=bias)
-        self.k_proj = nn.Linear(d, config.num_key_value_heads * dim, bias=bias)
-        self.v_proj = nn.Linear(d, config.num_key_value_heads * dim, bias=bias)
+        self.k_proj = nn.Linear(d, config.kv_heads * dim, bias=bias)
+        self.v_proj = nn.Linear(d, config.kv_heads * dim, bias=bias)
         self.o_proj = nn.Linear(config.num_attention_heads * dim, d, bias=bias)
         self.q_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps)
         self.k_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps)
         self.memory = LongTermMemory(config)
-        self.last_eta: Tensor | None = (
-            None  # η of the last forward [B, T, n_kv_heads], for tasks that price writing
-        )
+        # η of the last forward [B, T, n_kv_heads], for tasks that price writing
+        self.last_eta: Tensor | None = None
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k (normalised per head, unrotated) and v of x [..., d], each [..., heads, D]."""
@@ -113,10 +112,11 @@ class AllMemMixer(nn.Module):
         """x [B, T, d] -> [B, T, d]."""
         config = self.config
         q, k, v = self.project(x)
-        group = config.num_attention_heads // config.num_key_value_heads
+        group = config.num_attention_heads // config.kv_heads
 
         def by_kv_head(y: Tensor) -> Tensor:  # [B, T, heads, D] -> [B, K, group, T, D]
-            return y.unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4)
+            grouped: Tensor = y.unflatten(2, (-1, group))
+            return grouped.permute(0, 2, 3, 1, 4)
 
         attended = sliding_window_attention(
             by_kv_head(q),
@@ -142,7 +142,8 @@ class AllMemMixer(nn.Module):
         def by_token(y: Tensor) -> Tensor:  # [B, K, group, T, D] -> [B, T, heads, D]
             return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
-        return self.o_proj(by_token(attended).flatten(-2) + self.memory.gated(by_token(read), x))
+        mixed: Tensor = self.o_proj(by_token(attended).flatten(-2) + self.memory.gated(by_token(read), x))
+        return mixed
 
 
 class AllMemLayer(nn.Module):
@@ -158,18 +159,20 @@ class AllMemLayer(nn.Module):
     def forward(self, x: Tensor, inv_freq: Tensor, rope_scale: float) -> Tensor:
         """x [B, T, d] -> [B, T, d]."""
         x = x + self.self_attn(self.input_layernorm(x), inv_freq, rope_scale)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return x
 
 
 class AllMemPreTrainedModel(PreTrainedModel):
     """What transformers needs to know to load, save and initialise AllMem models."""
 
+    config: AllMemConfig
     config_class = AllMemConfig
     base_model_prefix = "model"
-    _no_split_modules = ("AllMemLayer",)
+    _no_split_modules = ["AllMemLayer"]  # noqa: RUF012 (transformers reads it)
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, LongTermMemory):
             module.reset_parameters()
 
@@ -183,18 +186,19 @@ class AllMemModel(AllMemPreTrainedModel):
         self.layers = nn.ModuleList(AllMemLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = Qwen3RotaryEmbedding(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """input_ids [B, T] -> hidden states [B, T, d]."""
-        x = self.embed_tokens(input_ids)
+        x: Tensor = self.embed_tokens(input_ids)
         for layer in self.layers:
             x = layer(x, self.rotary_emb.inv_freq, self.rotary_emb.attention_scaling)
-        return self.norm(x)
+        x = self.norm(x)
+        return x
 
 
 class AllMemForCausalLM(AllMemPreTrainedModel, GenerationMixin):
-    """AllMem with the vocabulary projection. Sequences start at position 0; padding, if any, is on the right."""
+    """AllMem with the vocabulary projection. Sequences start at position 0; padding is on the right."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers reads it)
 
@@ -202,7 +206,7 @@ class AllMemForCausalLM(AllMemPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = AllMemModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -229,7 +233,7 @@ class AllMemForCausalLM(AllMemPreTrainedModel, GenerationMixin):
         losses = F.cross_entropy(logits.float(), targets[chosen], reduction="none")
         return CausalLMOutput(loss=(losses * weights[chosen]).sum() / weights.sum(), logits=logits)
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The whole sequence every time: PyTorch is the reference, streaming is the runtime's business."""
         return {"input_ids": input_ids}
 

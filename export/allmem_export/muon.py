@@ -1,7 +1,7 @@
 """Muon in float32: momentum SGD whose update of a matrix is orthogonalised (Jordan et al., 2024).
 
-torch.optim.Muon iterates in bfloat16, which CPUs without bfloat16 arithmetic only emulate: on such a machine it
-took a third of a training step. This one works in the parameters' own type, on all matrices of a shape
+torch.optim.Muon iterates in bfloat16, which CPUs without bfloat16 arithmetic only emulate: on such a machine
+it took a third of a training step. This one works in the parameters' own type, on all matrices of a shape
 at once.
 """
 
@@ -20,7 +20,7 @@ def orthogonalize(updates: Tensor) -> Tensor:
     """About the semi-orthogonal matrices closest to updates [N, rows, cols]: U Vᵀ of their SVD."""
     a, b, c = _COEFFICIENTS
     tall = updates.shape[-2] > updates.shape[-1]
-    x = updates.mT if tall else updates
+    x: Tensor = updates.mT if tall else updates
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(_STEPS):
         gram = x @ x.mT

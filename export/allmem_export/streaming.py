@@ -25,7 +25,7 @@ LAYER_STATES = 2 + MEMORY_STATES
 
 def layer_state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
     """The shape of each piece of a layer's state, in the order of the operators' inputs."""
-    kv_heads, dim, hidden = config.num_key_value_heads, config.head_dim, config.memory_hidden
+    kv_heads, dim, hidden = config.kv_heads, config.head_dim, config.memory_hidden
     shapes: dict[str, tuple[int, ...]] = {
         f"attention.{name}.state": (kv_heads, config.sinks + config.window, dim)
         for name in ("keys", "values")
@@ -75,7 +75,7 @@ class SymbolicOps:
     def __init__(self, config: AllMemConfig, inv_freq: Tensor, rope_scale: float) -> None:
         heads = {
             "num_heads": config.num_attention_heads,
-            "num_kv_heads": config.num_key_value_heads,
+            "num_kv_heads": config.kv_heads,
             "head_dim": config.head_dim,
         }
         self.attention_attributes: dict[str, Any] = {
@@ -131,7 +131,7 @@ class EagerOps:
         self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor
     ) -> list[Tensor]:
         config, dim = self.config, self.config.head_dim
-        window, sinks, kv_heads = config.window, config.sinks, config.num_key_value_heads
+        window, sinks, kv_heads = config.window, config.sinks, config.kv_heads
         keys, values = (x.clone() for x in state)
         outputs = []
         for i, t in enumerate(range(int(position), int(position) + len(q))):
@@ -149,7 +149,7 @@ class EagerOps:
         return [torch.stack(outputs), keys, values]
 
     def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
-        dim, kv_heads = self.config.head_dim, self.config.num_key_value_heads
+        dim, kv_heads = self.config.head_dim, self.config.kv_heads
         q, k, v, eta, beta = inputs[:5]
         # recurrent_memory_step wants W_0 for the norms of its rows alone: any matrix with those norms will do
         w0 = FastWeights(*(F.pad(n.unsqueeze(-1), (0, dim - 1)) for n in inputs[5:]))
@@ -225,7 +225,7 @@ class StreamingDecoder(nn.Module):
         self, i: int, mixer: AllMemMixer, x: Tensor, position: Tensor, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         config, memory = self.config, mixer.memory
-        heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        heads, kv_heads, dim = config.num_attention_heads, config.kv_heads, config.head_dim
         eps = config.memory_eps
         q = _rms_norm(mixer.q_norm, mixer.q_proj(x).reshape(-1, heads, dim))
         k = _rms_norm(mixer.k_norm, mixer.k_proj(x).reshape(-1, kv_heads, dim))
@@ -249,7 +249,7 @@ class StreamingDecoder(nn.Module):
         ]
         read, *fast_weights = self.ops.memory(inputs, state[2:], position)
         read = F.rms_norm(read.reshape(-1, heads, dim), (dim,), self.ones, eps).reshape(-1, heads * dim)
-        gate = memory.alpha
+        gate: Tensor = memory.alpha
         if config.gate == "dynamic":
             gate = gate * torch.sigmoid(memory.alpha_proj(x))
         return mixer.o_proj(attended + gate * read), [*rings, *fast_weights]

@@ -1,9 +1,9 @@
 """`allmem-edge train CONFIG.toml`: the training loop, the same for every task.
 
-The loop stands on accelerate, so one config runs on a CPU, a GPU or, under torchrun, on many machines. What is
-trained, on what and with which loss is a Task (dialogue_task.py, distill_task.py, qwen3_task.py), chosen by `task`
-in the config. A batch depends only on (seed, step, process), never on what came before: a resumed run sees what
-an uninterrupted one sees.
+The loop stands on accelerate, so one config runs on a CPU, a GPU or, under torchrun, on many machines. What
+is trained, on what and with which loss is a Task (dialogue_task.py, distill_task.py, qwen3_task.py), named by
+`task` in the config. A batch depends only on (seed, step, process), never on what came before: a resumed run
+sees what an uninterrupted one sees.
 
     task = "dialogues"            # the Task
     seed = 1
@@ -56,13 +56,15 @@ class ConfigError(AllMemError):
 class Task(Protocol):
     """What a training run trains."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; a task may know more about it."""
 
     def batch(self, step: int, seed: int) -> dict[str, Tensor]:
         """The batch of a step, a function of its arguments alone."""
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
-        """The scalar to minimise, and figures to log. `model` is self.model, perhaps wrapped by accelerate."""
+        """The scalar to minimise, and figures to log. `model` is self.model, or accelerate's wrap of it."""
 
     def evaluate(self, model: nn.Module) -> Metrics:
         """Figures on held-out data, for the log; {} if there are none."""
@@ -74,7 +76,7 @@ class Task(Protocol):
 def load_config(path: Path) -> dict[str, Any]:
     """Reads a training config. Raises ConfigError with a sentence."""
     try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"Cannot read the training config {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -113,7 +115,7 @@ def learning_rate_factor(step: int, steps: int, warmup: int, final_fraction: flo
 
 
 def make_optimizers(model: nn.Module, settings: dict[str, Any]) -> list[torch.optim.Optimizer]:
-    """AdamW over what requires gradients (only matrices decay); `kind = "muon"`: Muon for the layers' matrices.
+    """AdamW over what requires gradients (only matrices decay); "muon": Muon for the layers' matrices.
 
     A model this small learns recall from about half as many tokens with Muon (docs/model.md).
     """
