@@ -15,7 +15,7 @@ import allmem_edge as ae
 from allmem_edge.dialogues import Generator
 
 TOLD = ("Hi, my name is Tobias.", "My door code is 4711.")
-ASKED = ("What is my name?", "What is my door code?", "And what is my locker code?")
+ASKED = ("What is my name?", "What is my door code?")
 TOKENS_BETWEEN = 2_000
 
 

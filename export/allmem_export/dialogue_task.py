@@ -132,7 +132,7 @@ class DialogueTask:
     def __init__(self, config: dict[str, Any]) -> None:
         try:
             self._stages = [Stage.from_table(table) for table in config["stage"]]
-            self.tokenizer = self._tokenizer(Path(config["out"]), config["tokenizer"], int(config["seed"]))
+            self.tokenizer = self._tokenizer(config)
             self._model_settings: dict[str, Any] = config["model"]
         except (KeyError, TypeError) as error:
             names = ", ".join(field.name for field in fields(Stage))
@@ -144,13 +144,19 @@ class DialogueTask:
         self._idle_cost = float(config.get("idle_cost", 0.0))
         self._eval_cases = int(config.get("eval_cases", 16))
         self.model = self._new_model()
+        if "init" in config:  # go on from a finished checkpoint of the same shape and tokenizer
+            self.model.load_state_dict(AllMemForCausalLM.from_pretrained(config["init"]).state_dict())
 
     @staticmethod
-    def _tokenizer(out: Path, settings: dict[str, Any], seed: int) -> Any:
-        """The run's tokenizer: trained at its start, and kept beside the checkpoints for a resumed run."""
+    def _tokenizer(config: dict[str, Any]) -> Any:
+        """That of `init`, or the run's own: trained at its start, and kept in `out` for a resumed run."""
+        out = Path(config.get("init", config["out"]))
         if not (out / "tokenizer.json").exists():
+            settings = config["tokenizer"]
             out.mkdir(parents=True, exist_ok=True)
-            save_tokenizer(train_tokenizer(settings["vocab_size"], settings["dialogues"], seed), out)
+            save_tokenizer(
+                train_tokenizer(settings["vocab_size"], settings["dialogues"], int(config["seed"])), out
+            )
         return PreTrainedTokenizerFast.from_pretrained(str(out))
 
     def _new_model(self) -> AllMemForCausalLM:

@@ -187,8 +187,21 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
         train(tmp_path / "nowhere.toml")
 
 
-def test_the_bundled_config_is_complete() -> None:
-    path = Path(__file__).parents[2] / "export" / "configs" / "bundled.toml"
+@pytest.mark.parametrize("name", ["bundled.toml", "bundled-2.toml"])
+def test_the_bundled_configs_are_complete(name: str) -> None:
+    path = Path(__file__).parents[2] / "export" / "configs" / name
     config: dict[str, Any] = load_config(path)
     assert sum(stage["share"] for stage in config["stage"]) == pytest.approx(1.0)
     assert config["model"]["chunk"] <= config["model"]["window"] <= 128
+
+
+def test_a_run_with_init_starts_from_that_checkpoint(tmp_path: Path) -> None:
+    train(write_config(tmp_path, "first"))
+    second = write_config(tmp_path, "second")
+    text = second.read_text().replace("eval_cases", f'init = "{(tmp_path / "first").as_posix()}"\neval_cases')
+    second.write_text(text.replace("rate = 1e-3", "rate = 0.0").replace("rate = 2e-3", "rate = 0.0"))
+    train(second)
+    a, b = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    first_tokenizer, second_tokenizer = (tmp_path / name / "tokenizer.json" for name in ("first", "second"))
+    assert first_tokenizer.read_text() == second_tokenizer.read_text()
