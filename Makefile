@@ -69,8 +69,8 @@ $(VENV)/.test-installed: $(VENV)/.installed
 check: $(VENV)/.test-installed
 	@echo "== formatting, lint, types"
 	@clang-format --dry-run --Werror $(CPP_FILES)
-	@$(BIN)/ruff format --check python export tests bench
-	@$(BIN)/ruff check python export tests bench
+	@$(BIN)/ruff format --check python export tests docs
+	@$(BIN)/ruff check python export tests docs
 	@$(BIN)/mypy
 
 cpp-test: $(VENV)/.test-installed
@@ -89,8 +89,8 @@ python-test: $(VENV)/.test-installed
 
 format: $(VENV)/.test-installed
 	clang-format -i $(CPP_FILES)
-	$(BIN)/ruff format python export tests bench
-	$(BIN)/ruff check --fix python export tests bench
+	$(BIN)/ruff format python export tests docs
+	$(BIN)/ruff check --fix python export tests docs
 
 clean:
 	rm -rf $(VENV) $(BUILD)
