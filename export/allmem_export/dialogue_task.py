@@ -48,7 +48,7 @@ class Encoded:
     """A dialogue as tokens; weight and answer describe the token at the same place."""
 
     ids: list[int]
-    weight: list[float]  # of this token in the loss
+    weight: list[float]  # of this token in the loss; answers to questions weigh more
     answer: list[int]  # 0: not part of an answer's value; else 1 + the number of the question
     idle: list[bool]  # part of small talk, which need not be remembered
 
@@ -84,14 +84,14 @@ class DialogueEncoder:
         for turn, user, assistant in zip(turns, encodings[::2], encodings[1::2], strict=True):
             add(self._before_user + user.ids + self._before_assistant, 0.0)
             first = len(out.ids)
-            add(assistant.ids + self._end, 1.0)
+            asked = turn.kind in ("ask", "ask_unknown")  # its first words show if it is known
+            add(assistant.ids + self._end, self._answer_weight if asked else 1.0)
             if turn.answer is not None:
                 questions += 1
                 begin = turn.assistant.index(turn.answer)
                 for i, (a, b) in enumerate(assistant.offsets):
                     if a < begin + len(turn.answer) and b > begin:
                         out.answer[first + i] = questions
-                        out.weight[first + i] = self._answer_weight
             add(self._newline, 0.0)
         return out
 

@@ -101,20 +101,21 @@ def chunked_memory(
     q [B, K, group, T, D], k and v [B, K, T, D], eta and beta [B, K, T] -> what was read, [B, K, group, T, D].
     Every chunk's tokens read the weights as they were at its start.
     """
-    batch, kv_heads, group, tokens, dim = q.shape
+    batch = q.shape[0]
     state = initial_state(w0, batch)
     norm0 = FastWeights(row_norms(w0.gate), row_norms(w0.up), row_norms(w0.down))
     weight, momentum = state.weight, state.momentum
     outputs = []
-    for start in range(0, tokens, chunk):
-        stop = min(start + chunk, tokens)
-        z = q[:, :, :, start:stop].reshape(batch, kv_heads, -1, dim)
-        outputs.append(read(weight, z).view(batch, kv_heads, group, stop - start, dim))
-        if stop == tokens:
+    # split, not slices: the gradient of each slice would be a tensor of the whole length
+    chunks = [x.split(chunk, dim) for x, dim in ((q, 3), (k, 2), (v, 2), (eta, 2), (beta, 2))]
+    last = len(chunks[0]) - 1
+    for i, (q_c, k_c, v_c, eta_c, beta_c) in enumerate(zip(*chunks, strict=True)):
+        outputs.append(read(weight, q_c.flatten(2, 3)).view(q_c.shape))
+        if i == last:
             break  # nothing reads what the last chunk would write
         w_hat = normalize_rows(weight, norm0)
-        grad = gradient(w_hat, k[:, :, start:stop], v[:, :, start:stop], eta[:, :, start:stop])
-        weight, momentum = write(w_hat, momentum, grad, beta[:, :, start:stop].mean(-1))
+        grad = gradient(w_hat, k_c, v_c, eta_c)
+        weight, momentum = write(w_hat, momentum, grad, beta_c.mean(-1))
     return torch.cat(outputs, dim=3)
 
 
