@@ -7,7 +7,8 @@ from statistics import mean
 
 import pytest
 
-from allmem_edge.dialogues import ATTRIBUTES, Generator, Turn, is_held_out
+from allmem_edge.cli.eval import is_right
+from allmem_edge.dialogues import ATTRIBUTES, DENIAL, Generator, Turn, is_held_out
 from allmem_edge.dialogues.exchanges import EXCHANGES
 from allmem_edge.dialogues.small_talk import CHATTER
 from allmem_edge.dialogues.values import Values
@@ -236,3 +237,18 @@ def test_vocabulary_is_small_and_turns_are_short(monkeypatch: pytest.MonkeyPatch
 def test_no_option_of_the_small_talk_is_empty() -> None:
     for users, replies in (*EXCHANGES, *CHATTER):
         assert all(option.strip() == option != "" for option in (users + "|" + replies).split("|")), users
+
+
+def test_an_unknown_case_asks_only_for_what_was_not_told() -> None:
+    for seed in range(20):
+        turns = Generator(seed).recall_case(40, len, 3, unknown=True)
+        told = {key for turn in turns[:-3] if turn.key for key in turn.key.split("+")}
+        assert [turn.kind for turn in turns[-3:]] == ["ask_unknown"] * 3
+        assert all(turn.key not in told and DENIAL in turn.assistant for turn in turns[-3:])
+
+
+def test_denying_is_right_exactly_for_what_was_not_told() -> None:
+    known, unknown = Turn("?", "It is 4711.", "ask", "4711"), Turn("?", DENIAL, "ask_unknown")
+    assert is_right("It is 4711.", known) and not is_right("It is 47112.", known)
+    assert is_right(f"I don't know your code yet. {DENIAL}", unknown) and not is_right("It is 4711.", unknown)
+    assert not is_right(DENIAL, known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import Any
 
@@ -15,7 +14,7 @@ from allmem_edge.chat import Chat
 from allmem_edge.cli import console
 from allmem_edge.cli.bench import NUMBERS
 from allmem_edge.cli.options import json_option, model_argument, threads_option
-from allmem_edge.dialogues import Generator, Turn
+from allmem_edge.dialogues import DENIAL, Generator, Turn
 from allmem_edge.model import Model
 
 _MAX_ANSWER = 32  # tokens
@@ -42,6 +41,7 @@ def command() -> None:
 @click.option(
     "--frozen", is_flag=True, help="Never write the memory: what the attention window alone can do."
 )
+@click.option("--unknown", is_flag=True, help="Ask for what was never told: right is to say so.")
 @threads_option
 @json_option
 def recall(
@@ -51,6 +51,7 @@ def recall(
     facts: int,
     seed: int,
     frozen: bool,
+    unknown: bool,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -58,7 +59,8 @@ def recall(
 
     Conversations come from the seeded generator of allmem_edge.dialogues, with values that training never
     saw. Each tells some facts, fills the distance with small talk, then asks for each fact from the same
-    state. An answer is right if it contains the exact value as words of its own.
+    state. An answer is right if it contains the exact value as words of its own; with --unknown, if it says
+    that it does not know.
     """
     loaded = Model.load(model)
     window = loaded.engine.window
@@ -69,12 +71,13 @@ def recall(
             task = progress.add_task(f"distance {tokens:,}", total=questions)
             chat = loaded.chat(threads=threads, temperature=0.0, max_tokens=_MAX_ANSWER)
             chat.session.freeze(frozen)
-            correct = _evaluate(chat, tokens, questions, facts, seed, progress, task)
+            correct = _evaluate(chat, tokens, questions, facts, seed, unknown, progress, task)
             results.append(
                 {
                     "distance": tokens,
                     "facts": facts,
                     "frozen": frozen,
+                    "unknown": unknown,
                     "correct": correct,
                     "total": questions,
                     "accuracy": correct / questions,
@@ -88,20 +91,29 @@ def recall(
 
 
 def _evaluate(
-    chat: Chat, distance: int, questions: int, facts: int, seed: int, progress: Progress, task: TaskID
+    chat: Chat,
+    distance: int,
+    questions: int,
+    facts: int,
+    seed: int,
+    unknown: bool,
+    progress: Progress,
+    task: TaskID,
 ) -> int:
     """How many of `questions` are answered right, over as many conversations as it takes."""
     tokenizer = chat.session.model.tokenizer
     dialogues = Generator(seed, held_out=True)
     asked = correct = 0
     while asked < questions:
-        turns = dialogues.recall_case(distance, lambda text: len(tokenizer.encode(text, False)), facts)
-        told = [turn for turn in turns if turn.kind != "ask"]
+        turns = dialogues.recall_case(
+            distance, lambda text: len(tokenizer.encode(text, False)), facts, unknown=unknown
+        )
+        told, questioned = turns[:-facts], turns[-facts:]
         chat.reset()
         for begin in range(0, len(told), _READ_TURNS):
             chat.read((turn.user, turn.assistant) for turn in told[begin : begin + _READ_TURNS])
             progress.refresh()
-        for turn in itertools.islice((turn for turn in turns if turn.kind == "ask"), questions - asked):
+        for turn in questioned[: questions - asked]:
             correct += is_right("".join(chat.fork().send(turn.user)), turn)
             asked += 1
             progress.advance(task)
@@ -109,7 +121,10 @@ def _evaluate(
 
 
 def is_right(text: str, turn: Turn) -> bool:
-    """Whether `text` contains the turn's answer, exactly and not as a part of a longer word or number."""
+    """Whether `text` contains the turn's answer, exactly and not as a part of a longer word or number; if it
+    has none, whether `text` says so."""
+    if turn.kind == "ask_unknown":
+        return DENIAL in text
     return turn.answer is not None and re.search(rf"(?<!\w){re.escape(turn.answer)}(?!\w)", text) is not None
 
 
@@ -121,7 +136,7 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row(
             f"{row['distance']:,}",
             f"{row['distance'] / max(1, report['window']):g}",
-            str(row["facts"]),
+            "not told" if row["unknown"] else str(row["facts"]),
             "frozen" if row["frozen"] else "on",
             f"{row['correct']} of {row['total']}",
             f"{row['accuracy']:.1%}",

@@ -194,8 +194,11 @@ class Generator:
                 result.append(self.ask(fact, only_code=sum(f.attribute.is_code for f in known) == 1))
         return result
 
-    def recall_case(self, distance_tokens: int, count_tokens: Callable[[str], int], facts: int) -> list[Turn]:
-        """Facts told, then small talk, then one question for each fact in random order.
+    def recall_case(
+        self, distance_tokens: int, count_tokens: Callable[[str], int], facts: int, *, unknown: bool = False
+    ) -> list[Turn]:
+        """Facts told, then small talk, then one question for each fact in random order; with `unknown` as
+        many questions about what was not told instead.
 
         The texts of the small talk alone count at least `distance_tokens` tokens: so far at least lies every
         question from the telling of its fact, whatever a chat template adds.
@@ -208,7 +211,7 @@ class Generator:
             distance += count_tokens(turn.user) + count_tokens(turn.assistant)
             result.append(turn)
         self._rng.shuffle(told)
-        return result + [self.ask(fact) for fact in told]
+        return result + [self.ask_unknown(told) if unknown else self.ask(fact) for fact in told]
 
     def _new_facts(self, count: int, known: Iterable[Fact]) -> list[Fact]:
         taken = {fact.key for fact in known}

@@ -63,7 +63,8 @@ CORRECTION_ACKS = (
 LEAD_INS = ("Hey, ", "So, ", "Okay, ", "Please, ", "And ", "Also, ", "One question: ", "Now, ")
 REMINDERS = (" Please remember it.", " Don't forget it.", " Can you remember that?", " Keep it in mind.")
 
-UNKNOWN = "I don't know your {n} yet. You have not told me."
+DENIAL = "You have not told me."
+UNKNOWN = "I don't know your {n} yet. " + DENIAL
 
 # Asked when exactly one attribute of the group is known, so that "the code" can only mean that one.
 CODE_ASKS = (
