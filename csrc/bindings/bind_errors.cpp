@@ -24,6 +24,8 @@ const char* class_name(ErrorCode code) {
       return "TokenizerError";
     case ErrorCode::kCancelled:
       return "CancelledError";
+    case ErrorCode::kBadSnapshot:
+      return "SnapshotError";
     case ErrorCode::kPoisoned:
       return "PoisonedSessionError";
   }

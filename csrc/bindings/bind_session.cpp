@@ -9,6 +9,7 @@
 
 #include "bindings/bindings.h"
 #include "runtime/generate.h"
+#include "runtime/snapshot.h"
 
 namespace py = pybind11;
 
@@ -103,6 +104,37 @@ void bind_session(py::module_& m) {
           "freeze", [](SessionHandle& handle, bool frozen) { InUse(handle)->freeze(frozen); },
           py::arg("frozen") = true)
       .def("clone", &clone)
+      .def(
+          "snapshot",
+          [](SessionHandle& handle, const std::string& note) {
+            InUse session(handle);
+            const std::vector<std::byte> bytes = save_snapshot(*session, note);
+            return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+          },
+          py::arg("note"))
+      .def(
+          "restore",
+          [](SessionHandle& handle, const py::bytes& snapshot) {
+            InUse session(handle);
+            const std::string_view bytes(snapshot);
+            return py::bytes(load_snapshot(*session, std::as_bytes(std::span(bytes))).note);
+          },
+          py::arg("snapshot"))
+      .def(
+          "save",
+          [](SessionHandle& handle, const std::string& path, const std::string& note) {
+            InUse session(handle);
+            const py::gil_scoped_release release;
+            save_snapshot_file(*session, note, path);
+          },
+          py::arg("path"), py::arg("note"))
+      .def(
+          "load",
+          [](SessionHandle& handle, const std::string& path) {
+            InUse session(handle);
+            return py::bytes(load_snapshot_file(*session, path).note);
+          },
+          py::arg("path"))
       .def("state", &state, py::arg("index"))
       .def("cancel", [](SessionHandle& handle) { handle.cancelled = true; })
       .def_property_readonly("position", [](const SessionHandle& h) { return h.session->position(); })

@@ -15,6 +15,7 @@ enum class ErrorCode {
   kUnsupported,      // well-formed, but needs something this runtime does not have
   kBadTokenizer,     // tokenizer.json is damaged or inconsistent
   kCancelled,        // stopped on request
+  kBadSnapshot,      // a saved memory is damaged, or of another model or format
   kPoisoned,         // an earlier error left the session unusable until reset
 };
 

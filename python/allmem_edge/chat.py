@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from allmem_edge import _core
-from allmem_edge.errors import InvalidArgumentError
+from allmem_edge.errors import InvalidArgumentError, SnapshotError
 from allmem_edge.sampling import Sampling, check_text
 from allmem_edge.session import Session
 from allmem_edge.template import ChatTemplate, Message, Segment
@@ -94,6 +96,23 @@ class Chat:
         """Starts over: an empty window, an empty memory, the system message again."""
         self.session.reset()
         self.turns, self.last, self._before = 0, None, None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves the conversation to a file (Session.save)."""
+        self.session.save(path, json.dumps({"turns": self.turns}).encode())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Goes on with a saved conversation. Raises what Session.load() does; the chat is then as before."""
+        session = self.session.clone()
+        try:
+            turns = json.loads(session.load(path))["turns"]
+            if type(turns) is not int or turns < 0:
+                raise ValueError(turns)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SnapshotError(
+                f"'{os.fspath(path)}' is the memory of a session, but not of a chat."
+            ) from error
+        self.session, self.turns, self.last, self._before = session, turns, None, None
 
     def _answer(self, text: str, ids: list[int]) -> Iterator[str]:
         before = _Before(self.session.clone(), text, self.turns)

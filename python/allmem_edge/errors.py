@@ -43,5 +43,9 @@ class CancelledError(AllMemError):
     """Stopped on request."""
 
 
+class SnapshotError(AllMemError):
+    """A saved memory is damaged, or belongs to another model or format; the session is unchanged."""
+
+
 class PoisonedSessionError(AllMemError):
     """An earlier error left the session unusable until `reset()`."""

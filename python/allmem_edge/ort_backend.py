@@ -217,6 +217,18 @@ class OrtSession:
     def state(self, index: int) -> NDArray[np.float32]:
         return np.array(self._state[self._model.states[index].name], dtype=np.float32)
 
+    def snapshot(self, note: bytes) -> bytes:
+        raise _no_snapshots()
+
+    def restore(self, snapshot: bytes) -> bytes:
+        raise _no_snapshots()
+
+    def save(self, path: str, note: bytes) -> None:
+        raise _no_snapshots()
+
+    def load(self, path: str) -> bytes:
+        raise _no_snapshots()
+
     def cancel(self) -> None:
         self._cancelled = True
 
@@ -245,3 +257,9 @@ class OrtSession:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+def _no_snapshots() -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "Only the native runtime saves and loads memories, not the onnxruntime backend."
+    )

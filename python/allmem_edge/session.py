@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,29 @@ class Session:
     def clone(self) -> Session:
         """An independent session in the same state."""
         return Session(self.model, self._engine.clone())
+
+    def save(self, path: str | os.PathLike[str], note: bytes = b"") -> None:
+        """Saves everything this session holds to a file, with up to 1 MiB of the caller's own.
+
+        A crash at any moment leaves the old file or the new one. Raises StorageError when it cannot write.
+        """
+        self._engine.save(os.fspath(path), note)
+
+    def load(self, path: str | os.PathLike[str]) -> bytes:
+        """Goes on where a saved session of the same model stood, bit for bit; returns its note.
+
+        Raises ModelNotFoundError for no such file, SnapshotError for one that is damaged or of another model;
+        the session is then unchanged.
+        """
+        return self._engine.load(os.fspath(path))
+
+    def snapshot(self, note: bytes = b"") -> bytes:
+        """What save() would write, as bytes."""
+        return self._engine.snapshot(note)
+
+    def restore(self, snapshot: bytes) -> bytes:
+        """load() from bytes."""
+        return self._engine.restore(snapshot)
 
     def cancel(self) -> None:
         """From any thread: at the next block, forward() raises CancelledError and generate() ends."""

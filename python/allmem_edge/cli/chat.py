@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -19,6 +20,12 @@ from allmem_edge.model import Model
 
 @click.command("chat")
 @model_argument
+@click.option(
+    "--memory",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Remember across runs: go on from FILE if it is there, and save to it after every answer.",
+)
 @click.option("--frozen", is_flag=True, help="Read the memory but never write it.")
 @click.option("--system", help="What the model is told before the conversation.")
 @click.option(
@@ -28,6 +35,7 @@ from allmem_edge.model import Model
 @threads_option
 def command(
     model: str | None,
+    memory: Path | None,
     frozen: bool,
     system: str | None,
     max_tokens: int,
@@ -55,21 +63,30 @@ def command(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
-    chat.session.freeze(frozen)
-    _Conversation(chat, interactive=console.stdin_is_terminal()).run()
+    if memory is not None and memory.exists():
+        chat.load(memory)
+    if frozen:
+        chat.session.freeze()
+    _Conversation(chat, memory, interactive=console.stdin_is_terminal()).run()
 
 
 class _Conversation:
     """The loop of messages, answers and /commands."""
 
-    def __init__(self, chat: Chat, *, interactive: bool) -> None:
+    def __init__(self, chat: Chat, memory: Path | None, *, interactive: bool) -> None:
         self._chat = chat
+        self._file = memory
         self._interactive = interactive
         self._stderr = console.stderr()
         self._left = False
         self._commands: dict[str, tuple[Callable[[], None], str]] = {
             "/help": (self._help, "this list"),
             "/memory": (self._memory, "how far the memory of each layer has moved"),
+            "/save FILE": (
+                self._help,
+                "save the conversation; allmem-edge chat --memory FILE goes on with it",
+            ),
+            "/load FILE": (self._help, "go on with a saved conversation"),
             "/reset": (self._reset, "forget everything"),
             "/freeze": (self._freeze, "stop writing the memory, or go on writing it"),
             "/undo": (self._undo, "forget the last message and its answer"),
@@ -90,10 +107,12 @@ class _Conversation:
                     return
                 interrupted = False
                 self._handle(message)
+                self._remember()
             except KeyboardInterrupt:
                 if not self._interactive or interrupted:
                     raise
                 interrupted = True
+                self._remember()
                 self._note("\nStopped. Ctrl-C again leaves, as does Ctrl-D.")
             except AllMemError as error:
                 # At a terminal a bad message is no reason to lose the conversation.
@@ -103,7 +122,10 @@ class _Conversation:
 
     def _handle(self, message: str) -> None:
         word = message.strip().lower()
-        if word in self._commands:
+        command, _, argument = message.strip().partition(" ")
+        if command.lower() in ("/save", "/load"):
+            self._save_or_load(command.lower(), argument.strip())
+        elif word in self._commands:
             self._commands[word][0]()
         elif word.startswith("/") and len(word.split()) == 1 and word[1:].isalpha():
             self._note(f"There is no command {word}; /help lists them.")
@@ -146,14 +168,28 @@ class _Conversation:
 
     def _help(self) -> None:
         for name, (_, meaning) in self._commands.items():
-            self._note(f"{name:10}{meaning}")
-        self._note('"""       opens and closes a message of several lines')
+            self._note(f"{name:12}{meaning}")
+        self._note('"""         opens and closes a message of several lines')
 
     def _memory(self) -> None:
         report = self._chat.session.inspect()
         self._note(f"{report.tokens_seen:,} tokens seen, {console.size(report.state_bytes)} (constant)")
         for layer in report.layers:
             self._note(f"layer {layer.layer:2}   drift {layer.drift:8.4f}   momentum {layer.momentum:8.4f}")
+
+    def _save_or_load(self, command: str, file: str) -> None:
+        if not file:
+            self._note(f"Name a file: {command} FILE.")
+        elif command == "/save":
+            self._chat.save(file)
+            self._note(f"Saved to {file}.")
+        else:
+            self._chat.load(file)
+            self._note(f"Going on from {file}, {self._chat.session.position:,} tokens seen.")
+
+    def _remember(self) -> None:
+        if self._file is not None:
+            self._chat.save(self._file)
 
     def _reset(self) -> None:
         self._chat.reset()
