@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from tiny_model import write_tiny_model
 
 import allmem_edge as ae
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that. The tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
