@@ -187,8 +187,9 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
         train(tmp_path / "nowhere.toml")
 
 
-def test_the_bundled_config_is_complete() -> None:
-    path = Path(__file__).parents[2] / "export" / "configs" / "bundled.toml"
+@pytest.mark.parametrize("name", ["bundled.toml", "bundled-2.toml"])
+def test_the_bundled_config_is_complete(name: str) -> None:
+    path = Path(__file__).parents[2] / "export" / "configs" / name
     config: dict[str, Any] = load_config(path)
     assert sum(stage["share"] for stage in config["stage"]) == pytest.approx(1.0)
     assert config["model"]["chunk"] <= config["model"]["window"] <= 128
