@@ -18,7 +18,7 @@ TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev clang-format ninja-build
 
 SOURCES := $(shell find csrc python export cmake -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.cmake' -o -name '*.onnx*' \
              -o -name '*.json' -o -name '*.txt' 2>/dev/null) pyproject.toml CMakeLists.txt
-CPP_FILES = $(shell git ls-files '*.cpp' '*.h')
+CPP_FILES = $(shell git ls-files '*.cpp' '*.h' '*.c')
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1

@@ -71,6 +71,13 @@ std::string resolve(const Model& model, const std::string& tensor, std::string_v
 
 const MappedFile& map_once(Model& model, const std::string& tensor, std::string_view location) {
   check_location(model, tensor, location);
+  if (model.is_closed) {
+    const auto found = std::ranges::find(model.files, location, &MappedFile::path);
+    if (found != model.files.end()) return **found;
+    throw Error(ErrorCode::kNotFound,
+                printable("The data of tensor '" + tensor + "' is in '" + std::string(location) +
+                          "', but no piece of the model has this name."));
+  }
   const std::string path = resolve(model, tensor, location);
   for (const auto& file : model.files) {
     if (file->path() == path) return *file;

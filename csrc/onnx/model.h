@@ -83,6 +83,7 @@ struct Model {
 
   // What the views point into.
   std::vector<std::unique_ptr<MappedFile>> files;
+  bool is_closed = false;              // `files` is all there is: nothing is looked for on disk
   std::vector<AlignedBuffer> decoded;  // tensors that could not be used where they are mapped
 };
 
@@ -92,5 +93,7 @@ std::string describe(const Node& node);
 // Reads and checks `path` (a .onnx file) and the data files beside it. After it: sizes fit, names are unique,
 // every node's inputs exist before it. Throws Error (kNotFound, kIo, kBadModel, kUnsupported).
 std::unique_ptr<const Model> read_model(const std::string& path);
+// The same from pieces that are already in memory; each has the name by which model.onnx knows it.
+std::unique_ptr<const Model> read_model(std::vector<std::unique_ptr<MappedFile>> pieces);
 
 }  // namespace allmem::onnx

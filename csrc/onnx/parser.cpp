@@ -28,6 +28,17 @@ Parser::Parser(const std::string& path) : model_(std::make_unique<Model>()) {
   file_ = model_->files.front()->bytes();
 }
 
+Parser::Parser(std::vector<std::unique_ptr<MappedFile>> pieces) : model_(std::make_unique<Model>()) {
+  model_->path = "model.onnx";
+  model_->is_closed = true;
+  model_->files = std::move(pieces);
+  const auto found = std::ranges::find(model_->files, model_->path, &MappedFile::path);
+  if (found == model_->files.end()) {
+    throw Error(ErrorCode::kNotFound, "None of the model's pieces is named model.onnx.");
+  }
+  file_ = (*found)->bytes();
+}
+
 void Parser::fail(const std::string& problem) const {
   throw Error(ErrorCode::kBadModel, printable("The model file '" + model_->path + "' " + problem + "."));
 }

@@ -30,6 +30,7 @@ inline constexpr size_t kMaxExternalEntries = 16;
 class Parser {
  protected:
   explicit Parser(const std::string& path);  // maps the file
+  explicit Parser(std::vector<std::unique_ptr<MappedFile>> pieces);
 
   [[noreturn]] void fail(const std::string& problem) const;         // kBadModel
   [[noreturn]] void unsupported(const std::string& problem) const;  // kUnsupported

@@ -16,6 +16,7 @@ constexpr size_t kMaxPerNode = 4096;  // inputs, outputs, attributes
 class Reader : private Parser {
  public:
   explicit Reader(const std::string& path) : Parser(path) {}
+  explicit Reader(std::vector<std::unique_ptr<MappedFile>> pieces) : Parser(std::move(pieces)) {}
 
   std::unique_ptr<const Model> read() {
     try {
@@ -283,5 +284,9 @@ class Reader : private Parser {
 }  // namespace
 
 std::unique_ptr<const Model> read_model(const std::string& path) { return Reader(path).read(); }
+
+std::unique_ptr<const Model> read_model(std::vector<std::unique_ptr<MappedFile>> pieces) {
+  return Reader(std::move(pieces)).read();
+}
 
 }  // namespace allmem::onnx

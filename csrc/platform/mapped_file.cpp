@@ -44,15 +44,37 @@ MappedFile::MappedFile(const std::string& path, bool follow_symlink) : path_(pat
   if (!S_ISREG(status.st_mode)) {
     throw Error(ErrorCode::kIo, printable("'" + path + "' is not a regular file."));
   }
-  size_ = static_cast<size_t>(status.st_size);
-  if (size_ == 0) return;
-  void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.value, 0);
-  if (address == MAP_FAILED) fail(path, errno);
-  data_ = static_cast<const std::byte*>(address);
+  map(file.value, 0, static_cast<size_t>(status.st_size));
+}
+
+MappedFile::MappedFile(const std::string& name, int fd, uint64_t offset, size_t size) : path_(name) {
+  struct stat status;
+  if (::fstat(fd, &status) != 0) fail(name, errno);
+  if (!S_ISREG(status.st_mode))
+    throw Error(ErrorCode::kIo, printable("'" + name + "' is not a regular file."));
+  const auto end = static_cast<uint64_t>(status.st_size);
+  if (offset > end || size > end - offset) {
+    throw Error(ErrorCode::kInvalidArgument,
+                printable("'" + name + "' should be " + std::to_string(size) + " bytes at offset " +
+                          std::to_string(offset) + " of a file that has only " + std::to_string(end) + "."));
+  }
+  map(fd, offset, size);
+}
+
+void MappedFile::map(int fd, uint64_t offset, size_t size) {
+  size_ = size;
+  if (size == 0) return;
+  const size_t before = static_cast<size_t>(offset % static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)));
+  void* address =
+      ::mmap(nullptr, before + size, PROT_READ, MAP_PRIVATE, fd, static_cast<off_t>(offset - before));
+  if (address == MAP_FAILED) fail(path_, errno);
+  mapping_ = address;
+  mapping_size_ = before + size;
+  data_ = static_cast<const std::byte*>(address) + before;
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (mapping_ != nullptr) ::munmap(mapping_, mapping_size_);
 }
 
 }  // namespace allmem

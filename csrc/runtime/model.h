@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "graph/program.h"
+#include "platform/mapped_file.h"
 
 namespace allmem {
 
@@ -32,12 +33,15 @@ class Model {
   // files stay mapped: replace them (rename another over them) if you must, but never change or truncate them
   // while the model is in use.
   static std::shared_ptr<const Model> load(const std::string& path);
+  // The same from pieces in memory: "model.onnx" and the data files that it names.
+  static std::shared_ptr<const Model> load(std::vector<std::unique_ptr<MappedFile>> pieces);
 
   const ModelInfo& info() const { return info_; }
   const Program& program() const { return *program_; }
 
  private:
   Model() = default;
+  static std::shared_ptr<const Model> make(std::shared_ptr<const onnx::Model> source);
   ModelInfo info_;
   std::unique_ptr<const Program> program_;
 };

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "platform/error.h"
+#include "platform/wipe.h"
 
 namespace allmem {
 namespace {
@@ -165,6 +166,14 @@ int32_t Sampler::sample(std::span<const float> logits) {
   }
   keep_top_p();
   return draw();
+}
+
+void Sampler::wipe() {
+  wipe_memory(std::as_writable_bytes(std::span(candidates_)));
+  wipe_memory(std::as_writable_bytes(std::span(recent_)));
+  wipe_memory(std::as_writable_bytes(std::span(recent_count_)));
+  random_ = Random(options_.seed);
+  live_ = recent_next_ = recent_size_ = 0;
 }
 
 void Sampler::accept(int32_t id) {

@@ -45,6 +45,9 @@ class Sampler {
   // Remembers `id` (in [0, vocab_size), else Error) for the repetition penalty.
   void accept(int32_t id);
 
+  // As newly constructed, with what it remembered overwritten.
+  void wipe();
+
   const SamplerOptions& options() const { return options_; }
 
  private:

@@ -12,6 +12,7 @@
 #include "platform/aligned_buffer.h"
 #include "platform/error.h"
 #include "platform/thread_pool.h"
+#include "platform/wipe.h"
 
 namespace allmem {
 
@@ -194,6 +195,14 @@ uint64_t Session::position() const { return impl_->position; }
 void Session::reset() {
   impl_->set_initial_state();
   impl_->cancelled.store(false, std::memory_order_relaxed);
+}
+
+void Session::wipe() {
+  for (AlignedBuffer* buffer : {&impl_->state, &impl_->derived, &impl_->arena, &impl_->scratch}) {
+    wipe_memory({buffer->data(), buffer->size()});
+  }
+  wipe_memory(std::as_writable_bytes(std::span(impl_->block_ids)));
+  reset();
 }
 
 void Session::freeze(bool frozen) {

@@ -31,6 +31,7 @@ class Session {
 
   uint64_t position() const;  // tokens read so far
   void reset();               // as new; also after an error
+  void wipe();                // the same, with every byte that this session held overwritten
   void freeze(bool frozen);   // frozen: the memory is read but never written
   bool frozen() const;
   std::unique_ptr<Session> clone() const;  // an independent copy, same state

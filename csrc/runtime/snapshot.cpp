@@ -182,19 +182,25 @@ std::vector<std::byte> save_snapshot(const Session& session, std::string_view no
   return bytes;
 }
 
-SnapshotInfo load_snapshot(Session& session, std::span<const std::byte> snapshot) {
+SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot) {
   const Head head = read_head(snapshot);
-  if (head.fingerprint != fingerprint(session.model()) || head.state_bytes != session.state_bytes()) {
-    refuse("it belongs to another model");
-  }
   if (head.frozen > 1) refuse("it neither says that it is frozen nor that it is not");
-  session.restore(snapshot.last(head.state_bytes), head.position);
-  session.freeze(head.frozen == 1);
   const auto note = snapshot.subspan(sizeof head, head.note_bytes);
   return {.position = head.position,
           .frozen = head.frozen == 1,
           .state_bytes = head.state_bytes,
+          .fingerprint = head.fingerprint,
           .note = std::string(reinterpret_cast<const char*>(note.data()), note.size())};
+}
+
+SnapshotInfo load_snapshot(Session& session, std::span<const std::byte> snapshot) {
+  SnapshotInfo info = inspect_snapshot(snapshot);
+  if (info.fingerprint != fingerprint(session.model()) || info.state_bytes != session.state_bytes()) {
+    refuse("it belongs to another model");
+  }
+  session.restore(snapshot.last(info.state_bytes), info.position);
+  session.freeze(info.frozen);
+  return info;
 }
 
 void save_snapshot_file(const Session& session, std::string_view note, const std::string& path) {

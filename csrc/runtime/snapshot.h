@@ -17,7 +17,8 @@ struct SnapshotInfo {
   uint64_t position = 0;  // tokens seen
   bool frozen = false;
   size_t state_bytes = 0;
-  std::string note;  // what the caller put there
+  uint64_t fingerprint = 0;  // of the model that it belongs to
+  std::string note;          // what the caller put there
 };
 
 // What tells one model from another: names and shapes of its states, and samples of all its weights.
@@ -27,6 +28,9 @@ uint64_t fingerprint(const Model& model);
 // kPoisoned.
 inline constexpr size_t kMaxNote = size_t{1} << 20;
 std::vector<std::byte> save_snapshot(const Session& session, std::string_view note);
+
+// Checks a snapshot, whatever its model, and says what its head does. Throws kBadSnapshot.
+SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot);
 
 // Makes `session` what it was when the snapshot was taken. Throws kBadSnapshot (damaged, cut short, of
 // another model or format): the session is then unchanged. Ends a poisoning.

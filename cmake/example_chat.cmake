@@ -1,0 +1,12 @@
+# cmake -DCHAT=… -DMODEL=… -DMEMORY=… -P example_chat.cmake
+# The C example is told a name, ends, starts again with its memory file, and knows the name.
+file(REMOVE ${MEMORY})
+set(input ${MEMORY}.txt)
+foreach(line "Hi, I'm Tobias." "What is my name?")
+  file(WRITE ${input} "${line}\n")
+  execute_process(COMMAND ${CHAT} ${MODEL} ${MEMORY} INPUT_FILE ${input} OUTPUT_VARIABLE answer COMMAND_ERROR_IS_FATAL ANY)
+  message("${line} -> ${answer}")
+endforeach()
+if(NOT answer MATCHES "Tobias")
+  message(FATAL_ERROR "The example forgot the name.")
+endif()

@@ -1,0 +1,172 @@
+// What the C API's files share: the objects behind the opaque handles, and the way an exception becomes a
+// status.
+#pragma once
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "allmem/allmem.h"
+#include "platform/error.h"
+#include "platform/wipe.h"
+#include "runtime/chatml.h"
+#include "runtime/generate.h"
+#include "runtime/model.h"
+#include "runtime/session.h"
+#include "tokenizer/tokenizer.h"
+
+namespace allmem::capi {
+
+// A model with what belongs to its text; immutable, kept alive by the handle and by every session of it.
+struct SharedModel {
+  std::shared_ptr<const Model> model;
+  std::shared_ptr<const Tokenizer> tokenizer;  // null: the model came without tokenizer.json
+  std::optional<ChatMl> chat;                  // nothing when its tokens are not ChatML's
+  std::vector<int32_t> stop_ids;
+  uint64_t fingerprint = 0;
+  allmem_log_callback log = nullptr;
+  void* user_data = nullptr;
+
+  const std::shared_ptr<const Tokenizer>& text() const {
+    if (!tokenizer) {
+      throw Error(ErrorCode::kNotFound, "The model has no tokenizer.json; pass token ids, or add the file.");
+    }
+    return tokenizer;
+  }
+  const ChatMl& chat_format() const {
+    text();
+    if (!chat) {
+      throw Error(ErrorCode::kUnsupported,
+                  "The model's tokens are not ChatML's; encode its chat format with allmem_tokenize().");
+    }
+    return *chat;
+  }
+  void say(const std::string& line) const {
+    if (log != nullptr) log(line.c_str(), user_data);
+  }
+};
+
+int32_t fail(int32_t status, const char* sentence) noexcept;  // remembers it for allmem_last_error()
+int32_t fail_from_exception() noexcept;                       // within a catch block
+
+// Runs `body`, which may return a status or throw.
+template <class Body>
+int32_t guarded(Body&& body) noexcept {
+  try {
+    return body();
+  } catch (...) {
+    return fail_from_exception();
+  }
+}
+
+inline void require(bool condition, const char* sentence) {
+  if (!condition) throw Error(ErrorCode::kInvalidArgument, sentence);
+}
+
+// The largest size that a caller can mean: more would overflow a pointer difference.
+template <class T>
+std::span<const T> input(const T* data, size_t size, const char* what) {
+  if (data == nullptr && size != 0) {
+    throw Error(ErrorCode::kInvalidArgument, std::string(what) + " is NULL, but its size is not 0.");
+  }
+  if (size > static_cast<size_t>(PTRDIFF_MAX) / sizeof(T)) {
+    throw Error(ErrorCode::kInvalidArgument, std::string(what) + " has a size that no memory can have.");
+  }
+  return {data, size};
+}
+
+std::string_view text_input(const char* text, size_t size, const char* what);
+std::string path_input(const char* path);
+
+// Copies `values` to the caller's buffer, or says how large it must be.
+template <class T>
+int32_t output(std::span<const T> values, T* buffer, size_t capacity, size_t* count) {
+  require(count != nullptr, "`count` is NULL; it receives the size that is needed.");
+  *count = values.size();
+  if (buffer == nullptr ? !values.empty() : capacity < values.size()) {
+    return fail(ALLMEM_BUFFER_TOO_SMALL,
+                ("The buffer has room for " + std::to_string(buffer == nullptr ? 0 : capacity) +
+                 " elements, but " + std::to_string(values.size()) + " are needed.")
+                    .c_str());
+  }
+  if (!values.empty()) std::memcpy(buffer, values.data(), values.size_bytes());
+  return ALLMEM_OK;
+}
+
+// A struct from the caller that begins with struct_size. Exactly this version's size: there is no other yet.
+template <class T>
+void check_struct(const T* value, const char* name) {
+  if (value == nullptr) throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is NULL.");
+  if (value->struct_size != sizeof(T)) {
+    throw Error(ErrorCode::kInvalidArgument, std::string(name) + "->struct_size is " +
+                                                 std::to_string(value->struct_size) +
+                                                 ", but this library's is " + std::to_string(sizeof(T)) +
+                                                 "; set it, or call the _init function.");
+  }
+}
+
+// Claims a handle for the scope of one call.
+class Claim {
+ public:
+  explicit Claim(std::atomic<bool>& busy) : busy_(busy), held_(!busy.exchange(true)) {}
+  ~Claim() {
+    if (held_) busy_ = false;
+  }
+  Claim(const Claim&) = delete;
+  Claim& operator=(const Claim&) = delete;
+  bool held() const { return held_; }
+
+ private:
+  std::atomic<bool>& busy_;
+  bool held_;
+};
+
+}  // namespace allmem::capi
+
+struct allmem_model {
+  std::shared_ptr<const allmem::capi::SharedModel> shared;
+};
+
+struct allmem_decoder {
+  std::atomic<bool> busy = false;
+  allmem::StreamDecoder decoder;
+  int32_t vocab_size;
+  std::string piece;
+};
+
+struct allmem_session {
+  std::shared_ptr<const allmem::capi::SharedModel> shared;
+  std::unique_ptr<allmem::Session> session;
+  allmem::Sampler sampler;
+  std::vector<float> logits;  // [vocab], after the last token that prefill read
+  bool has_logits = false;
+  std::atomic<bool> busy = false;
+  std::atomic<bool> cancelled = false;  // set from any thread, looked at between blocks of tokens
+};
+
+namespace allmem::capi {
+
+// Runs `body` on a session that no other thread is using.
+template <class Body>
+int32_t with_session(allmem_session* handle, Body&& body) noexcept {
+  return guarded([&]() -> int32_t {
+    require(handle != nullptr, "The session is NULL.");
+    const Claim claim(handle->busy);
+    if (!claim.held()) {
+      return fail(ALLMEM_IN_USE, "Another thread is using this session; give each thread its own.");
+    }
+    handle->cancelled = false;  // before anything else: a cancel during the call's first steps counts
+    return body(*handle);
+  });
+}
+
+SamplerOptions sampler_options(const allmem_sampling& sampling);
+std::vector<int32_t> encode_messages(const SharedModel& model, std::span<const allmem_message> messages,
+                                     bool continues);
+
+}  // namespace allmem::capi

@@ -1,0 +1,166 @@
+// Loading models: from a directory, from memory, from open files.
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <system_error>
+
+#include "capi/handles.h"
+#include "platform/mapped_file.h"
+#include "platform/printable.h"
+#include "runtime/isa.h"
+#include "runtime/snapshot.h"
+#include "tokenizer/stop_tokens.h"
+
+namespace allmem::capi {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMaxFiles = 64;
+constexpr size_t kMaxConfigBytes = size_t{16} << 20;
+
+// The piece with this name; null if there is none.
+using Find = std::function<std::unique_ptr<MappedFile>(const char* name)>;
+
+std::string_view text_of(const MappedFile& file) {
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+}
+
+std::vector<int32_t> find_stop_ids(const Find& find, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  if (const auto config = find("generation_config.json")) {
+    if (config->bytes().size() > kMaxConfigBytes) {
+      throw Error(ErrorCode::kBadModel, config->path() + " is larger than 16 MiB, which no such file needs.");
+    }
+    ids = eos_ids(text_of(*config), config->path());
+  }
+  const auto end = tokenizer.token_id("<|im_end|>");
+  if (end && std::ranges::find(ids, *end) == ids.end()) ids.push_back(*end);
+  return ids;
+}
+
+allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find,
+                         const allmem_model_options* options) {
+  auto shared = std::make_shared<SharedModel>();
+  shared->model = std::move(model);
+  if (options != nullptr) {
+    shared->log = options->log;
+    shared->user_data = options->user_data;
+  }
+  const ModelInfo& info = shared->model->info();
+  if (const auto file = find("tokenizer.json")) {
+    shared->tokenizer = Tokenizer::from_json(text_of(*file), file->path());
+    if (shared->tokenizer->vocab_size() > info.vocab_size) {
+      throw Error(ErrorCode::kBadTokenizer,
+                  printable(file->path()) + " has " + std::to_string(shared->tokenizer->vocab_size()) +
+                      " tokens, but the model knows " + std::to_string(info.vocab_size) +
+                      "; the file belongs to another model.");
+    }
+    shared->chat = ChatMl::of(shared->tokenizer);
+    shared->stop_ids = find_stop_ids(find, *shared->tokenizer);
+  }
+  shared->fingerprint = fingerprint(*shared->model);
+  shared->say("loaded: " + std::to_string(info.layers) + " layers, window " + std::to_string(info.window) +
+              ", weights " + info.quantization + ", kernels " + isa_name());
+  return new allmem_model{std::move(shared)};
+}
+
+const allmem_model_options* checked(const allmem_model_options* options) {
+  if (options != nullptr) check_struct(options, "options");
+  return options;
+}
+
+// The pieces by name, each mapped or borrowed anew at every use.
+template <class Open>
+int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_options* options,
+                    allmem_model** model, const Open& open) {
+  require(model != nullptr, "`model` is NULL; it receives the model.");
+  require(files != nullptr && count > 0 && count <= kMaxFiles,
+          "A model in pieces has 1 to 64 files, one of them named model.onnx.");
+  checked(options);
+  for (const allmem_file& file : std::span(files, count))
+    require(file.name != nullptr, "A file's name is NULL.");
+  const Find find = [&](const char* name) -> std::unique_ptr<MappedFile> {
+    for (const allmem_file& file : std::span(files, count)) {
+      if (std::string_view(file.name) == name) return open(file);
+    }
+    return nullptr;
+  };
+  std::vector<std::unique_ptr<MappedFile>> pieces;
+  for (const allmem_file& file : std::span(files, count)) pieces.push_back(open(file));
+  *model = make_model(Model::load(std::move(pieces)), find, options);
+  return ALLMEM_OK;
+}
+
+}  // namespace
+}  // namespace allmem::capi
+
+using namespace allmem;
+using namespace allmem::capi;
+
+void allmem_model_options_init(allmem_model_options* options) {
+  if (options != nullptr) *options = {.struct_size = sizeof *options, .log = nullptr, .user_data = nullptr};
+}
+
+int32_t allmem_model_load(const char* path, const allmem_model_options* options, allmem_model** model) {
+  return guarded([&] {
+    require(model != nullptr, "`model` is NULL; it receives the model.");
+    const std::string where = path_input(path);
+    checked(options);
+    auto loaded = Model::load(where);
+    std::error_code ignored;
+    const fs::path directory =
+        fs::is_directory(where, ignored) ? fs::path(where) : fs::path(where).parent_path();
+    const Find find = [&](const char* name) -> std::unique_ptr<MappedFile> {
+      const fs::path file = directory / name;
+      std::error_code error;
+      if (!fs::exists(file, error)) return nullptr;
+      return std::make_unique<MappedFile>(file.string());
+    };
+    *model = make_model(std::move(loaded), find, options);
+    return ALLMEM_OK;
+  });
+}
+
+int32_t allmem_model_load_memory(const allmem_file* files, size_t file_count,
+                                 const allmem_model_options* options, allmem_model** model) {
+  return guarded([&] {
+    return load_pieces(files, file_count, options, model, [](const allmem_file& file) {
+      const auto bytes = input(static_cast<const std::byte*>(file.data), file.size, "A file's data");
+      return std::make_unique<MappedFile>(file.name, bytes);
+    });
+  });
+}
+
+int32_t allmem_model_load_fds(const allmem_file* files, size_t file_count,
+                              const allmem_model_options* options, allmem_model** model) {
+  return guarded([&] {
+    return load_pieces(files, file_count, options, model, [](const allmem_file& file) {
+      return std::make_unique<MappedFile>(file.name, file.fd, file.offset, file.size);
+    });
+  });
+}
+
+void allmem_model_free(allmem_model* model) { delete model; }
+
+int32_t allmem_model_get_info(const allmem_model* model, allmem_model_info* info) {
+  return guarded([&] {
+    require(model != nullptr, "The model is NULL.");
+    check_struct(info, "info");
+    const ModelInfo& facts = model->shared->model->info();
+    *info = {};
+    info->struct_size = sizeof *info;
+    info->vocab_size = static_cast<int32_t>(facts.vocab_size);
+    info->layers = static_cast<int32_t>(facts.layers);
+    info->window = static_cast<int32_t>(facts.window);
+    info->sinks = static_cast<int32_t>(facts.sinks);
+    info->chunk = static_cast<int32_t>(facts.chunk);
+    info->has_tokenizer = model->shared->tokenizer != nullptr;
+    info->has_chat = model->shared->chat.has_value();
+    info->weight_bytes = facts.weight_bytes;
+    info->state_bytes = facts.state_bytes;
+    info->fingerprint = model->shared->fingerprint;
+    facts.quantization.copy(info->quantization, sizeof info->quantization - 1);
+    return ALLMEM_OK;
+  });
+}

@@ -1,0 +1,70 @@
+// Saving and loading a session's memory.
+#include "runtime/snapshot.h"
+
+#include "capi/handles.h"
+
+using namespace allmem;
+using namespace allmem::capi;
+
+namespace {
+
+std::string_view note_input(const void* note, size_t size) {
+  const auto bytes = input(static_cast<const char*>(note), size, "The note");
+  return {bytes.data(), bytes.size()};
+}
+
+void after_load(allmem_session& handle, const SnapshotInfo& info) {
+  handle.has_logits = false;
+  handle.shared->say("loaded a memory of " + std::to_string(info.position) + " tokens");
+}
+
+}  // namespace
+
+int32_t allmem_session_save(allmem_session* session, const void* note, size_t note_size, void* buffer,
+                            size_t capacity, size_t* count) {
+  return with_session(session, [&](allmem_session& handle) {
+    const std::vector<std::byte> bytes = save_snapshot(*handle.session, note_input(note, note_size));
+    return output(std::span<const std::byte>(bytes), static_cast<std::byte*>(buffer), capacity, count);
+  });
+}
+
+int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
+                                 const char* path) {
+  return with_session(session, [&](allmem_session& handle) {
+    save_snapshot_file(*handle.session, note_input(note, note_size), path_input(path));
+    handle.shared->say("saved a memory of " + std::to_string(handle.session->position()) + " tokens");
+    return ALLMEM_OK;
+  });
+}
+
+int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size) {
+  return with_session(session, [&](allmem_session& handle) {
+    const auto bytes = input(static_cast<const std::byte*>(snapshot), size, "The snapshot");
+    after_load(handle, load_snapshot(*handle.session, bytes));
+    return ALLMEM_OK;
+  });
+}
+
+int32_t allmem_session_load_file(allmem_session* session, const char* path) {
+  return with_session(session, [&](allmem_session& handle) {
+    after_load(handle, load_snapshot_file(*handle.session, path_input(path)));
+    return ALLMEM_OK;
+  });
+}
+
+int32_t allmem_snapshot_inspect(const void* snapshot, size_t size, allmem_snapshot_info* info, void* note,
+                                size_t capacity, size_t* count) {
+  return guarded([&]() -> int32_t {
+    check_struct(info, "info");
+    const auto bytes = input(static_cast<const std::byte*>(snapshot), size, "The snapshot");
+    const SnapshotInfo facts = inspect_snapshot(bytes);
+    *info = {.struct_size = sizeof *info,
+             .position = facts.position,
+             .fingerprint = facts.fingerprint,
+             .state_bytes = facts.state_bytes,
+             .frozen = facts.frozen,
+             .reserved = 0};
+    if (note == nullptr && count == nullptr) return ALLMEM_OK;
+    return output(std::as_bytes(std::span(facts.note)), static_cast<std::byte*>(note), capacity, count);
+  });
+}

@@ -1,0 +1,299 @@
+/* allmem.h: AllMem language models inside your own program. C99 and C++.
+ *
+ * A model is immutable, mapped from its files and shared by any number of sessions and threads. A session is
+ * one conversation: all mutable state, allocated once at its final size, the same after ten tokens and after
+ * ten million. Nothing is global: there is no init and no shutdown.
+ *
+ *   allmem_model* model;       allmem_model_load("path/to/model", NULL, &model);
+ *   allmem_session* session;   allmem_session_create(model, NULL, &session);
+ *   allmem_message ask = {"user", "Hello!"};
+ *   allmem_session_chat(session, &ask, 1, NULL, print_piece, NULL, NULL);
+ *
+ * Rules, without exception:
+ *  - Functions that can fail return a status: ALLMEM_OK is 0. allmem_last_error() then gives a sentence for
+ *    people, kept for each thread until its next failing call. Out-parameters come last, and are written only
+ *    on success unless their comment says otherwise.
+ *  - Strings are UTF-8. A length of ALLMEM_NUL_TERMINATED means "up to the NUL".
+ *  - Where you give a buffer, its capacity follows it, then `count`, which receives the size that is needed.
+ *    A buffer that is NULL or too small gives ALLMEM_BUFFER_TOO_SMALL and still the count: ask, allocate, ask
+ * again.
+ *  - Structs of options begin with struct_size and are filled by their _init function; NULL means the
+ * defaults.
+ *  - free(NULL) does nothing. A session keeps its model alive, so they may be freed in any order.
+ *  - A session has one caller at a time; a second one gets ALLMEM_IN_USE. Only allmem_session_cancel() may be
+ *    called from any thread at any time, while the session exists.
+ *  - An error within reading (out of memory, a failed system call) poisons the session: every call but reset,
+ *    load, wipe and free gives ALLMEM_POISONED. Refused arguments change nothing.
+ */
+#ifndef ALLMEM_ALLMEM_H
+#define ALLMEM_ALLMEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(ALLMEM_STATIC)
+#define ALLMEM_API
+#elif defined(_WIN32)
+#define ALLMEM_API __declspec(dllimport)
+#else
+#define ALLMEM_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ALLMEM_ABI_VERSION 1
+#define ALLMEM_NUL_TERMINATED SIZE_MAX
+
+/* --- Status ----------------------------------------------------------------------------------------------
+ */
+
+enum {
+  ALLMEM_OK = 0,
+  ALLMEM_INVALID_ARGUMENT = 1,  /* the call breaks its contract */
+  ALLMEM_NOT_FOUND = 2,         /* no such file or directory */
+  ALLMEM_IO = 3,                /* the system refused to read, write or map */
+  ALLMEM_BAD_MODEL = 4,         /* model.onnx or its data is damaged or inconsistent */
+  ALLMEM_UNSUPPORTED = 5,       /* well-formed, but needs something that this library does not have */
+  ALLMEM_BAD_TOKENIZER = 6,     /* tokenizer.json is damaged or inconsistent */
+  ALLMEM_CANCELLED = 7,         /* stopped on request; the session is usable */
+  ALLMEM_BAD_SNAPSHOT = 8,      /* a saved memory is damaged, or of another model or format */
+  ALLMEM_POISONED = 9,          /* an earlier error interrupted the session: reset it */
+  ALLMEM_BUFFER_TOO_SMALL = 10, /* `count` says what is needed */
+  ALLMEM_IN_USE = 11,           /* another thread is using this session or decoder */
+  ALLMEM_OUT_OF_MEMORY = 12,
+  ALLMEM_INTERNAL = 13 /* a defect of this library; please report it */
+};
+
+/* The library's version, e.g. "0.1.0", and the ABI that it was built for. Compare with ALLMEM_ABI_VERSION. */
+ALLMEM_API const char* allmem_version(void);
+ALLMEM_API int32_t allmem_abi_version(void);
+/* "ALLMEM_NOT_FOUND"; "unknown status" for a number that is none. */
+ALLMEM_API const char* allmem_status_name(int32_t status);
+/* What the last failing call of this thread said; "" before the first. Valid until the next failing call. */
+ALLMEM_API const char* allmem_last_error(void);
+/* The instruction set whose kernels are in use: "avx2", "ref", ...; "" when ALLMEM_ISA names one that this
+ * machine lacks. */
+ALLMEM_API const char* allmem_isa(void);
+
+/* --- Models ----------------------------------------------------------------------------------------------
+ */
+
+typedef struct allmem_model allmem_model;
+
+/* One line, without newline, on what the library does with this model: at load, and when a memory is saved or
+ * loaded. May be called from any thread that uses the model. It must not call the library. */
+typedef void (*allmem_log_callback)(const char* message, void* user_data);
+
+typedef struct allmem_model_options {
+  size_t struct_size;
+  allmem_log_callback log; /* NULL: silent */
+  void* user_data;         /* passed to log */
+} allmem_model_options;
+
+typedef struct allmem_model_info {
+  size_t struct_size;
+  int32_t vocab_size; /* logits of a token */
+  int32_t layers;
+  int32_t window, sinks, chunk; /* tokens */
+  int32_t has_tokenizer;        /* 0 or 1 */
+  int32_t has_chat;             /* 1 when its tokens are ChatML's, so that allmem_chat_encode() works */
+  int32_t reserved;
+  uint64_t weight_bytes;
+  uint64_t state_bytes;  /* of one session */
+  uint64_t fingerprint;  /* what a snapshot is bound to */
+  char quantization[16]; /* "none", "int8", "int4" */
+} allmem_model_info;
+
+ALLMEM_API void allmem_model_options_init(allmem_model_options* options);
+/* `path`: a directory as `allmem-edge export` writes it, or its .onnx file. The files stay mapped: do not
+ * change them while the model lives. A missing tokenizer.json is no error until something needs it. */
+ALLMEM_API int32_t allmem_model_load(const char* path, const allmem_model_options* options,
+                                     allmem_model** model);
+
+/* A model in pieces, as an app's assets hold it: "model.onnx", the data file that it names
+ * ("model.onnx.data") and, for text, "tokenizer.json"; "generation_config.json" may say which tokens end a
+ * text. */
+typedef struct allmem_file {
+  const char* name;
+  const void* data; /* used by _load_memory: stays yours, readable and unchanged until the model is gone */
+  size_t size;
+  int fd;          /* used by _load_fds: an open file, which you may close after the call, and where in it */
+  uint64_t offset; /* the piece begins: Android's AssetFileDescriptor gives these. Uncompressed. */
+} allmem_file;
+ALLMEM_API int32_t allmem_model_load_memory(const allmem_file* files, size_t file_count,
+                                            const allmem_model_options* options, allmem_model** model);
+ALLMEM_API int32_t allmem_model_load_fds(const allmem_file* files, size_t file_count,
+                                         const allmem_model_options* options, allmem_model** model);
+ALLMEM_API void allmem_model_free(allmem_model* model);
+/* Set info->struct_size = sizeof *info before. */
+ALLMEM_API int32_t allmem_model_get_info(const allmem_model* model, allmem_model_info* info);
+
+/* --- Text ------------------------------------------------------------------------------------------------
+ */
+
+/* Ids of a text. special: 1 turns the text of special tokens ("<|im_end|>") into their ids; use 0 for what
+ * people wrote. */
+ALLMEM_API int32_t allmem_tokenize(const allmem_model* model, const char* text, size_t text_size,
+                                   int32_t special, int32_t* ids, size_t capacity, size_t* count);
+/* Text of ids, special tokens left out, incomplete UTF-8 as U+FFFD. Capacity and count are bytes; no NUL is
+ * added. */
+ALLMEM_API int32_t allmem_detokenize(const allmem_model* model, const int32_t* ids, size_t id_count,
+                                     char* text, size_t capacity, size_t* count);
+/* 1 in `is_stop` when the model ends its text with this token. */
+ALLMEM_API int32_t allmem_token_is_stop(const allmem_model* model, int32_t id, int32_t* is_stop);
+
+/* Turns ids into text one by one, never splitting a UTF-8 character. */
+typedef struct allmem_decoder allmem_decoder;
+ALLMEM_API int32_t allmem_decoder_create(const allmem_model* model, allmem_decoder** decoder);
+/* The text that became complete, often none: NUL-terminated, valid until the decoder's next call. */
+ALLMEM_API int32_t allmem_decoder_push(allmem_decoder* decoder, int32_t id, const char** text, size_t* size);
+/* What is left at the end, incomplete characters as U+FFFD. */
+ALLMEM_API int32_t allmem_decoder_flush(allmem_decoder* decoder, const char** text, size_t* size);
+ALLMEM_API void allmem_decoder_free(allmem_decoder* decoder);
+
+typedef struct allmem_message {
+  const char* role;    /* "system", "user" or "assistant" */
+  const char* content; /* special tokens in it are plain text */
+} allmem_message;
+
+/* Ids of messages in ChatML, and of the opening of the assistant's answer. `continues`: 1 when they follow an
+ * answer that the model generated in this session, whose end mark it has not read yet. */
+ALLMEM_API int32_t allmem_chat_encode(const allmem_model* model, const allmem_message* messages,
+                                      size_t message_count, int32_t continues, int32_t* ids, size_t capacity,
+                                      size_t* count);
+
+/* --- Sessions --------------------------------------------------------------------------------------------
+ */
+
+typedef struct allmem_session allmem_session;
+
+typedef struct allmem_session_options {
+  size_t struct_size;
+  int32_t threads; /* 0: one for each core of this process */
+} allmem_session_options;
+
+ALLMEM_API void allmem_session_options_init(allmem_session_options* options);
+ALLMEM_API int32_t allmem_session_create(const allmem_model* model, const allmem_session_options* options,
+                                         allmem_session** session);
+/* An independent session with the same state: for "undo", or to try two answers. */
+ALLMEM_API int32_t allmem_session_clone(allmem_session* session, allmem_session** copy);
+ALLMEM_API void allmem_session_free(allmem_session* session);
+
+/* Reads tokens. *read (may be NULL) receives how many were read, also when the call is cancelled. */
+ALLMEM_API int32_t allmem_session_prefill(allmem_session* session, const int32_t* ids, size_t id_count,
+                                          size_t* read);
+/* The logits after the last token read, [vocab_size]. ALLMEM_INVALID_ARGUMENT when nothing was read since
+ * creation, reset, wipe or load. */
+ALLMEM_API int32_t allmem_session_logits(allmem_session* session, float* logits, size_t capacity,
+                                         size_t* count);
+
+typedef struct allmem_sampling {
+  size_t struct_size;
+  float temperature;         /* finite, >= 0; 0 takes the most likely token. Default 0.7 */
+  int32_t top_k;             /* >= 0; keep the k most likely; 0 keeps all */
+  float top_p;               /* (0, 1]; keep the smallest set with this mass */
+  float min_p;               /* [0, 1]; drop what is less likely than min_p times the most likely */
+  float repetition_penalty;  /* [0.1, 10]; 1 is none */
+  int32_t repetition_window; /* [0, 1048576] tokens */
+  uint64_t seed;             /* the same seed and logits give the same tokens on every platform */
+  int64_t max_tokens;        /* of one generation, >= 0. Default 512 */
+  const char* const* stop;   /* texts that end a generation and are not shown; may be NULL */
+  size_t stop_count;
+} allmem_sampling;
+ALLMEM_API void allmem_sampling_init(allmem_sampling* sampling);
+
+/* Starts a new sequence of draws for allmem_session_sample(); also sets its repetition window empty. */
+ALLMEM_API int32_t allmem_session_set_sampling(allmem_session* session, const allmem_sampling* sampling);
+/* Draws the next token from the logits after the last token read. It is not read: pass it to prefill. */
+ALLMEM_API int32_t allmem_session_sample(allmem_session* session, int32_t* id);
+
+typedef enum allmem_finish {
+  ALLMEM_FINISH_STOP_TOKEN = 1, /* not read, not shown */
+  ALLMEM_FINISH_STOP_TEXT = 2,
+  ALLMEM_FINISH_MAX_TOKENS = 3,
+  ALLMEM_FINISH_CANCELLED = 4 /* by allmem_session_cancel(), or by the callback */
+} allmem_finish;
+
+typedef struct allmem_generation {
+  size_t struct_size;
+  int32_t finish; /* an allmem_finish */
+  int32_t reserved;
+  uint64_t prompt_tokens, generated_tokens; /* read by the session */
+  double prefill_seconds, decode_seconds;
+} allmem_generation;
+
+/* Receives the text piece by piece: whole characters, `size` bytes, NUL-terminated, valid during the call.
+ * Return 0 to go on, anything else to end the generation. It may call allmem_session_cancel() and nothing
+ * else of this session. */
+typedef int32_t (*allmem_text_callback)(const char* text, size_t size, void* user_data);
+
+/* Reads the prompt, then generates. A cancelled prefill gives ALLMEM_CANCELLED; a generation that is stopped,
+ * by whatever, gives ALLMEM_OK and says so in `generation` (may be NULL; set its struct_size), which is
+ * written in both cases. */
+ALLMEM_API int32_t allmem_session_generate(allmem_session* session, const int32_t* ids, size_t id_count,
+                                           const allmem_sampling* sampling, allmem_text_callback callback,
+                                           void* user_data, allmem_generation* generation);
+/* The same for messages: encodes only what is new, so that a conversation goes on at the cost of its last
+ * message. The session knows by itself whether an answer came before, and a snapshot remembers it. */
+ALLMEM_API int32_t allmem_session_chat(allmem_session* session, const allmem_message* messages,
+                                       size_t message_count, const allmem_sampling* sampling,
+                                       allmem_text_callback callback, void* user_data,
+                                       allmem_generation* generation);
+/* From any thread: ends a running prefill or generation within one block of tokens. Without effect when none
+ * runs. */
+ALLMEM_API int32_t allmem_session_cancel(allmem_session* session);
+
+/* frozen: 1 reads the long-term memory but never writes it. */
+ALLMEM_API int32_t allmem_session_freeze(allmem_session* session, int32_t frozen);
+/* As new. */
+ALLMEM_API int32_t allmem_session_reset(allmem_session* session);
+/* As new, and every byte that the session held is overwritten: nothing that was read can be found in it. */
+ALLMEM_API int32_t allmem_session_wipe(allmem_session* session);
+
+typedef struct allmem_session_info {
+  size_t struct_size;
+  uint64_t position;    /* tokens read */
+  uint64_t state_bytes; /* K/V rings and memory */
+  uint64_t total_bytes; /* with activations and scratch */
+  int32_t threads;
+  int32_t frozen;
+} allmem_session_info;
+ALLMEM_API int32_t allmem_session_get_info(allmem_session* session, allmem_session_info* info);
+/* How far the fast weights of one layer are from the model's own: ||W - W_0|| / ||W_0|| over its matrices and
+ * heads; 0 when nothing was written. */
+ALLMEM_API int32_t allmem_session_memory_drift(allmem_session* session, int32_t layer, double* drift);
+
+/* --- Snapshots: a session's memory, saved ------------------------------------------------------------------
+ */
+
+/* The session goes on from it bit for bit, in another process too. `note` (may be NULL) is yours: at most 1
+ * MiB that come back with it. */
+ALLMEM_API int32_t allmem_session_save(allmem_session* session, const void* note, size_t note_size,
+                                       void* buffer, size_t capacity, size_t* count);
+/* Atomic: a crash at any moment leaves the old file or the new one. */
+ALLMEM_API int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
+                                            const char* path);
+/* Checked wholly before anything changes: on failure the session is what it was. */
+ALLMEM_API int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size);
+ALLMEM_API int32_t allmem_session_load_file(allmem_session* session, const char* path);
+
+typedef struct allmem_snapshot_info {
+  size_t struct_size;
+  uint64_t position;    /* tokens read */
+  uint64_t fingerprint; /* of the model that it belongs to */
+  uint64_t state_bytes;
+  int32_t frozen;
+  int32_t reserved;
+} allmem_snapshot_info;
+/* Looks at a snapshot, whatever its model; `note` receives the caller's note (buffer, capacity, count; all
+ * may be NULL and 0). */
+ALLMEM_API int32_t allmem_snapshot_inspect(const void* snapshot, size_t size, allmem_snapshot_info* info,
+                                           void* note, size_t capacity, size_t* count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
