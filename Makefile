@@ -2,6 +2,7 @@
 #
 #   make chat     build the wheel, install it into .venv and talk to the bundled model
 #   make test     everything CI runs: formatters, linters, type checks, the C++ suite, the Python suite
+#   make test-aarch64   only the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user
 #   make format   rewrite the sources as the formatters want them
 #   make clean    remove .venv and what was built
 
@@ -15,6 +16,9 @@ JOBS ?= $(shell nproc)
 # Debian's packages: what the wheel is built from, and what the C++ tests need on top.
 BUILD_PACKAGES := g++ python3-dev python3-venv libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev clang-format ninja-build
+# For the C++ suite on processors that this machine is not.
+EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user
+ARM_LIBRARIES := libc6-dev libstdc++-12-dev libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev doctest-dev
 
 SOURCES := $(shell find csrc python export cmake -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.cmake' -o -name '*.onnx*' \
              -o -name '*.json' -o -name '*.txt' 2>/dev/null) pyproject.toml CMakeLists.txt
@@ -23,13 +27,13 @@ CPP_FILES = $(shell git ls-files '*.cpp' '*.h' '*.c')
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: chat test check cpp-test python-test format clean
+.PHONY: chat test check cpp-test test-x86-64 test-aarch64 python-test format clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.installed
 	@$(BIN)/allmem-edge chat
 
-test: check cpp-test python-test
+test: check cpp-test test-x86-64 test-aarch64 python-test
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -75,13 +79,35 @@ check: $(VENV)/.test-installed
 
 cpp-test: $(VENV)/.test-installed
 	@echo "== C++ suite, warnings as errors"
-	@cmake -S . -B $(BUILD)/release -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_WERROR=ON >/dev/null
+	@cmake --preset release >/dev/null
 	@cmake --build $(BUILD)/release -j $(JOBS)
 	@ctest --test-dir $(BUILD)/release --output-on-failure
 	@echo "== C++ suite under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@cmake -S . -B $(BUILD)/sanitize -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_SANITIZE=address,undefined >/dev/null
 	@cmake --build $(BUILD)/sanitize -j $(JOBS)
 	@ctest --test-dir $(BUILD)/sanitize --output-on-failure
+
+# A processor without AVX, and one with AVX2 but no AVX-512. The native run has the other AVX2 kernels: emulating
+# them takes minutes.
+test-x86-64: cpp-test
+	$(call debian,$(EMULATION_PACKAGES))
+	@echo "== C++ platform, kernels and tokenizer on emulated x86-64 processors"
+	@for layer in platform kernels tokenizer; do \
+	  qemu-x86_64 -cpu Nehalem $(BUILD)/release/tests/cpp/$${layer}_test || exit 1; done
+	@qemu-x86_64 -cpu Haswell $(BUILD)/release/tests/cpp/kernels_test --source-file='*registry_test*,*elementwise_test*'
+
+# Debian's arm64 libraries in a directory of their own: the system itself stays as it is.
+$(BUILD)/sysroot-arm64/.filled: cmake/debian_sysroot.sh
+	$(call debian,$(EMULATION_PACKAGES))
+	@echo "Fetching Debian's arm64 libraries into $(@D)"
+	@rm -rf $(@D) && cmake/debian_sysroot.sh arm64 $(@D) $(ARM_LIBRARIES)
+	@touch $@
+
+test-aarch64: $(BUILD)/sysroot-arm64/.filled
+	@echo "== C++ suite for aarch64, under qemu-user"
+	@cmake --preset aarch64 >/dev/null
+	@cmake --build $(BUILD)/aarch64 -j $(JOBS)
+	@ctest --test-dir $(BUILD)/aarch64 --output-on-failure
 
 python-test: $(VENV)/.test-installed
 	@echo "== Python suite"

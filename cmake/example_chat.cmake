@@ -1,5 +1,6 @@
 # cmake -DCHAT=… -DMODEL=… -DMEMORY=… -P example_chat.cmake
-# The C example is told a name, ends, starts again with its memory file, and knows the name.
+# CHAT is its program, after the emulator that runs it if there is one. It is told a name, ends, starts again with its
+# memory file, and knows the name.
 file(REMOVE ${MEMORY})
 set(input ${MEMORY}.txt)
 foreach(line "Hi, I'm Tobias." "What is my name?")

@@ -11,6 +11,8 @@
 #if defined(__x86_64__)
 #include "kernels/x86/avx2.h"
 #include "platform/cpu_features.h"
+#elif defined(__aarch64__)
+#include "kernels/arm/neon.h"
 #endif
 
 namespace allmem {
@@ -22,6 +24,8 @@ size_t available_kernels(const Kernels** out, size_t capacity) {
   };
 #if defined(__x86_64__)
   if (detect_cpu_features().avx2) offer(avx2::kernels());
+#elif defined(__aarch64__)
+  offer(neon::kernels());
 #endif
   offer(ref_kernels());
   return count;
