@@ -187,7 +187,7 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
         train(tmp_path / "nowhere.toml")
 
 
-@pytest.mark.parametrize("name", ["bundled.toml", "bundled-2.toml"])
+@pytest.mark.parametrize("name", ["bundled.toml", "bundled-2.toml", "bundled-3.toml", "bundled-4.toml"])
 def test_the_bundled_config_is_complete(name: str) -> None:
     path = Path(__file__).parents[2] / "export" / "configs" / name
     config: dict[str, Any] = load_config(path)
