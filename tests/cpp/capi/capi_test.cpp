@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -175,12 +176,18 @@ TEST_CASE("cancel ends a long prefill within one block, and the session goes on"
   for (int i = 0; i < 100; ++i) long_prompt.insert(long_prompt.end(), ids.begin(), ids.end());
   size_t read = 0;
   int32_t status = ALLMEM_OK;
-  std::thread reader(
-      [&] { status = allmem_session_prefill(session.get(), long_prompt.data(), long_prompt.size(), &read); });
-  allmem_session_info info;
-  info.struct_size = sizeof info;
-  while (allmem_session_get_info(session.get(), &info) != ALLMEM_IN_USE) std::this_thread::yield();
-  CHECK(allmem_session_cancel(session.get()) == ALLMEM_OK);
+  std::atomic<bool> done = false;
+  const auto cancel_until_done = [&] {  // a cancel that comes before the call has begun is without effect
+    while (!done) {
+      CHECK(allmem_session_cancel(session.get()) == ALLMEM_OK);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  };
+  std::thread reader([&] {
+    status = allmem_session_prefill(session.get(), long_prompt.data(), long_prompt.size(), &read);
+    done = true;
+  });
+  cancel_until_done();
   reader.join();
   CHECK(status == ALLMEM_CANCELLED);
   CHECK(read < long_prompt.size());
@@ -192,16 +199,13 @@ TEST_CASE("cancel ends a long prefill within one block, and the session goes on"
 
   allmem_generation generation;
   generation.struct_size = sizeof generation;
-  std::atomic<bool> done = false;
+  done = false;
   std::thread generator([&] {
     status = allmem_session_generate(session.get(), long_prompt.data(), long_prompt.size(), nullptr, nullptr,
                                      nullptr, &generation);
     done = true;
   });
-  while (!done) {  // a cancel that comes before the call has begun is without effect
-    allmem_session_cancel(session.get());
-    std::this_thread::yield();
-  }
+  cancel_until_done();
   generator.join();
   CHECK(status == ALLMEM_CANCELLED);
   CHECK(generation.finish == ALLMEM_FINISH_CANCELLED);
