@@ -1,7 +1,9 @@
 # Two commands set everything up on a fresh Debian machine: `make chat` and `make test`. Each says what it installs.
 #
 #   make chat     build the wheel, install it into .venv and talk to the bundled model
-#   make test     everything CI runs: formatters, linters, type checks, the C++ suite, the Python suite
+#   make test     everything CI runs: formatters, linters, type checks, the C++ suite (also under sanitizers), fuzzers
+#                 for some seconds, the Python suite
+#   make fuzz     the fuzzers alone; SECONDS_EACH=600 for longer
 #   make test-aarch64   only the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user
 #   make format   rewrite the sources as the formatters want them
 #   make clean    remove .venv and what was built
@@ -15,7 +17,7 @@ JOBS ?= $(shell nproc)
 
 # Debian's packages: what the wheel is built from, and what the C++ tests need on top.
 BUILD_PACKAGES := g++ python3-dev python3-venv libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
-TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev clang-format ninja-build
+TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev clang-format ninja-build clang libclang-rt-14-dev
 # For the C++ suite on processors that this machine is not.
 EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user
 ARM_LIBRARIES := libc6-dev libstdc++-12-dev libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev doctest-dev
@@ -27,13 +29,13 @@ CPP_FILES = $(shell git ls-files '*.cpp' '*.h' '*.c')
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: chat test check cpp-test test-x86-64 test-aarch64 python-test format clean
+.PHONY: chat test check cpp-test fuzz test-x86-64 test-aarch64 python-test format clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.installed
 	@$(BIN)/allmem-edge chat
 
-test: check cpp-test test-x86-64 test-aarch64 python-test
+test: check cpp-test fuzz test-x86-64 test-aarch64 python-test
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -86,6 +88,24 @@ cpp-test: $(VENV)/.test-installed
 	@cmake -S . -B $(BUILD)/sanitize -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_SANITIZE=address,undefined >/dev/null
 	@cmake --build $(BUILD)/sanitize -j $(JOBS)
 	@ctest --test-dir $(BUILD)/sanitize --output-on-failure
+	@echo "== C++ suite under ThreadSanitizer"
+	@cmake -S . -B $(BUILD)/sanitize-thread -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_SANITIZE=thread >/dev/null
+	@cmake --build $(BUILD)/sanitize-thread -j $(JOBS)
+	@TSAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)/sanitize-thread --output-on-failure
+
+FUZZERS := model tokenizer_json tokenize snapshot capi
+SECONDS_EACH ?= 6
+
+fuzz: $(VENV)/.test-installed
+	@echo "== fuzzers, $(SECONDS_EACH) seconds each"
+	@cmake -S . -B $(BUILD)/fuzz -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_CXX_FLAGS_RELEASE="-O1 -g1" \
+	   -DALLMEM_BUILD_FUZZERS=ON -DALLMEM_SANITIZE=address,undefined >/dev/null
+	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target $(addprefix fuzz_,$(FUZZERS))
+	@for name in $(FUZZERS); do \
+	  mkdir -p $(BUILD)/fuzz/found/$$name; echo "fuzz_$$name"; \
+	  $(BUILD)/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(SECONDS_EACH) -timeout=60 -rss_limit_mb=3000 -verbosity=0 \
+	    -artifact_prefix=$(BUILD)/fuzz/found/ $(BUILD)/fuzz/found/$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
 
 # A processor without AVX, and one with AVX2 but no AVX-512. The native run has the other AVX2 kernels: emulating
 # them takes minutes.

@@ -35,7 +35,7 @@ class SlidingWindowAttention : public Op {
     const auto [heads, kv_heads, dim, window, sinks] = sizes_;
     const size_t T = ctx.tokens;
     const auto rotate = [&](size_t input, size_t cos, size_t sin, size_t output, size_t count) {
-      ctx.kernels.rotate(ctx.in(input), ctx.in(cos), ctx.in(sin), ctx.out(output), T, count, dim);
+      ctx.kernels.rotate(ctx.in(input), ctx.in(cos), ctx.in(sin), ctx.out(output), T, count, sizes_.dim);
     };
     rotate(0, slots_.cos, slots_.sin, slots_.q, heads);
     rotate(1, slots_.cos, slots_.sin, slots_.k, kv_heads);

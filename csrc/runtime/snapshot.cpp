@@ -78,6 +78,9 @@ Head read_head(std::span<const std::byte> snapshot) {
   if (head.note_bytes > kMaxNote || head.note_bytes > rest || head.state_bytes != rest - head.note_bytes) {
     refuse("its length is not what its head says; it may have been cut short");
   }
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+  return head;  // a fuzzer would not get past the checksum
+#endif
   if (head.checksum != checksum(head, snapshot.subspan(sizeof head))) {
     refuse("its checksum is wrong, so it is damaged");
   }

@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -67,6 +69,22 @@ std::vector<std::byte> state_of(const Session& session) {
   return {state.begin(), state.end()};
 }
 
+// Written from docs/format.md, apart from the library's own.
+void write_checksum(std::vector<std::byte>& snapshot) {
+  constexpr size_t kHead = 56, kPlace = 48;
+  std::fill_n(snapshot.begin() + kPlace, 8, std::byte{0});
+  uint64_t value = 0xCBF29CE484222325;
+  for (const auto& [begin, end] : {std::pair{size_t{0}, kHead}, std::pair{kHead, snapshot.size()}}) {
+    value ^= end - begin;
+    for (size_t i = begin; i < end; i += 8) {
+      uint64_t word = 0;
+      std::memcpy(&word, snapshot.data() + i, std::min<size_t>(8, end - i));
+      value = std::rotl((value ^ word) * 0x100000001B3, 31);
+    }
+  }
+  std::memcpy(snapshot.data() + kPlace, &value, sizeof value);
+}
+
 }  // namespace
 
 TEST_CASE_FIXTURE(Fixture, "a loaded session goes on bit for bit, in mid-chunk") {
@@ -97,7 +115,7 @@ TEST_CASE_FIXTURE(Fixture,
     CHECK(error_of([&] { load_snapshot(session, std::span(snapshot).first(size)); }) ==
           ErrorCode::kBadSnapshot);
   }
-  for (size_t i = 0; i < snapshot.size(); i += i < 80 ? 1 : 13) {
+  for (size_t i = 0; i < snapshot.size(); ++i) {
     const std::byte old = snapshot[i];
     snapshot[i] ^= static_cast<std::byte>(1 + random() % 255);
     CHECK(error_of([&] { load_snapshot(session, snapshot); }) == ErrorCode::kBadSnapshot);
@@ -107,6 +125,61 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(error_of([&] { load_snapshot(session, snapshot); }) == ErrorCode::kBadSnapshot);
   CHECK(state_of(session) == before);
   CHECK(session.position() == ids.size());
+}
+
+TEST_CASE_FIXTURE(Fixture, "hand-made heads are refused though their checksum is right, and change nothing") {
+  run(session, first());
+  const std::vector<std::byte> good = save_snapshot(session, "a note");
+  const std::vector<std::byte> before = state_of(session);
+  struct Change {
+    size_t offset, size;  // of the head's field, docs/format.md
+    uint64_t value;
+  };
+  constexpr uint64_t kMax = ~uint64_t{0};
+  const uint64_t state = before.size();
+  const std::vector<Change> changes = {{0, 1, 'B'},
+                                       {7, 1, 0},
+                                       {0, 8, 0},
+                                       {0, 8, kMax},
+                                       {8, 4, 0},
+                                       {8, 4, 2},
+                                       {8, 4, 0xFFFFFFFF},
+                                       {8, 4, 0x01000000},
+                                       {12, 4, 2},
+                                       {12, 4, 0x100},
+                                       {12, 4, 0xFFFFFFFF},
+                                       {16, 8, 0},
+                                       {16, 8, kMax},
+                                       {24, 8, kMax},
+                                       {24, 8, (uint64_t{1} << 53) + 1},
+                                       {32, 8, 0},
+                                       {32, 8, 5},
+                                       {32, 8, 7},
+                                       {32, 8, kMax},
+                                       {32, 8, kMaxNote + 1},
+                                       {32, 8, kMax - 50},
+                                       {40, 8, 0},
+                                       {40, 8, state - 1},
+                                       {40, 8, state + 1},
+                                       {40, 8, kMax},
+                                       {40, 8, kMax - 100},
+                                       {40, 8, uint64_t{1} << 63},
+                                       {32, 8, uint64_t{1} << 63}};
+  CHECK(changes.size() >= 25);
+  for (const Change& change : changes) {
+    std::vector<std::byte> bad = good;
+    std::memcpy(bad.data() + change.offset, &change.value, change.size);
+    write_checksum(bad);
+    CAPTURE(change.offset);
+    CAPTURE(change.value);
+    const ErrorCode code = error_of([&] { load_snapshot(session, bad); });
+    CHECK((code == ErrorCode::kBadSnapshot || code == ErrorCode::kInvalidArgument));
+    CHECK(state_of(session) == before);
+    CHECK(session.position() == 77);
+  }
+  std::vector<std::byte> same = good;
+  write_checksum(same);
+  CHECK(same == good);  // so it is the fields that were refused
 }
 
 TEST_CASE_FIXTURE(Fixture, "a snapshot of another model is refused, of another shape or other weights") {
@@ -160,7 +233,7 @@ TEST_CASE_FIXTURE(Fixture, "killed at any moment of a save, the file holds the o
   run(session, first());
   save_snapshot_file(session, "0", path);
   std::mt19937 random(3);
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 1000; ++round) {
     const pid_t child = ::fork();
     if (child == 0) {
       for (int i = 1;; ++i) save_snapshot_file(session, std::to_string(i), path);
