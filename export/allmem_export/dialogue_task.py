@@ -126,6 +126,28 @@ def answer_accuracy(logits: Tensor, ids: Tensor, answer: Tensor) -> tuple[int, i
     return right, total
 
 
+@torch.no_grad()
+def start_from(model: AllMemForCausalLM, init: AllMemForCausalLM) -> None:
+    """Copies init's parameters into a model of the same shape, or one whose memories have more hidden units.
+
+    A new unit keeps its random input weights and gets output weights of zero, so that both models read the
+    same from memories that have not been written.
+    """
+    started = init.state_dict()
+    for name, target in model.state_dict().items():
+        source = started[name]
+        if name.endswith("memory.weight_down"):
+            target.zero_()
+        if name.endswith(("memory.weight_gate", "memory.weight_up", "memory.weight_down")):
+            target = target[tuple(slice(n) for n in source.shape)]
+        if target.shape != source.shape:
+            raise ConfigError(
+                f"`init` does not fit the config's model: {name} is {list(source.shape)} there and "
+                f"{list(target.shape)} here. Only memory_ratio may be larger than init's."
+            )
+        target.copy_(source)
+
+
 class DialogueTask:
     """Trains an AllMem model from scratch on generated dialogues (the Task of train.py)."""
 
@@ -144,8 +166,8 @@ class DialogueTask:
         self._idle_cost = float(config.get("idle_cost", 0.0))
         self._eval_cases = int(config.get("eval_cases", 16))
         self.model = self._new_model()
-        if "init" in config:  # go on from a finished checkpoint of the same shape and tokenizer
-            self.model.load_state_dict(AllMemForCausalLM.from_pretrained(config["init"]).state_dict())
+        if "init" in config:  # go on from a finished checkpoint with the same tokenizer
+            start_from(self.model, AllMemForCausalLM.from_pretrained(config["init"]))
 
     @staticmethod
     def _tokenizer(config: dict[str, Any]) -> Any:

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad
+from allmem_export.configuration import AllMemConfig
+from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad, start_from
+from allmem_export.modeling import AllMemForCausalLM
 from allmem_export.muon import Muon, orthogonalize
 from allmem_export.train import ConfigError, learning_rate_factor, load_config, make_optimizers, train
 
@@ -187,7 +189,9 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
         train(tmp_path / "nowhere.toml")
 
 
-@pytest.mark.parametrize("name", ["bundled.toml", "bundled-2.toml", "bundled-3.toml", "bundled-4.toml"])
+@pytest.mark.parametrize(
+    "name", ["bundled.toml", "bundled-2.toml", "bundled-3.toml", "bundled-4.toml", "bundled-5.toml"]
+)
 def test_the_bundled_config_is_complete(name: str) -> None:
     path = Path(__file__).parents[2] / "export" / "configs" / name
     config: dict[str, Any] = load_config(path)
@@ -205,3 +209,28 @@ def test_a_run_with_init_starts_from_that_checkpoint(tmp_path: Path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
     first_tokenizer, second_tokenizer = (tmp_path / name / "tokenizer.json" for name in ("first", "second"))
     assert first_tokenizer.read_text() == second_tokenizer.read_text()
+
+
+def small_model(**settings: Any) -> AllMemForCausalLM:
+    """A random model of one layer of the given settings."""
+    base = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    memory = {"window": 8, "sinks": 2, "chunk": 8, "gate_init": 0.5}
+    return AllMemForCausalLM(AllMemConfig(**(base | heads | memory | settings))).eval()
+
+
+@torch.no_grad()
+def test_init_may_have_narrower_memories_and_the_new_units_add_nothing_at_first() -> None:
+    narrow, wide = small_model(memory_ratio=1), small_model(memory_ratio=2)
+    start_from(wide, narrow)
+    ids = torch.arange(8)[None]  # one chunk: nothing has been written
+    assert torch.allclose(narrow(ids).logits, wide(ids).logits, atol=1e-5)
+    down = wide.model.layers[0].self_attn.memory.weight_down
+    assert down.shape[-1] == 32 and down[..., :16].any() and not down[..., 16:].any()
+
+
+def test_an_init_of_another_shape_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Only memory_ratio may be larger"):
+        start_from(small_model(intermediate_size=64), small_model())
+    with pytest.raises(ConfigError, match="Only memory_ratio may be larger"):
+        start_from(small_model(memory_ratio=1), small_model(memory_ratio=2))

@@ -43,15 +43,15 @@ def test_the_bundled_model_is_small_and_its_window_short(bundled: ae.Model) -> N
 
 
 def test_it_recalls_held_out_values_eight_windows_back(bundled: ae.Model) -> None:
-    assert recall(8 * bundled.engine.window, 100) >= at_least(0.945, 100)  # docs/model.md, "What it reaches"
+    assert recall(8 * bundled.engine.window, 100) >= at_least(0.95, 100)  # docs/model.md, "What it reaches"
 
 
 def test_it_recalls_held_out_values_128_windows_back(bundled: ae.Model) -> None:
-    assert recall(128 * bundled.engine.window, 50) >= at_least(0.83, 50)
+    assert recall(128 * bundled.engine.window, 50) >= at_least(0.92, 50)
 
 
 def test_it_says_so_when_it_was_not_told(bundled: ae.Model) -> None:
-    assert recall(8 * bundled.engine.window, 60, "--unknown") >= at_least(0.975, 60)
+    assert recall(8 * bundled.engine.window, 60, "--unknown") >= at_least(0.97, 60)
 
 
 def test_with_a_frozen_memory_it_recalls_nothing(bundled: ae.Model) -> None:
