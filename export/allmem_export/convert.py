@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,22 @@ def convert(
         ConvertError: the source is no complete Qwen3 checkpoint, or `out` is not empty.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConvertError(f"{out} already exists and is not an empty directory; choose another name")
+    check_out(out)
     folder = _locate(source)
     config = _config(folder, window=window, sinks=sinks, chunk=chunk, memory_ratio=ratio, gate=gate)
     shards = _plan(folder, config)
-    with _appearing(out) as target:
+    with appearing(out) as target:
         config.save_pretrained(target)
         _write_weights(folder, target, config, shards, seed, progress)
         for name in COPIED:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, target / name)
+
+
+def check_out(out: Path) -> None:
+    """Raises ConvertError if `out` exists and is not an empty directory."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConvertError(f"{out} already exists and is not an empty directory; choose another name")
 
 
 def _locate(source: Path | str) -> Path:
@@ -135,7 +140,7 @@ def _config(folder: Path, **fields: Any) -> AllMemConfig:
     try:
         values = Qwen3Config.from_dict(data).to_dict()
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise ConvertError(f"{path} is not a valid Qwen3 config: {_one_line(error)}") from error
+        raise ConvertError(f"{path} is not a valid Qwen3 config: {one_line(error)}") from error
     rope = values["rope_parameters"]["rope_type"]
     if rope != "default" and rope not in ROPE_INIT_FUNCTIONS:
         raise ConvertError(
@@ -154,10 +159,10 @@ def _config(folder: Path, **fields: Any) -> AllMemConfig:
     try:
         return AllMemConfig(**values)
     except (ValueError, TypeError, StrictDataclassError) as error:
-        raise ConvertError(_one_line(error)) from error
+        raise ConvertError(one_line(error)) from error
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
@@ -170,7 +175,7 @@ def _plan(folder: Path, config: AllMemConfig) -> dict[str, list[str]]:
         files = sorted({str(name) for name in weight_map.values()})
     else:
         files = ["model.safetensors"]
-    expected = _base_shapes(config)
+    expected = base_shapes(config)
     shards: dict[str, list[str]] = {}
     seen: set[str] = set()
     for file in files:
@@ -205,7 +210,7 @@ def _plan(folder: Path, config: AllMemConfig) -> dict[str, list[str]]:
     return shards
 
 
-def _base_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
+def base_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that the base model stores."""
     with torch.device("meta"):
         model = AllMemForCausalLM(config)
@@ -226,11 +231,11 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:
-        raise ConvertError(f"{path} is not a complete safetensors file: {_one_line(error)}") from error
+        raise ConvertError(f"{path} is not a complete safetensors file: {one_line(error)}") from error
 
 
 @contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
+def appearing(out: Path) -> Iterator[Path]:
     """A temporary directory beside `out` that takes its name if the block succeeds, or else is removed."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -254,7 +259,7 @@ def _write_weights(
     progress: Progress | None,
 ) -> None:
     """A file for each source file and one for the memory. Base weights go uncopied from mapping to disk."""
-    memory = _memory_tensors(config, seed)
+    memory = memory_tensors(config, seed)
 
     def parts() -> Iterator[dict[str, Tensor]]:
         for file, names in shards.items():
@@ -262,10 +267,17 @@ def _write_weights(
         yield memory
 
     total = sum(_bytes(part) for part in parts())
+    write_parts(target, parts(), len(shards) + 1, total, progress)
+
+
+def write_parts(
+    target: Path, parts: Iterable[dict[str, Tensor]], count: int, total: int, progress: Progress | None
+) -> None:
+    """A safetensors file for each of the `count` parts, and their index. One part is in memory at a time."""
     done = 0
     weight_map: dict[str, str] = {}
-    for number, part in enumerate(parts(), start=1):
-        name = f"model-{number:05d}-of-{len(shards) + 1:05d}.safetensors"
+    for number, part in enumerate(parts, start=1):
+        name = f"model-{number:05d}-of-{count:05d}.safetensors"
         save_file(part, target / name, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(part, name))
         done += _bytes(part)
@@ -284,7 +296,7 @@ def _bytes(tensors: dict[str, Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
-def _memory_tensors(config: AllMemConfig, seed: int) -> dict[str, Tensor]:
+def memory_tensors(config: AllMemConfig, seed: int) -> dict[str, Tensor]:
     """The memory's initial parameters of all layers, the same for the same seed."""
     tensors = {}
     with torch.random.fork_rng(devices=[]):

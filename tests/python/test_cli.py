@@ -290,3 +290,21 @@ def test_no_color_is_honoured(tiny_dir: Path, tmp_path: Path) -> None:
     terminal.wait_for(b"temperature")
     assert b"\x1b" not in terminal.output
     assert terminal.end() == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--random"],
+        ["--like", "qwen3-0.6b"],
+        ["source", "--random", "--like", "qwen3-0.6b"],
+        ["source", "--layers", "2"],
+        ["--random", "--like", "gpt-2"],
+        ["--random", "--like", "qwen3-0.6b", "--layers", "0"],
+    ],
+)
+def test_convert_takes_a_source_or_a_shape_for_random_weights(tmp_path: Path, arguments: list[str]) -> None:
+    result = run(["convert", *arguments, "--out", tmp_path / "out"])
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == b"" and result.stderr.startswith(b"error: ") and not (tmp_path / "out").exists()
