@@ -16,11 +16,12 @@ void bind_model(py::module_& m) {
 
   // Held as non-const because pybind11's holders are; nothing here changes a model.
   py::class_<Model, std::shared_ptr<Model>>(m, "Model")
-      .def(py::init([](const std::string& path) {
+      .def(py::init([](const std::string& path, bool exact) {
              const py::gil_scoped_release release;
-             return std::const_pointer_cast<Model>(Model::load(path));
+             return std::const_pointer_cast<Model>(
+                 Model::load(path, exact ? Precision::kExact : Precision::kFast));
            }),
-           py::arg("path"))
+           py::arg("path"), py::arg("exact") = false)
       .def_property_readonly("vocab_size", [](const Model& model) { return model.info().vocab_size; })
       .def_property_readonly("window", [](const Model& model) { return model.info().window; })
       .def_property_readonly("sinks", [](const Model& model) { return model.info().sinks; })

@@ -65,9 +65,11 @@ allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find,
   return new allmem_model{std::move(shared)};
 }
 
-const allmem_model_options* checked(const allmem_model_options* options) {
-  if (options != nullptr) check_struct(options, "options");
-  return options;
+Precision precision_of(const allmem_model_options* options) {
+  if (options == nullptr) return Precision::kFast;
+  check_struct(options, "options");
+  require(options->exact == 0 || options->exact == 1, "`exact` of the options is neither 0 nor 1.");
+  return options->exact != 0 ? Precision::kExact : Precision::kFast;
 }
 
 // The pieces by name, each mapped or borrowed anew at every use.
@@ -77,7 +79,7 @@ int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_o
   require(model != nullptr, "`model` is NULL; it receives the model.");
   require(files != nullptr && count > 0 && count <= kMaxFiles,
           "A model in pieces has 1 to 64 files, one of them named model.onnx.");
-  checked(options);
+  const Precision precision = precision_of(options);
   for (const allmem_file& file : std::span(files, count))
     require(file.name != nullptr, "A file's name is NULL.");
   const Find find = [&](const char* name) -> std::unique_ptr<MappedFile> {
@@ -88,7 +90,7 @@ int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_o
   };
   std::vector<std::unique_ptr<MappedFile>> pieces;
   for (const allmem_file& file : std::span(files, count)) pieces.push_back(open(file));
-  *model = make_model(Model::load(std::move(pieces)), find, options);
+  *model = make_model(Model::load(std::move(pieces), precision), find, options);
   return ALLMEM_OK;
 }
 
@@ -99,15 +101,17 @@ using namespace allmem;
 using namespace allmem::capi;
 
 void allmem_model_options_init(allmem_model_options* options) {
-  if (options != nullptr) *options = {.struct_size = sizeof *options, .log = nullptr, .user_data = nullptr};
+  if (options != nullptr) {
+    *options = {};
+    options->struct_size = sizeof *options;
+  }
 }
 
 int32_t allmem_model_load(const char* path, const allmem_model_options* options, allmem_model** model) {
   return guarded([&] {
     require(model != nullptr, "`model` is NULL; it receives the model.");
     const std::string where = path_input(path);
-    checked(options);
-    auto loaded = Model::load(where);
+    auto loaded = Model::load(where, precision_of(options));
     std::error_code ignored;
     const fs::path directory =
         fs::is_directory(where, ignored) ? fs::path(where) : fs::path(where).parent_path();

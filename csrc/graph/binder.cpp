@@ -196,12 +196,34 @@ void Binder::update_state(size_t i, size_t input_index, const Shape& shape) {
   name_output(i, static_cast<ValueId>(lowering_.program_->values.size() - 1));
 }
 
+void Binder::update_packed_state(size_t i, size_t input_index, const Shape& shape, size_t bytes) {
+  update_state(i, input_index, shape);
+  const Value& value = lowering_.program_->values[inputs_[input_index]];
+  lowering_.program_->states[static_cast<size_t>(value.state)].packed = true;
+  lowering_.program_->buffers[value.buffer].bytes = bytes;
+}
+
+bool Binder::starts_at_zero(size_t input_index) const {
+  const int state = has(input_index) ? lowering_.program_->values[inputs_[input_index]].state : -1;
+  return state >= 0 && lowering_.program_->states[static_cast<size_t>(state)].initial.empty();
+}
+
 size_t Binder::temporary(const Shape& shape) {
   Value value{.name = "a temporary of " + describe(node_), .shape = shape};
   lowering_.check_size(value.name, shape);
   temporaries_.push_back(lowering_.add_value(std::move(value), {}));
   return outputs_.size() + temporaries_.size() - 1;
 }
+
+size_t Binder::kept(const Shape& shape) {
+  Value value{.name = "a state of " + describe(node_), .shape = shape};
+  lowering_.check_size(value.name, shape);
+  temporaries_.push_back(lowering_.add_value(std::move(value), {.home = Buffer::Home::kState}));
+  lowering_.state_buffers_.push_back(lowering_.program_->values[temporaries_.back()].buffer);
+  return outputs_.size() + temporaries_.size() - 1;
+}
+
+bool Binder::exact() const { return lowering_.precision_ == Precision::kExact; }
 
 size_t Binder::derived(size_t bytes) {
   const size_t offset = lowering_.program_->derived_bytes;
@@ -210,10 +232,23 @@ size_t Binder::derived(size_t bytes) {
 }
 
 std::vector<size_t> Binder::shared(const std::string& key, const std::vector<Shape>& shapes,
-                                   FunctionRef<void(std::unique_ptr<const Op>&)> make) {
+                                   MakeShared make) {
+  return add_shared(key, shapes, {}, make);
+}
+
+std::vector<size_t> Binder::shared_from(size_t i, const std::string& key, const std::vector<Shape>& shapes,
+                                        MakeShared make) {
+  const ValueId id = inputs_[i];
+  Step step;
+  step.inputs = {id};
+  step.row_wise = token_major(lowering_.program_->values[id].shape);
+  return add_shared(key + " of " + std::to_string(id), shapes, std::move(step), make);
+}
+
+std::vector<size_t> Binder::add_shared(const std::string& key, const std::vector<Shape>& shapes, Step step,
+                                       MakeShared make) {
   auto [entry, is_new] = lowering_.shared_.try_emplace(key);
   if (is_new) {
-    Step step;
     make(step.op);
     for (const Shape& shape : shapes) {
       lowering_.check_size(key, shape);

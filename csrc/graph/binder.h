@@ -57,17 +57,28 @@ class Binder {
   void constant(size_t i, onnx::DataType type, const Shape& shape, const std::byte* data);
   void update_state(size_t i, size_t input,
                     const Shape& shape);  // output i is input's state, updated in place
+  // The same for a state of zeros that this operator keeps in `bytes` of its own form, all zero bits at
+  // first.
+  void update_packed_state(size_t i, size_t input, const Shape& shape, size_t bytes);
+  bool starts_at_zero(size_t input) const;  // a state without an initial value
   // A float32 buffer for this step only; returns its number for RunContext::out().
   size_t temporary(const Shape& shape);
+  // A float32 buffer of the session's state that no name in the file stands for: 0 at first, saved and
+  // restored with the rest. Returns its number for RunContext::out().
+  size_t kept(const Shape& shape);
   // Bytes that the session keeps for this operator, computed from its state; returns their offset.
   size_t derived(size_t bytes);
+  bool exact() const;  // Precision::kExact is asked for
   // Row t of the outputs depends on row t of the inputs only.
   void row_wise() { row_wise_ = true; }
 
   // Values that several nodes need and none in the file makes. The first node that asks for `key` has
   // `make`'s operator run before it. Returns the input numbers of its outputs, float32 of `shapes`.
-  std::vector<size_t> shared(const std::string& key, const std::vector<Shape>& shapes,
-                             FunctionRef<void(std::unique_ptr<const Op>&)> make);
+  using MakeShared = FunctionRef<void(std::unique_ptr<const Op>&)>;
+  std::vector<size_t> shared(const std::string& key, const std::vector<Shape>& shapes, MakeShared make);
+  // The same, computed row by row from this node's input i, for all the nodes that read it.
+  std::vector<size_t> shared_from(size_t i, const std::string& key, const std::vector<Shape>& shapes,
+                                  MakeShared make);
 
   // Fusing: the one input of the step of kind `op_type` that makes input i, when nothing else reads input i;
   // else kNoValue. absorb() then drops that step and makes its input this node's input i.
@@ -81,6 +92,8 @@ class Binder {
 
  private:
   friend class Lowering;
+  std::vector<size_t> add_shared(const std::string& key, const std::vector<Shape>& shapes, Step step,
+                                 MakeShared make);
   ValueId add_output(size_t i, Value value, Buffer buffer);
   void name_output(size_t i, ValueId id);
   void check_attributes() const;

@@ -30,8 +30,13 @@ size_t bytes_of(const Value& value, size_t tokens) {
 
 }  // namespace
 
-Lowering::Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels)
-    : model_(std::move(model)), find_op_(find_op), kernels_(kernels), program_(std::make_unique<Program>()) {
+Lowering::Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels,
+                   Precision precision)
+    : model_(std::move(model)),
+      find_op_(find_op),
+      kernels_(kernels),
+      precision_(precision),
+      program_(std::make_unique<Program>()) {
   program_->source = model_;
 }
 
@@ -45,6 +50,7 @@ std::unique_ptr<Program> Lowering::run() {
   add_initializers();
   for (const onnx::Node& node : model_->nodes) add_node(node);
   add_outputs();
+  lay_out_states();
   std::erase_if(program_->steps, [](const Step& step) { return step.op == nullptr; });  // absorbed ones
   return std::move(program_);
 }
@@ -172,15 +178,11 @@ void Lowering::add_state(const onnx::ValueInfo& input) {
   }
   check_size(state.name, state.shape);
   state.bytes = elements(state.shape, 1) * sizeof(float);
-  state.offset = program_->state_bytes;
-  if (align_up(state.bytes) > kMaxStateBytes - program_->state_bytes) {
-    fail(ErrorCode::kBadModel, "the states need more than 64 GiB, at '" + state.name + "'");
-  }
-  program_->state_bytes += align_up(state.bytes);
   const ValueId id = add_value(
       {.name = state.name, .shape = state.shape, .state = static_cast<int>(program_->states.size())},
-      {.home = Home::kState, .offset = state.offset});
+      {.home = Home::kState});
   names_.emplace(state.name, id);
+  state_buffers_.push_back(program_->values[id].buffer);
   program_->states.push_back(std::move(state));
   state_used_.push_back(false);
   state_written_.push_back(false);
@@ -291,6 +293,20 @@ void Lowering::add_outputs() {
   }
 }
 
+// Last, when the operators have said in which form they keep their states, and what else they keep.
+void Lowering::lay_out_states() {
+  for (size_t i = 0; i < state_buffers_.size(); ++i) {
+    Buffer& buffer = program_->buffers[state_buffers_[i]];
+    if (align_up(buffer.bytes) > kMaxStateBytes - program_->state_bytes)
+      fail(ErrorCode::kBadModel, "the states need more than 64 GiB");
+    buffer.offset = program_->state_bytes;
+    program_->state_bytes += align_up(buffer.bytes);
+    if (i >= program_->states.size()) continue;
+    program_->states[i].offset = buffer.offset;
+    program_->states[i].bytes = buffer.bytes;
+  }
+}
+
 void Lowering::add_logits(const onnx::ValueInfo& output) {
   const ValueId id = names_.find(output.name)->second;
   const Value& value = program_->values[id];
@@ -325,8 +341,8 @@ void Lowering::check_state_output(const onnx::ValueInfo& output) {
 }
 
 std::unique_ptr<const Program> lower(std::shared_ptr<const onnx::Model> model, FindOp find_op,
-                                     const Kernels& kernels) {
-  std::unique_ptr<Program> program = Lowering(std::move(model), find_op, kernels).run();
+                                     const Kernels& kernels, Precision precision) {
+  std::unique_ptr<Program> program = Lowering(std::move(model), find_op, kernels, precision).run();
   plan(*program, kernels);
   return program;
 }

@@ -17,7 +17,7 @@ using FindOp = OpMaker (*)(std::string_view domain, std::string_view op_type);
 
 // Throws Error (kBadModel, kUnsupported).
 std::unique_ptr<const Program> lower(std::shared_ptr<const onnx::Model> model, FindOp find_op,
-                                     const Kernels& kernels);
+                                     const Kernels& kernels, Precision precision);
 
 // Decides which steps run only for the rows whose logits are asked for, the size of a block, and where
 // everything lies in memory. The last part of lower().
@@ -26,7 +26,8 @@ void plan(Program& program, const Kernels& kernels);
 // The state of lower() while it runs; Binder works on it.
 class Lowering {
  public:
-  Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels);
+  Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels,
+           Precision precision);
   std::unique_ptr<Program> run();
 
  private:
@@ -36,6 +37,7 @@ class Lowering {
   void add_initializers();
   void add_inputs();
   void add_state(const onnx::ValueInfo& input);
+  void lay_out_states();
   void add_node(const onnx::Node& node);
   void add_outputs();
   void add_logits(const onnx::ValueInfo& output);
@@ -48,13 +50,15 @@ class Lowering {
   std::shared_ptr<const onnx::Model> model_;
   FindOp find_op_;
   const Kernels& kernels_;
+  Precision precision_;
   std::unique_ptr<Program> program_;
   std::map<std::string, ValueId, std::less<>> names_;
   std::map<std::string, std::vector<ValueId>, std::less<>> shared_;
   std::map<std::string_view, size_t> readers_;  // how many nodes and graph outputs read a name
   std::map<ValueId, size_t> producer_;          // the step that makes a value
   std::vector<bool> state_used_, state_written_;
-  std::vector<std::byte*> addresses_;  // of the constant buffers, for fold()
+  std::vector<uint32_t> state_buffers_;  // of the states, in order, and then of what operators keep
+  std::vector<std::byte*> addresses_;    // of the constant buffers, for fold()
   size_t folded_bytes_ = 0;
 };
 

@@ -20,8 +20,14 @@ namespace allmem {
 using ValueId = uint32_t;
 inline constexpr ValueId kNoValue = ~ValueId{0};
 
+// How exactly a program computes what the file says.
+enum class Precision {
+  kFast,   // activations that meet quantised weights have 8 bits
+  kExact,  // float32 everywhere: what the operators' function bodies define
+};
+
 // Tokens of a block at most: enough to make a weight's trip from memory worthwhile.
-inline constexpr size_t kMaxBlock = 64;
+inline constexpr size_t kMaxBlock = 128;
 
 // Where the bytes of values live. Views (Reshape and the like) share the buffer of what they view.
 struct Buffer {
@@ -58,6 +64,7 @@ struct State {
   Shape shape;
   size_t offset = 0;  // in the state allocation, aligned to 64 bytes
   size_t bytes = 0;
+  bool packed = false;             // in its operator's own form instead of float32
   std::span<const float> initial;  // empty: zeros
 };
 
@@ -71,7 +78,7 @@ struct Program {
   ValueId logits = kNoValue;
 
   size_t block = 0;           // tokens that one run of the steps takes at most
-  size_t state_bytes = 0;     // all states, one allocation
+  size_t state_bytes = 0;     // all states, one allocation: `states` first, then what operators keep
   size_t arena_bytes = 0;     // all activations of a block
   size_t derived_bytes = 0;   // per session, computed from the state (row scales)
   size_t scratch_floats = 0;  // per worker thread

@@ -21,6 +21,16 @@ struct NBitsMatrix {
   unsigned bits;               // 4 or 8
 };
 
+// Rows of activations quantised to 8 bits, in groups of kQ8Group columns with a scale each: x ≈ code * scale.
+// Integer products need fewer instructions than float ones, and their sums are exact. The codes of a group
+// lie as the weights' codes do once unpacked: for 4-bit weights the even columns, then the odd ones.
+inline constexpr size_t kQ8Group = 64;
+struct Q8Rows {
+  int8_t* codes;  // [T, K]           round(x * 127 / max |x| of the group)
+  float* scales;  // [T, K/kQ8Group]  max |x| / 127
+  int32_t* sums;  // [T, K/kQ8Group]  -2^(bits-1) Σ codes: takes the weights' zero point out of the products
+};
+
 // One call of window attention, for a slice of the KV heads. H query heads, Hkv KV heads, D channels, group =
 // H/Hkv. Keys arrive and are stored already rotated (RoPE). A token at position p < S lives in slot p of the
 // ring, a later one in slot S + (p - S) mod W.
@@ -38,6 +48,9 @@ struct AttentionArgs {
   float scale;                  // 1/sqrt(D)
   float* y;                     // [T, H, D]
 };
+
+// What attention with 8-bit keys and values is made of (attention_q8.h): steps of this many keys.
+inline constexpr size_t kKeyTile = 64;
 
 // The fast weights of one KV head (docs/model.md): W_g, W_u [h, D], W_d [D, h], and the rows' rescaling
 // factors r = ||row of W_0|| / ||row of W||, so that the normalised Ŵ = r ⊙ W is never stored.
@@ -61,6 +74,13 @@ struct Kernels {
   void (*linear_nbits)(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
                        size_t n_begin, size_t n_end);
 
+  // The same with activations quantised to 8 bits as well, for weights without zero points whose `block` is a
+  // multiple of kQ8Group (so K is, too). quantise() fills q from x [T, K] for weights of `bits`; a group that
+  // holds a NaN or an infinity gives NaN.
+  void (*quantise)(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
+  void (*linear_q8)(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                    size_t n_begin, size_t n_end);
+
   // y[r, :] = x[r, :] / sqrt(mean(x[r, :]²) + epsilon) ⊙ weight[:].   x, y [rows, cols]; y may be x
   void (*rms_norm)(const float* x, const float* weight, float* y, size_t rows, size_t cols, float epsilon);
 
@@ -82,6 +102,18 @@ struct Kernels {
   // a size that depends on the shapes alone, never on the position, and never shrinks as T grows.
   size_t (*attention_scratch)(const AttentionArgs& args);
   void (*attention)(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
+
+  // One step of an online softmax: of the kKeyTile scores of a row, those in [begin, end) become the weights
+  // exp(score - max) and the others 0; max, total = Σ weights and sum [D] = Σ weight v, which are those of
+  // the steps before (max = -inf, 0 and 0 at first), are brought to the new max.
+  void (*softmax_step)(float* scores, size_t begin, size_t end, float* max, float* total, float* sum,
+                       size_t D);
+  // y[m, n] += Σ_k p[m, k] v[k, n]; each row `stride` floats after the one before.
+  void (*weighted_sum)(const float* p, size_t p_stride, const float* v, size_t v_stride, float* y,
+                       size_t y_stride, size_t M, size_t N, size_t K);
+  // x[i, d] = (codes[i, d] - 128) scales[i, d / kQ8Group] for d < D.   codes [n, stride], scales [n,
+  // stride/kQ8Group], x [n, D]
+  void (*dequantise)(const uint8_t* codes, const float* scales, size_t stride, float* x, size_t n, size_t D);
 
   // r = norm0 / ||row of W|| (0 where ||row|| is 0), for the three matrices of a head.
   void (*memory_row_scales)(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,

@@ -10,6 +10,8 @@
 
 #if defined(__x86_64__)
 #include "kernels/x86/avx2.h"
+#include "kernels/x86/avx512vnni.h"
+#include "kernels/x86/avxvnni.h"
 #include "platform/cpu_features.h"
 #elif defined(__aarch64__)
 #include "kernels/arm/neon.h"
@@ -23,7 +25,10 @@ size_t available_kernels(const Kernels** out, size_t capacity) {
     if (count < capacity) out[count++] = &table;
   };
 #if defined(__x86_64__)
-  if (detect_cpu_features().avx2) offer(avx2::kernels());
+  const CpuFeatures features = detect_cpu_features();
+  if (features.avx512vnni) offer(avx512vnni::kernels());
+  if (features.avxvnni) offer(avxvnni::kernels());
+  if (features.avx2) offer(avx2::kernels());
 #elif defined(__aarch64__)
   offer(neon::kernels());
 #endif

@@ -52,6 +52,53 @@ class LinearNBits : public Op {
   NBitsMatrix shape_;  // pointers unset
 };
 
+// Activations in 8 bits, once for all the layers that read them. Outputs: codes, scales, sums.
+class Quantise : public Op {
+ public:
+  Quantise(Shape x, size_t K, unsigned bits) : x_(std::move(x)), K_(K), bits_(bits) {}
+
+  void run(const RunContext& ctx) const override {
+    const size_t groups = K_ / kQ8Group;
+    parallel(ctx, elements(x_, ctx.tokens) / K_, 1, K_, [&](size_t begin, size_t end, size_t) {
+      const Q8Rows rows{ctx.out<int8_t>(0) + begin * K_, ctx.out(1) + begin * groups,
+                        ctx.out<int32_t>(2) + begin * groups};
+      ctx.kernels.quantise(ctx.in(0) + begin * K_, end - begin, K_, bits_, rows);
+    });
+  }
+
+ private:
+  Shape x_;
+  size_t K_;
+  unsigned bits_;
+};
+
+// W quantised, and x by a step before.
+class LinearQ8 : public Op {
+ public:
+  // `codes`: number of the input that holds the codes of x; its scales and sums follow.
+  LinearQ8(Shape x, const NBitsMatrix& shape, bool has_bias, size_t codes)
+      : x_(std::move(x)), shape_(shape), has_bias_(has_bias), codes_(codes) {}
+
+  void run(const RunContext& ctx) const override {
+    NBitsMatrix w = shape_;
+    w.packed = ctx.in<uint8_t>(1);
+    w.scales = ctx.in(2);
+    const size_t rows = elements(x_, ctx.tokens) / w.cols;
+    const Q8Rows x{const_cast<int8_t*>(ctx.in<int8_t>(codes_)), const_cast<float*>(ctx.in(codes_ + 1)),
+                   const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // linear_q8 only reads them
+    const float* bias = has_bias_ ? ctx.in(5) : nullptr;
+    parallel(ctx, w.rows, kRowGrain, rows * w.cols, [&](size_t begin, size_t end, size_t) {
+      ctx.kernels.linear_q8(x, w, bias, ctx.out(0), rows, begin, end);
+    });
+  }
+
+ private:
+  Shape x_;
+  NBitsMatrix shape_;
+  bool has_bias_;
+  size_t codes_;
+};
+
 // y [..., M, N] = a [..., M, K] b [K, N] or b [..., K, N]: a plain loop, for small products.
 class MatMul : public Op {
  public:
@@ -142,13 +189,22 @@ MadeOp make_matmul_nbits(Binder& node) {
   if (node.has(5)) node.input(5, DataType::kFloat, {N});
   if (token_major(shape)) node.row_wise();
   node.output(0, DataType::kFloat, shape);
-  return std::make_unique<LinearNBits>(x.shape, NBitsMatrix{.packed = nullptr,
-                                                            .scales = nullptr,
-                                                            .zero_points = nullptr,
-                                                            .rows = static_cast<size_t>(N),
-                                                            .cols = static_cast<size_t>(K),
-                                                            .block = static_cast<size_t>(block),
-                                                            .bits = static_cast<unsigned>(bits)});
+  const NBitsMatrix w{.packed = nullptr,
+                      .scales = nullptr,
+                      .zero_points = nullptr,
+                      .rows = static_cast<size_t>(N),
+                      .cols = static_cast<size_t>(K),
+                      .block = static_cast<size_t>(block),
+                      .bits = static_cast<unsigned>(bits)};
+  if (w.block % kQ8Group != 0 || node.has(3) || node.exact())
+    return std::make_unique<LinearNBits>(x.shape, w);
+  Shape codes = x.shape, groups = x.shape;
+  codes.back() = K / static_cast<int64_t>(sizeof(float));  // a float's room holds four codes
+  groups.back() = K / static_cast<int64_t>(kQ8Group);
+  const std::vector<size_t> quantised = node.shared_from(
+      0, "8-bit codes for " + std::to_string(bits) + " bits", {codes, groups, groups},
+      [&](std::unique_ptr<const Op>& op) { op = std::make_unique<Quantise>(x.shape, w.cols, w.bits); });
+  return std::make_unique<LinearQ8>(x.shape, w, node.has(5), quantised[0]);
 }
 
 MadeOp make_matmul(Binder& node) {

@@ -1,6 +1,10 @@
 // allmem::TestTimeMemory (docs/model.md): a network per KV head that learns while it is read. Its fast
 // weights, momentum and pending gradient are states, updated in place; a chunk ends where the absolute
 // position says so, so that it makes no difference how a caller cuts the stream into calls.
+//
+// Adding one token's gradient to G means to read and write all of G, more bytes than all else that the token
+// needs. As W does not change within a chunk, tokens wait until there are kGradientBlock of them (or the
+// chunk ends) and are then learned in one pass over G.
 #include <algorithm>
 
 #include "kernels/kernels.h"
@@ -39,13 +43,24 @@ enum Input : size_t {
 constexpr size_t kStateShift = kWGate - 1;
 constexpr size_t kGradientBlock = 32;  // tokens whose gradient is added to G at a time
 
+// Tokens of one KV head that are read but not yet learned.
+struct Waiting {
+  float* count;  // [1], a whole number below kGradientBlock
+  float* eta;    // [kGradientBlock]
+  float* k;      // [kGradientBlock, D]
+  float* v;      // [kGradientBlock, D]
+  static size_t floats(size_t dim) { return 1 + kGradientBlock * (1 + 2 * dim); }
+};
+
 struct Sizes {
   size_t heads, kv_heads, dim, hidden, chunk;
 };
 
 class TestTimeMemory : public Op {
  public:
-  TestTimeMemory(const Sizes& sizes, size_t row_scales) : sizes_(sizes), row_scales_(row_scales) {}
+  // `waiting`: number of the output that keeps every KV head's Waiting. `row_scales`: offset of r.
+  TestTimeMemory(const Sizes& sizes, size_t waiting, size_t row_scales)
+      : sizes_(sizes), waiting_(waiting), row_scales_(row_scales) {}
 
   void run(const RunContext& ctx) const override {
     const size_t group = sizes_.heads / sizes_.kv_heads;
@@ -69,7 +84,7 @@ class TestTimeMemory : public Op {
       read(ctx, head, kv, begin, end, scratch);
       if (!ctx.frozen) {
         learn(ctx, head, kv, begin, end, scratch);
-        if (into_chunk + (end - begin) == sizes_.chunk) write(ctx, head, kv);
+        if (into_chunk + (end - begin) == sizes_.chunk) write(ctx, head, kv, scratch);
       }
       begin = end;
     }
@@ -117,22 +132,61 @@ class TestTimeMemory : public Op {
     }
   }
 
-  // G += Σ η ∇_W, Σβ += β
+  Waiting waiting_of(const RunContext& ctx, size_t kv) const {
+    float* count = ctx.out(waiting_) + kv * Waiting::floats(sizes_.dim);
+    float* eta = count + 1;
+    return {count, eta, eta + kGradientBlock, eta + kGradientBlock * (1 + sizes_.dim)};
+  }
+
+  // How many tokens wait. A restored state may claim anything.
+  static size_t checked_count(float count) {
+    return count >= 1 && count < kGradientBlock ? static_cast<size_t>(count) : 0;
+  }
+
+  // G += Σ η ∇_W for the tokens that wait.
+  void learn_waiting(const RunContext& ctx, const MemoryHead& head, size_t kv, float* scratch) const {
+    const Waiting waiting = waiting_of(ctx, kv);
+    const size_t count = checked_count(*waiting.count);
+    *waiting.count = 0;
+    if (count == 0) return;
+    ctx.kernels.memory_accumulate(head, waiting.k, sizes_.dim, waiting.v, sizes_.dim, waiting.eta, 1, count,
+                                  scratch);
+  }
+
+  // G += Σ η ∇_W in whole blocks, the rest waits; Σβ += β.
   void learn(const RunContext& ctx, const MemoryHead& head, size_t kv, size_t begin, size_t end,
              float* scratch) const {
     const size_t stride = sizes_.kv_heads * sizes_.dim;
-    for (size_t t = begin; t < end; t += kGradientBlock) {
-      ctx.kernels.memory_accumulate(head, ctx.in(kK) + t * stride + kv * sizes_.dim, stride,
-                                    ctx.in(kV) + t * stride + kv * sizes_.dim, stride,
-                                    ctx.in(kEta) + t * sizes_.kv_heads + kv, sizes_.kv_heads,
-                                    std::min(kGradientBlock, end - t), scratch);
+    const Waiting waiting = waiting_of(ctx, kv);
+    size_t count = checked_count(*waiting.count);
+    for (size_t t = begin; t < end;) {
+      const float* k = ctx.in(kK) + t * stride + kv * sizes_.dim;
+      const float* v = ctx.in(kV) + t * stride + kv * sizes_.dim;
+      const float* eta = ctx.in(kEta) + t * sizes_.kv_heads + kv;
+      if (count == 0 && end - t >= kGradientBlock) {
+        ctx.kernels.memory_accumulate(head, k, stride, v, stride, eta, sizes_.kv_heads, kGradientBlock,
+                                      scratch);
+        t += kGradientBlock;
+        continue;
+      }
+      waiting.eta[count] = *eta;
+      std::copy_n(k, sizes_.dim, waiting.k + count * sizes_.dim);
+      std::copy_n(v, sizes_.dim, waiting.v + count * sizes_.dim);
+      if (++count == kGradientBlock) {
+        ctx.kernels.memory_accumulate(head, waiting.k, sizes_.dim, waiting.v, sizes_.dim, waiting.eta, 1,
+                                      count, scratch);
+        count = 0;
+      }
+      ++t;
     }
+    *waiting.count = static_cast<float>(count);
     float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
     for (size_t t = begin; t < end; ++t) beta_sum += ctx.in(kBeta)[t * sizes_.kv_heads + kv];
   }
 
   // The end of a chunk: S = β̄ S + G, W = Ŵ - S.
-  void write(const RunContext& ctx, const MemoryHead& head, size_t kv) const {
+  void write(const RunContext& ctx, const MemoryHead& head, size_t kv, float* scratch) const {
+    learn_waiting(ctx, head, kv, scratch);
     float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
     ctx.kernels.memory_write(head, beta_sum / static_cast<float>(sizes_.chunk));
     beta_sum = 0;
@@ -140,6 +194,7 @@ class TestTimeMemory : public Op {
   }
 
   Sizes sizes_;
+  size_t waiting_;
   size_t row_scales_;  // where the session keeps this node's r, [Hkv, h + h + D]
 };
 
@@ -173,7 +228,8 @@ MadeOp make_test_time_memory(Binder& node) {
   const Sizes sizes{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(dim),
                     static_cast<size_t>(hidden), static_cast<size_t>(chunk)};
   const size_t row_scales = node.derived(sizes.kv_heads * (2 * sizes.hidden + sizes.dim) * sizeof(float));
-  return std::make_unique<TestTimeMemory>(sizes, row_scales);
+  const size_t waiting = node.kept({kv_heads, static_cast<int64_t>(Waiting::floats(sizes.dim))});
+  return std::make_unique<TestTimeMemory>(sizes, waiting, row_scales);
 }
 
 }  // namespace allmem::ops

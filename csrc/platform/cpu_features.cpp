@@ -37,6 +37,12 @@ CpuFeatures detect_cpu_features() {
   const bool avx2 = (b & (1u << 5)) != 0;
   const bool ymm_saved = (saved_register_states() & 0x6) == 0x6;  // xmm (bit 1) and ymm (bit 2)
   features.avx2 = avx2 && fma && f16c && ymm_saved;
+  constexpr uint32_t kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31, kVnni = 1u << 11;
+  const bool zmm_saved =
+      (saved_register_states() & 0xE6) == 0xE6;  // and opmask, zmm 0-15, zmm 16-31 (bits 5-7)
+  features.avx512vnni = features.avx2 && zmm_saved &&
+                        (b & (kF | kDq | kBw | kVl)) == (kF | kDq | kBw | kVl) && (c & kVnni) != 0;
+  features.avxvnni = features.avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
   return features;
 }
 

@@ -4,7 +4,10 @@
 namespace allmem {
 
 struct CpuFeatures {
-  bool avx2 = false;     // x86-64: AVX2, FMA and F16C, and the system saves the ymm registers
+  bool avx2 = false;  // x86-64: AVX2, FMA and F16C, and the system saves the ymm registers
+  bool avx512vnni =
+      false;  // x86-64: AVX2 and AVX-512 F, BW, DQ, VL and VNNI, and the system saves the zmm registers
+  bool avxvnni = false;  // x86-64: AVX2 and AVX-VNNI, 8-bit dot products in ymm registers
   bool dotprod = false;  // arm64: 8-bit dot products (sdot)
   bool i8mm = false;     // arm64: 8-bit matrix products (smmla)
 };

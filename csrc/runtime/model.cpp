@@ -97,24 +97,25 @@ ModelInfo describe(const onnx::Model& model, const Program& program) {
 
 }  // namespace
 
-std::shared_ptr<const Model> Model::make(std::shared_ptr<const onnx::Model> source) {
+std::shared_ptr<const Model> Model::make(std::shared_ptr<const onnx::Model> source, Precision precision) {
   std::shared_ptr<Model> model(new Model());
-  model->program_ = lower(source, find_op, best_kernels());
+  model->program_ = lower(source, find_op, best_kernels(), precision);
   model->info_ = describe(*source, *model->program_);
   return model;
 }
 
-std::shared_ptr<const Model> Model::load(const std::string& path) {
+std::shared_ptr<const Model> Model::load(const std::string& path, Precision precision) {
   try {
-    return make(onnx::read_model(model_file(path)));
+    return make(onnx::read_model(model_file(path)), precision);
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kBadModel, printable("The model '" + path + "' needs more memory than there is."));
   }
 }
 
-std::shared_ptr<const Model> Model::load(std::vector<std::unique_ptr<MappedFile>> pieces) {
+std::shared_ptr<const Model> Model::load(std::vector<std::unique_ptr<MappedFile>> pieces,
+                                         Precision precision) {
   try {
-    return make(onnx::read_model(std::move(pieces)));
+    return make(onnx::read_model(std::move(pieces)), precision);
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kBadModel, "The model needs more memory than there is.");
   }

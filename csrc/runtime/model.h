@@ -32,16 +32,17 @@ class Model {
   // `path`: a model directory, or a .onnx file. Throws Error (kNotFound, kIo, kBadModel, kUnsupported). The
   // files stay mapped: replace them (rename another over them) if you must, but never change or truncate them
   // while the model is in use.
-  static std::shared_ptr<const Model> load(const std::string& path);
+  static std::shared_ptr<const Model> load(const std::string& path, Precision precision = Precision::kFast);
   // The same from pieces in memory: "model.onnx" and the data files that it names.
-  static std::shared_ptr<const Model> load(std::vector<std::unique_ptr<MappedFile>> pieces);
+  static std::shared_ptr<const Model> load(std::vector<std::unique_ptr<MappedFile>> pieces,
+                                           Precision precision = Precision::kFast);
 
   const ModelInfo& info() const { return info_; }
   const Program& program() const { return *program_; }
 
  private:
   Model() = default;
-  static std::shared_ptr<const Model> make(std::shared_ptr<const onnx::Model> source);
+  static std::shared_ptr<const Model> make(std::shared_ptr<const onnx::Model> source, Precision precision);
   ModelInfo info_;
   std::unique_ptr<const Program> program_;
 };

@@ -11,6 +11,7 @@
 #include "kernels/kernels.h"
 #include "platform/aligned_buffer.h"
 #include "platform/error.h"
+#include "platform/printable.h"
 #include "platform/thread_pool.h"
 #include "platform/wipe.h"
 
@@ -82,7 +83,9 @@ struct Session::Impl {
   }
 
   void set_initial_state() {
+    size_t end = 0;
     for (const State& part : program.states) {
+      end = align_up(part.offset + part.bytes);
       std::byte* bytes = state.data() + part.offset;
       if (part.initial.empty()) {
         std::memset(bytes, 0, part.bytes);
@@ -90,6 +93,7 @@ struct Session::Impl {
         std::memcpy(bytes, part.initial.data(), part.bytes);
       }
     }
+    std::memset(state.data() + end, 0, state.size() - end);
     position = 0;
     is_fresh = true;
     is_poisoned = false;
@@ -253,6 +257,10 @@ std::span<const float> Session::state(size_t index) const {
                                                  std::to_string(impl_->program.states.size()) + ".");
   }
   const State& part = impl_->program.states[index];
+  if (part.packed) {
+    throw Error(ErrorCode::kUnsupported, "The state '" + printable(part.name) +
+                                             "' is kept in 8 bits; load the model as exact to look at it.");
+  }
   return {reinterpret_cast<const float*>(impl_->state.data() + part.offset), part.bytes / sizeof(float)};
 }
 

@@ -26,7 +26,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "snapshots hold little-endian numbers as they are");
 
 constexpr std::array<char, 8> kMagic = {'A', 'L', 'L', 'M', 'E', 'M', 'S', 'S'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // All fields lie without gaps.
 struct Head {
@@ -71,8 +71,9 @@ Head read_head(std::span<const std::byte> snapshot) {
   std::memcpy(&head, snapshot.data(), sizeof head);
   if (head.magic != kMagic) refuse("it is not a snapshot of allmem-edge");
   if (head.version != kVersion) {
-    refuse("it has the format " + std::to_string(head.version) + ", but this version reads format " +
-           std::to_string(kVersion) + "; update allmem-edge");
+    refuse("it has the format " + std::to_string(head.version) +
+           ", but this version of allmem-edge reads format " + std::to_string(kVersion) +
+           (head.version > kVersion ? "; update allmem-edge" : ""));
   }
   const size_t rest = snapshot.size() - sizeof head;
   if (head.note_bytes > kMaxNote || head.note_bytes > rest || head.state_bytes != rest - head.note_bytes) {

@@ -37,7 +37,7 @@ DATA_FILE = "model.onnx.data"
 ALIGNMENT = 64
 _INLINE_BYTES = 1024  # a tensor up to this size stays in model.onnx
 
-Quantization = Literal["none", "int8", "int4"]
+Quantization = Literal["none", "int8", "int4", "int4-pure"]
 Progress = Callable[[str, float], None]
 Weights = dict[str, NDArray[np.generic]]
 
@@ -228,7 +228,7 @@ def _write_weights(model: onnx.ModelProto, weights: Weights, folder: Path, repor
 
 def _check_arguments(checkpoint: Path, out: Path, mode: str) -> None:
     if mode not in ("none", *quantization.BITS):
-        raise ExportError(f'quantize must be "none", "int8" or "int4", not {mode!r}')
+        raise ExportError(f'quantize must be "none", "int8", "int4" or "int4-pure", not {mode!r}')
     if not checkpoint.is_dir():
         raise ExportError(f"{checkpoint}: no such checkpoint directory")
     model_type = _read_json(checkpoint / "config.json").get("model_type")

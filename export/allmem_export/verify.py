@@ -103,7 +103,7 @@ def _native_forward(model_dir: Path) -> Forward:
         raise VerifyError(
             f"the native runtime is not built ({error}); install the package: pip install ."
         ) from error
-    return Model.load(model_dir).session().forward
+    return Model.load(model_dir, exact=True).session().forward
 
 
 def _pytorch_logits(checkpoint: Path, model_dir: Path, ort_model: OrtModel, ids: NDArray[np.int64]) -> Floats:

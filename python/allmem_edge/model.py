@@ -28,17 +28,19 @@ class Model:
         self.engine = engine
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, backend: Backend = "native") -> Model:
+    def load(cls, path: str | Path | None = None, *, backend: Backend = "native", exact: bool = False) -> Model:
         """Loads a model.
 
         path: a model directory (or its .onnx file), a hub id "org/name", or None for the bundled model.
         backend: "native", or "onnxruntime" to run the same file in stock onnxruntime (slower).
+        exact: float32 everywhere, as the file's function bodies define the operators. Otherwise activations
+        that meet quantised weights are rounded to 8 bits, several times faster. onnxruntime is always exact.
         Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError or
         MissingDependencyError.
         """
         found = find_model(path)
         if backend == "native":
-            return cls(found, backend, _core.Model(str(found)))
+            return cls(found, backend, _core.Model(str(found), exact))
         if backend == "onnxruntime":
             from allmem_edge.ort_backend import OrtModel
 

@@ -90,6 +90,8 @@ typedef struct allmem_model_options {
   size_t struct_size;
   allmem_log_callback log; /* NULL: silent */
   void* user_data;         /* passed to log */
+  int32_t exact;           /* 0: fast, with 8-bit activations where weights have 4 or 8 bits; 1: float32 */
+  int32_t reserved;
 } allmem_model_options;
 
 typedef struct allmem_model_info {

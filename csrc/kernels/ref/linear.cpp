@@ -1,4 +1,6 @@
 // Linear layers, scalar: y = x Wᵀ + b with float32 or block-quantised weights.
+#include <cmath>
+
 #include "kernels/ref/ref.h"
 
 namespace allmem::ref {
@@ -43,6 +45,59 @@ void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float
         sum += block_sum * double{w.scales[n * blocks + b]};
       }
       y[t * N + n] = static_cast<float>(sum);
+    }
+  }
+}
+
+namespace {
+
+constexpr float kTiny = 0x1p-100f;  // groups below it are 0: 127 / max would overflow
+
+// Where column `i` of a group lies among its codes (Q8Rows).
+size_t place(size_t i, unsigned bits) { return bits == 8 ? i : i / 2 + i % 2 * (kQ8Group / 2); }
+
+}  // namespace
+
+void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q) {
+  for (size_t g = 0; g < T * (K / kQ8Group); ++g) {
+    const float* group = x + g * kQ8Group;
+    int8_t* codes = q.codes + g * kQ8Group;
+    float max = 0;
+    for (size_t i = 0; i < kQ8Group; ++i) {
+      const float size = std::fabs(group[i]);
+      if (!(size <= max)) max = size;
+      if (std::isnan(size)) break;
+    }
+    const bool normal = max > kTiny && std::isfinite(max);
+    const float inverse = normal ? 127.0f / max : 0.0f;
+    int sum = 0;
+    for (size_t i = 0; i < kQ8Group; ++i) {
+      const int code = normal ? static_cast<int>(std::nearbyint(group[i] * inverse)) : 0;
+      codes[place(i, bits)] = static_cast<int8_t>(code);
+      sum += code;
+    }
+    q.scales[g] = std::isfinite(max) ? max / 127.0f : NAN;
+    q.sums[g] = -sum * (1 << (bits - 1));
+  }
+}
+
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
+               size_t n_end) {
+  const size_t K = w.cols, groups = K / kQ8Group, row_bytes = K * w.bits / 8;
+  for (size_t t = 0; t < T; ++t) {
+    for (size_t n = n_begin; n < n_end; ++n) {
+      double sum = bias ? bias[n] : 0.0;
+      for (size_t g = 0; g < groups; ++g) {
+        const int8_t* codes = x.codes + t * K + g * kQ8Group;
+        int products = x.sums[t * groups + g];
+        for (size_t i = 0; i < kQ8Group; ++i) {
+          const unsigned weight = code_at(w.packed + n * row_bytes, g * kQ8Group + i, w.bits);
+          products += static_cast<int>(weight) * codes[place(i, w.bits)];
+        }
+        const double scale = w.scales[n * (K / w.block) + g * kQ8Group / w.block];
+        sum += products * scale * double{x.scales[t * groups + g]};
+      }
+      y[t * w.rows + n] = static_cast<float>(sum);
     }
   }
 }

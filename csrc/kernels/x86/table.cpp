@@ -1,5 +1,7 @@
-// The table of the AVX2 kernels. Compiled for the baseline: looking it up is safe on any machine.
+// The tables of the x86-64 kernels. Compiled for the baseline: looking them up is safe on any machine.
 #include "kernels/x86/avx2.h"
+#include "kernels/x86/avx512vnni.h"
+#include "kernels/x86/avxvnni.h"
 
 namespace allmem::avx2 {
 
@@ -8,6 +10,8 @@ const Kernels& kernels() {
       .name = "avx2",
       .linear_f32 = linear_f32,
       .linear_nbits = linear_nbits,
+      .quantise = quantise,
+      .linear_q8 = linear_q8,
       .rms_norm = rms_norm,
       .add = add,
       .mul = mul,
@@ -18,6 +22,9 @@ const Kernels& kernels() {
       .rotate = rotate,
       .attention_scratch = attention_scratch,
       .attention = attention,
+      .softmax_step = softmax_step,
+      .weighted_sum = weighted_sum,
+      .dequantise = dequantise,
       .memory_row_scales = memory_row_scales,
       .memory_scratch = memory_scratch,
       .memory_read = memory_read,
@@ -28,3 +35,37 @@ const Kernels& kernels() {
 }
 
 }  // namespace allmem::avx2
+
+namespace allmem::avxvnni {
+
+const Kernels& kernels() {
+  static const Kernels kTable = [] {
+    Kernels table = avx2::kernels();
+    table.name = "avxvnni";
+    table.linear_q8 = linear_q8;
+    return table;
+  }();
+  return kTable;
+}
+
+}  // namespace allmem::avxvnni
+
+namespace allmem::avx512vnni {
+
+const Kernels& kernels() {
+  static const Kernels kTable = [] {
+    Kernels table = avx2::kernels();
+    table.name = "avx512vnni";
+    table.linear_f32 = linear_f32;
+    table.quantise = quantise;
+    table.linear_q8 = linear_q8;
+    table.weighted_sum = weighted_sum;
+    table.dequantise = dequantise;
+    table.memory_read = memory_read;
+    table.memory_accumulate = memory_accumulate;
+    return table;
+  }();
+  return kTable;
+}
+
+}  // namespace allmem::avx512vnni

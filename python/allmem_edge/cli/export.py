@@ -14,8 +14,16 @@ from allmem_edge.cli.needs_export import export_package
 @click.command("export")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new model directory.")
-@click.option("--quantize", type=click.Choice(["none", "int8", "int4"]), default="none", show_default=True)
-def command(checkpoint: Path, out: Path, quantize: Literal["none", "int8", "int4"]) -> None:
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "int8", "int4", "int4-pure"]),
+    default="none",
+    show_default=True,
+    help="int4 keeps the vocabulary in 8 bits; int4-pure does not.",
+)
+def command(
+    checkpoint: Path, out: Path, quantize: Literal["none", "int8", "int4", "int4-pure"]
+) -> None:
     """Write the checkpoint directory CHECKPOINT as a model directory (ONNX and tokenizer)."""
     stderr = console.stderr()
     with export_package(), console.progress(stderr) as progress:

@@ -9,7 +9,7 @@ extern "C" int header_compiles_as_c99(void);
 extern "C" int header_compiles_as_c11(void);
 
 // On every 64-bit platform that we build for.
-static_assert(sizeof(void*) != 8 || sizeof(allmem_model_options) == 24);
+static_assert(sizeof(void*) != 8 || sizeof(allmem_model_options) == 32);
 static_assert(sizeof(void*) != 8 || sizeof(allmem_file) == 40);
 static_assert(sizeof(void*) != 8 || offsetof(allmem_file, offset) == 32);
 static_assert(sizeof(void*) != 8 || sizeof(allmem_model_info) == 80);

@@ -96,6 +96,65 @@ void check_nbits(const Kernels& kernels, const Shape& s, size_t block, unsigned 
                s, x, b, y, 4, [&](size_t n, size_t k) { return w.weight(n, k); });
 }
 
+// Activations as `quantise` must make them: the contract leaves no choice but the order of the codes.
+struct Activations {
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  std::vector<int32_t> sums;
+
+  Activations(size_t T, size_t K)
+      : codes(T * K, 77), scales(T * K / kQ8Group, kUntouched), sums(T * K / kQ8Group, 77) {}
+  Q8Rows view() { return {codes.data(), scales.data(), sums.data()}; }
+  int code(size_t group, size_t i, unsigned bits) const {
+    return codes[group * kQ8Group + (bits == 8 ? i : i / 2 + i % 2 * (kQ8Group / 2))];
+  }
+};
+
+void check_quantise(const Kernels& kernels, const std::vector<float>& x, size_t T, size_t K, unsigned bits) {
+  Activations q(T, K);
+  kernels.quantise(x.data(), T, K, bits, q.view());
+  bool codes_right = true, rest_right = true;
+  for (size_t g = 0; g < T * K / kQ8Group; ++g) {
+    float max = 0;
+    for (size_t i = 0; i < kQ8Group; ++i) max = std::fmax(max, std::fabs(x[g * kQ8Group + i]));
+    const float inverse = max > 0x1p-100f ? 127.0f / max : 0.0f;
+    int sum = 0;
+    for (size_t i = 0; i < kQ8Group; ++i) {
+      const int code = static_cast<int>(std::nearbyint(x[g * kQ8Group + i] * inverse));
+      codes_right = codes_right && q.code(g, i, bits) == code;
+      sum += code;
+    }
+    rest_right = rest_right && q.scales[g] == max / 127.0f && q.sums[g] == -sum * (1 << (bits - 1));
+  }
+  CHECK_MESSAGE(codes_right, kernels.name);
+  CHECK_MESSAGE(rest_right, kernels.name);
+}
+
+// Against the exact sum of the quantised activations; and against that of the activations themselves, from
+// which each may be half a step away.
+void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_bias) {
+  Random random(static_cast<uint32_t>(s.T * 7919 + s.K * 31 + s.N + block * 3 + bits));
+  const Quantised w(random, s.N, s.K, block, bits, false);
+  const auto x = random.floats(s.T * s.K), bias = random.floats(s.N);
+  std::vector<float> y(s.T * s.N, kUntouched), rounded_x(x.size());
+  std::vector<double> exact_x(x.size());
+  Activations q(s.T, s.K);
+  kernels.quantise(x.data(), s.T, s.K, bits, q.view());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t group = i / kQ8Group;
+    exact_x[i] = double{q.scales[group]} * q.code(group, i % kQ8Group, bits);
+    rounded_x[i] = static_cast<float>(exact_x[i]);
+    // Half a step, and the roundings of the factor 127/max, of the product and of the scale: 3 of at most
+    // 127.
+    CHECK(std::fabs(exact_x[i] - double{x[i]}) <= q.scales[group] * (0.5 + 127 * 3.0 * kUnit));
+  }
+  const float* b = with_bias ? bias.data() : nullptr;
+  kernels.linear_q8(q.view(), w.view, b, y.data(), s.T, s.n_begin, s.n_end);
+  // One rounding more for each term: rounded_x for exact_x.
+  check_linear(describe(kernels, s) + " q8 block=" + std::to_string(block) + " bits=" + std::to_string(bits),
+               s, rounded_x, b, y, 6, [&](size_t n, size_t k) { return w.weight(n, k); });
+}
+
 }  // namespace
 
 TEST_CASE("linear_f32 equals the sum in double, for every tail of tokens, columns and rows") {
@@ -168,6 +227,90 @@ TEST_CASE("linear_nbits writes its slice of the rows and nothing else") {
         for (size_t begin = 0; begin <= 9; begin += 2)
           for (size_t end = begin; end <= 9; ++end)
             check_nbits(*kernels, {T, 64, 9, begin, end}, 32, bits, false, true);
+      }
+    }
+  }
+}
+
+TEST_CASE("quantise gives the codes, scales and sums that its contract names") {
+  for (const Kernels* kernels : all_kernels()) {
+    for (const unsigned bits : {4u, 8u}) {
+      Random random(bits);
+      for (const size_t T : {1, 3})
+        for (const size_t K : {64, 192, 1024}) check_quantise(*kernels, random.floats(T * K, 3), T, K, bits);
+      std::vector<float> edges(128, 0.0f);  // a group of zeros, then one with an end of the range and ties
+      for (size_t i = 64; i < 128; ++i) edges[i] = static_cast<float>(i) - 95.5f;
+      edges[70] = -127.0f;
+      check_quantise(*kernels, edges, 1, 128, bits);
+      check_quantise(*kernels, std::vector<float>(64, 0x1p-130f), 1, 64, bits);
+      check_quantise(*kernels, std::vector<float>(64, 0x1p127f), 1, 64, bits);
+    }
+  }
+}
+
+TEST_CASE("a NaN or an infinity among the activations gives NaN, and only in its group") {
+  for (const Kernels* kernels : all_kernels()) {
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      for (const size_t at : {64, 65, 100, 127}) {
+        std::vector<float> x(192, 1.0f);
+        x[at] = bad;
+        Activations q(1, 192);
+        kernels->quantise(x.data(), 1, 192, 4, q.view());
+        CHECK(q.scales[0] == 1.0f / 127.0f);
+        CHECK(std::isnan(q.scales[1]));
+        CHECK(q.scales[2] == 1.0f / 127.0f);
+      }
+    }
+  }
+}
+
+TEST_CASE("linear_q8 equals the sum in double, for every block size, width and tail") {
+  for (const Kernels* kernels : all_kernels()) {
+    for (const unsigned bits : {4u, 8u}) {
+      for (const size_t block : {64, 128, 256}) {
+        for (const size_t blocks : {1, 2, 3, 5}) {
+          for (const size_t T : {1, 2, 5})
+            check_q8(*kernels, {T, block * blocks, 21, 0, 21}, block, bits, T == 2);
+        }
+      }
+      for (size_t T = 1; T <= 20; ++T) check_q8(*kernels, {T, 128, 18, 0, 18}, 64, bits, true);
+      for (const size_t K : {1024, 1088, 3072}) {
+        check_q8(*kernels, {1, K, 6, 0, 6}, 64, bits, false);
+        check_q8(*kernels, {9, K, 6, 0, 6}, 64, bits, true);
+      }
+    }
+  }
+}
+
+TEST_CASE("linear_q8 survives the largest codes: no sum saturates") {
+  for (const Kernels* kernels : all_kernels()) {
+    for (const unsigned bits : {4u, 8u}) {
+      for (const uint8_t byte : {uint8_t{0}, uint8_t{255}}) {
+        for (const float sign : {1.0f, -1.0f}) {
+          const std::vector<uint8_t> packed(16 * 64 * bits / 8, byte);
+          const std::vector<float> scales(16, 1.0f), x(3 * 64, sign * 127);
+          const NBitsMatrix w{packed.data(), scales.data(), nullptr, 16, 64, 64, bits};
+          for (const size_t T : {1, 3}) {
+            Activations q(T, 64);
+            std::vector<float> y(T * 16);
+            kernels->quantise(x.data(), T, 64, bits, q.view());
+            kernels->linear_q8(q.view(), w, nullptr, y.data(), T, 0, 16);
+            const int zero = 1 << (bits - 1), code = byte == 0 ? 0 : 2 * zero - 1;
+            for (const float value : y) CHECK(value == sign * 127 * 64 * static_cast<float>(code - zero));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("linear_q8 writes its slice of the rows and nothing else") {
+  for (const Kernels* kernels : all_kernels()) {
+    for (const unsigned bits : {4u, 8u}) {
+      for (const size_t T : {1, 6}) {
+        for (size_t begin = 0; begin <= 20; begin += 4)
+          for (size_t end = begin; end <= 20; ++end)
+            check_q8(*kernels, {T, 64, 20, begin, end}, 64, bits, true);
       }
     }
   }

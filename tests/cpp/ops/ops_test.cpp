@@ -27,8 +27,8 @@ OnnxBuilder base(int64_t columns) {
 
 std::vector<float> run(const OnnxBuilder& b, std::vector<int64_t> ids) {
   const TempDir directory;
-  const auto program =
-      lower(onnx::read_model(directory.write("model.onnx", b.build())), find_op, ref_kernels());
+  const auto program = lower(onnx::read_model(directory.write("model.onnx", b.build())), find_op,
+                             ref_kernels(), Precision::kFast);
   std::vector<float> logits(ids.size() * static_cast<size_t>(program->vocab_size));
   AlignedBuffer arena(program->arena_bytes), scratch(program->scratch_floats * sizeof(float));
   std::vector<std::byte*> buffers;
@@ -103,7 +103,8 @@ TEST_CASE("constants are computed once at load: only what depends on tokens is l
   b.node("MatMul", {"h", "scaled"}, {"logits"});
   CHECK(run(b, {0}) == Values{10, 22, 34, 46});  // [0 1 2 3] times wᵀ / 2
   const TempDir directory;
-  const auto program = lower(onnx::read_model(directory.write("m", b.build())), find_op, ref_kernels());
+  const auto program =
+      lower(onnx::read_model(directory.write("m", b.build())), find_op, ref_kernels(), Precision::kFast);
   CHECK(program->steps.size() == 2);
 }
 

@@ -1,0 +1,278 @@
+// Linear layers with 4- or 8-bit weights and 8-bit activations, AVX-512 VNNI.
+//
+// One instruction multiplies 64 unsigned by 64 signed bytes and adds them up in fours. One token is bound by
+// reading the weights: four rows at a time share the activations. A block of tokens is bound by arithmetic: a
+// tile of 32 rows is unpacked once into the first-level cache, transposed so that every lane is a row; then a
+// group's 64 columns take 16 of these instructions for 16 rows and a token, and one conversion and scaling.
+#include <immintrin.h>
+
+#include "kernels/x86/avx512vnni.h"
+
+namespace allmem::avx512vnni {
+
+namespace {
+
+constexpr size_t kLanes = 16;
+constexpr size_t kTileRows = 2 * kLanes, kTileGroups = 8;  // by 512 columns: 16 KiB of the first-level cache
+constexpr size_t kTokens = 6;                              // of a tile: 12 sums stay in registers
+constexpr size_t kAhead =
+    8192;  // bytes of a row that are fetched ahead: hardware prefetchers stop at page ends
+constexpr float kTiny = 0x1p-100f;  // groups below it are 0: 127 / max would overflow
+constexpr float kInfinity = __builtin_inff();
+
+size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+__mmask16 first_lanes(size_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+
+// Bytes of each 128-bit lane: the even ones, then the odd ones. Then the even halves of all lanes, then the
+// odd.
+__m512i evens_then_odds(__m512i bytes) {
+  const __m512i within =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+  return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7),
+                                  _mm512_shuffle_epi8(bytes, within));
+}
+
+// The codes of a group of 64 weights, one a byte, in the order of Q8Rows.
+template <unsigned kBits>
+[[gnu::always_inline]] inline __m512i group_codes(const uint8_t* packed) {
+  if constexpr (kBits == 8) return _mm512_loadu_si512(packed);
+  const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed)));
+  const __m512i shifts = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi64x(4), 1);
+  return _mm512_and_si512(_mm512_srlv_epi64(twice, shifts), _mm512_set1_epi8(0xF));
+}
+
+// The scales of the groups [group, group + count) of row n, count <= 16; 0 in the other lanes.
+__m512 group_scales(const NBitsMatrix& w, size_t n, size_t group, size_t count) {
+  const float* row = w.scales + n * (w.cols / w.block);
+  const __mmask16 there = first_lanes(count);
+  if (w.block == kQ8Group) return _mm512_maskz_loadu_ps(there, row + group);
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i first = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(group)));
+  const int log2 = __builtin_ctzll(w.block / kQ8Group);
+  const __m512i index = _mm512_srl_epi32(first, _mm_cvtsi32_si128(log2));
+  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, index, row, sizeof(float));
+}
+
+// --- One token
+// -----------------------------------------------------------------------------------------------------
+
+// y[n..n + R) for one token.
+template <unsigned kBits, size_t R>
+void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
+  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
+  __m512 sums[R];
+#pragma GCC unroll 8
+  for (size_t r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps();
+  alignas(64) float factors[R][kLanes];
+  for (size_t g = 0; g < groups; g += kLanes) {
+    const size_t count = smaller(kLanes, groups - g);
+    const __mmask16 there = first_lanes(count);
+    const __m512 x_scales = _mm512_maskz_loadu_ps(there, x.scales + g);
+    const __m512 zeros =
+        _mm512_mul_ps(x_scales, _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(there, x.sums + g)));
+#pragma GCC unroll 8
+    for (size_t r = 0; r < R; ++r) {
+      const __m512 scales = group_scales(w, n + r, g, count);
+      _mm512_store_ps(factors[r], _mm512_mul_ps(scales, x_scales));
+      sums[r] = _mm512_fmadd_ps(scales, zeros, sums[r]);
+    }
+    const uint8_t* packed = w.packed + n * row_bytes + g * kGroupBytes;
+    for (size_t i = 0; i < count; ++i, packed += kGroupBytes) {
+      const __m512i codes = _mm512_loadu_si512(x.codes + (g + i) * kQ8Group);
+#pragma GCC unroll 8
+      for (size_t r = 0; r < R; ++r) {
+        _mm_prefetch(reinterpret_cast<const char*>(packed + r * row_bytes + kAhead), _MM_HINT_T0);
+        const __m512i products =
+            _mm512_dpbusd_epi32(_mm512_setzero_si512(), group_codes<kBits>(packed + r * row_bytes), codes);
+        sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_set1_ps(factors[r][i]), sums[r]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t r = 0; r < R; ++r) y[n + r] = _mm512_reduce_add_ps(sums[r]) + (bias ? bias[n + r] : 0.0f);
+}
+
+template <unsigned kBits>
+void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n_begin,
+                      size_t n_end) {
+  size_t n = n_begin;
+  for (; n + 4 <= n_end; n += 4) rows_by_token<kBits, 4>(x, w, bias, y, n);
+  for (; n < n_end; ++n) rows_by_token<kBits, 1>(x, w, bias, y, n);
+}
+
+// --- A block of tokens
+// ---------------------------------------------------------------------------------------------
+
+// 32 rows of up to 8 groups. codes[g][j][half], lane r: the codes 4j..4j+3 of group g of row 16 half + r.
+struct Tile {
+  alignas(64) __m512i codes[kTileGroups][kLanes][2];
+  alignas(64) __m512 scales[kTileGroups][2];
+};
+
+// In place: m[i] lane j <-> m[j] lane i.
+void transpose(__m512i m[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(m[i], m[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(m[i], m[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 16; i += 4) {
+    m[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    m[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    m[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    m[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {
+    const __m512i a = _mm512_shuffle_i32x4(m[i], m[i + 4], 0x88),
+                  b = _mm512_shuffle_i32x4(m[i], m[i + 4], 0xDD);
+    const __m512i c = _mm512_shuffle_i32x4(m[i + 8], m[i + 12], 0x88),
+                  d = _mm512_shuffle_i32x4(m[i + 8], m[i + 12], 0xDD);
+    m[i] = _mm512_shuffle_i32x4(a, c, 0x88);
+    m[i + 8] = _mm512_shuffle_i32x4(a, c, 0xDD);
+    m[i + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
+    m[i + 12] = _mm512_shuffle_i32x4(b, d, 0xDD);
+  }
+}
+
+// The rows [n, n + rows) in `count` groups from `group` on; lanes past `rows` repeat the last row.
+template <unsigned kBits>
+void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count, Tile& tile) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
+  const size_t row_bytes = w.cols / kQ8Group * kGroupBytes;
+  __m512i m[kLanes];
+  for (size_t half = 0; half < 2; ++half) {
+    const auto row = [&](size_t r) { return n + smaller(half * kLanes + r, rows - 1); };
+    for (size_t g = 0; g < count; ++g) {
+#pragma GCC unroll 16
+      for (size_t r = 0; r < kLanes; ++r)
+        m[r] = group_codes<kBits>(w.packed + row(r) * row_bytes + (group + g) * kGroupBytes);
+      transpose(m);
+#pragma GCC unroll 16
+      for (size_t j = 0; j < kLanes; ++j) tile.codes[g][j][half] = m[j];
+    }
+#pragma GCC unroll 16
+    for (size_t r = 0; r < kLanes; ++r) m[r] = _mm512_castps_si512(group_scales(w, row(r), group, count));
+    transpose(m);
+    for (size_t g = 0; g < count; ++g) tile.scales[g][half] = _mm512_castsi512_ps(m[g]);
+  }
+}
+
+// y[t + i, n..n + 32) += the tile's product with token t + i, for i < M; `rows` masks the rows that exist.
+template <size_t M>
+void multiply(const Tile& tile, const Q8Rows& x, size_t t, size_t K, size_t group, size_t count, float* y,
+              size_t N, const __mmask16 rows[2]) {
+  const size_t groups = K / kQ8Group;
+  alignas(64) __m512 sums[M][2];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < M; ++i)
+    for (size_t half = 0; half < 2; ++half)
+      sums[i][half] = _mm512_maskz_loadu_ps(rows[half], y + i * N + half * kLanes);
+  for (size_t g = 0; g < count; ++g) {
+    const int8_t* codes = x.codes + t * K + (group + g) * kQ8Group;
+    const size_t scale = t * groups + group + g;
+    __m512i products[M][2];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < M; ++i)
+      products[i][0] = products[i][1] = _mm512_set1_epi32(x.sums[scale + i * groups]);
+#pragma GCC unroll 16
+    for (size_t j = 0; j < kLanes; ++j) {
+      const __m512i low = tile.codes[g][j][0], high = tile.codes[g][j][1];
+#pragma GCC unroll 8
+      for (size_t i = 0; i < M; ++i) {
+        int four;
+        __builtin_memcpy(&four, codes + i * K + 4 * j, sizeof(four));
+        const __m512i xs = _mm512_set1_epi32(four);
+        products[i][0] = _mm512_dpbusd_epi32(products[i][0], low, xs);
+        products[i][1] = _mm512_dpbusd_epi32(products[i][1], high, xs);
+      }
+    }
+#pragma GCC unroll 8
+    for (size_t i = 0; i < M; ++i) {
+      const __m512 x_scale = _mm512_set1_ps(x.scales[scale + i * groups]);
+#pragma GCC unroll 2
+      for (size_t half = 0; half < 2; ++half) {
+        const __m512 factor = _mm512_mul_ps(tile.scales[g][half], x_scale);
+        sums[i][half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[i][half]), factor, sums[i][half]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t i = 0; i < M; ++i)
+    for (size_t half = 0; half < 2; ++half)
+      _mm512_mask_storeu_ps(y + i * N + half * kLanes, rows[half], sums[i][half]);
+}
+
+template <unsigned kBits>
+void product_of_block(const Q8Rows& x, const NBitsMatrix& w, float* y, size_t T, size_t n_begin,
+                      size_t n_end) {
+  const size_t groups = w.cols / kQ8Group;
+  Tile tile;
+  for (size_t n = n_begin; n < n_end; n += kTileRows) {
+    const size_t rows = smaller(kTileRows, n_end - n);
+    const __mmask16 masks[2] = {first_lanes(smaller(rows, kLanes)),
+                                first_lanes(rows < kLanes ? 0 : rows - kLanes)};
+    for (size_t g = 0; g < groups; g += kTileGroups) {
+      const size_t count = smaller(kTileGroups, groups - g);
+      unpack<kBits>(w, n, rows, g, count, tile);
+      const auto tokens = [&]<size_t M>(size_t t) {
+        multiply<M>(tile, x, t, w.cols, g, count, y + t * w.rows + n, w.rows, masks);
+      };
+      size_t t = 0;
+      for (; t + kTokens <= T; t += kTokens) tokens.template operator()<kTokens>(t);
+      if (T - t >= 4) tokens.template operator()<4>(t), t += 4;
+      if (T - t >= 2) tokens.template operator()<2>(t), t += 2;
+      if (T - t >= 1) tokens.template operator()<1>(t);
+    }
+  }
+}
+
+}  // namespace
+
+void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q) {
+  const __m512i no_sign = _mm512_set1_epi32(0x7FFFFFFF);
+  for (size_t g = 0; g < T * (K / kQ8Group); ++g) {
+    const float* group = x + g * kQ8Group;
+    __m512 v[4];
+    __m512i largest = _mm512_setzero_si512();
+    for (size_t i = 0; i < 4; ++i) {
+      v[i] = _mm512_loadu_ps(group + i * kLanes);
+      // As integers, the sizes of floats are in order, and those of NaNs come last.
+      largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_castps_si512(v[i]), no_sign));
+    }
+    const float max = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(largest))));
+    const bool finite = max < kInfinity;
+    __m512i codes = _mm512_setzero_si512();
+    if (finite && max > kTiny) {
+      const __m512 inverse = _mm512_set1_ps(127.0f / max);
+      const auto four = [&](size_t i) {
+        return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], inverse)));
+      };
+      codes = _mm512_castsi128_si512(four(0));
+      codes = _mm512_inserti32x4(codes, four(1), 1);
+      codes = _mm512_inserti32x4(codes, four(2), 2);
+      codes = _mm512_inserti32x4(codes, four(3), 3);
+    }
+    const __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), codes);
+    q.sums[g] = -_mm512_reduce_add_epi32(sums) * (1 << (bits - 1));
+    q.scales[g] = finite ? max / 127.0f : __builtin_nanf("");
+    _mm512_storeu_si512(q.codes + g * kQ8Group, bits == 4 ? evens_then_odds(codes) : codes);
+  }
+}
+
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
+               size_t n_end) {
+  if (T == 1) {
+    (w.bits == 4 ? product_of_token<4> : product_of_token<8>)(x, w, bias, y, n_begin, n_end);
+    return;
+  }
+  for (size_t t = 0; t < T; ++t)
+    for (size_t n = n_begin; n < n_end; ++n) y[t * w.rows + n] = bias ? bias[n] : 0.0f;
+  (w.bits == 4 ? product_of_block<4> : product_of_block<8>)(x, w, y, T, n_begin, n_end);
+}
+
+}  // namespace allmem::avx512vnni

@@ -1,0 +1,117 @@
+// 8-bit activations with AVX2: quantising them, and their products with 4- or 8-bit weights.
+//
+// vpmaddubsw multiplies unsigned by signed bytes and adds neighbours in 16 bits, saturating. 4-bit codes
+// leave room for eight such sums (8 · 2 · 15 · 127 = 30,480). 8-bit codes leave none (2 · 255 · 127), so they
+// are made signed and their sign moved to the activation: 2 · 128 · 127 = 32,512 fits.
+#include "kernels/x86/avx2.h"
+#include "kernels/x86/linear_q8_ymm.h"
+
+namespace allmem::avx2 {
+
+namespace {
+
+struct Maddubs {
+  static constexpr size_t kTokens = 2;  // of a tile: 4 sums of 16 and 4 of 32 bits stay in registers
+
+  template <unsigned kBits>
+  static __m256i prepare(__m256i codes) {
+    return _mm256_xor_si256(codes, _mm256_set1_epi8(-128));  // code - 128
+  }
+  // What a sum of products starts from: signed weights have no zero point left.
+  template <unsigned kBits>
+  static int start(int sum) {
+    return kBits == 8 ? 0 : sum;
+  }
+  template <unsigned kBits>
+  static __m256i products16(__m256i w, __m256i x) {
+    if constexpr (kBits == 4) return _mm256_maddubs_epi16(w, x);
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  }
+  static __m256i widened(__m256i sums16) { return _mm256_madd_epi16(sums16, _mm256_set1_epi16(1)); }
+
+  template <unsigned kBits>
+  static __m256i pair(__m256i w0, __m256i x0, __m256i w1, __m256i x1) {
+    const __m256i a = products16<kBits>(w0, x0), b = products16<kBits>(w1, x1);
+    if constexpr (kBits == 4) return widened(_mm256_add_epi16(a, b));
+    return _mm256_add_epi32(widened(a), widened(b));
+  }
+
+  template <unsigned kBits>
+  struct Products {
+    __m256i sums16, sums;
+    void start(int sum) {
+      sums16 = _mm256_setzero_si256();
+      sums = _mm256_set1_epi32(Maddubs::start<kBits>(sum));
+    }
+    [[gnu::always_inline]] void add(__m256i w, __m256i x, size_t j) {
+      if constexpr (kBits == 8) {
+        sums = _mm256_add_epi32(sums, widened(products16<8>(w, x)));
+      } else {
+        sums16 = j % 8 == 0 ? products16<4>(w, x) : _mm256_add_epi16(sums16, products16<4>(w, x));
+        if (j % 8 == 7) sums = _mm256_add_epi32(sums, widened(sums16));
+      }
+    }
+    __m256i total() const { return sums; }
+  };
+};
+
+}  // namespace
+
+void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q) {
+  constexpr float kTiny = 0x1p-100f;  // groups below it are 0: 127 / max would overflow
+  const __m256i no_sign = _mm256_set1_epi32(0x7FFFFFFF);
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (size_t g = 0; g < T * (K / kQ8Group); ++g) {
+    const float* group = x + g * kQ8Group;
+    __m256i largest = _mm256_setzero_si256();
+    for (size_t i = 0; i < kQ8Group; i += kLanes) {
+      // As integers, the sizes of floats are in order, and those of NaNs come last.
+      const __m256i v = _mm256_castps_si256(_mm256_loadu_ps(group + i));
+      largest = _mm256_max_epi32(largest, _mm256_and_si256(v, no_sign));
+    }
+    __m128i half = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4E));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xB1));
+    const float max = _mm_cvtss_f32(_mm_castsi128_ps(half));
+    const bool finite = max < __builtin_inff();
+    __m256i codes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    if (finite && max > kTiny) {
+      const __m256 inverse = _mm256_set1_ps(127.0f / max);
+      const auto eight = [&](size_t i) {
+        return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(group + i * kLanes), inverse));
+      };
+      for (size_t i = 0; i < 2; ++i) {
+        const __m256i a = _mm256_packs_epi32(eight(4 * i), eight(4 * i + 1));
+        const __m256i b = _mm256_packs_epi32(eight(4 * i + 2), eight(4 * i + 3));
+        codes[i] = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b), in_order);
+      }
+    }
+    const __m256i ones = _mm256_set1_epi8(1), ones16 = _mm256_set1_epi16(1);
+    const __m256i pairs =
+        _mm256_add_epi16(_mm256_maddubs_epi16(ones, codes[0]), _mm256_maddubs_epi16(ones, codes[1]));
+    const __m256i fours = _mm256_madd_epi16(pairs, ones16);
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
+    q.sums[g] = -_mm_cvtsi128_si32(sum) * (1 << (bits - 1));
+    q.scales[g] = finite ? max / 127.0f : __builtin_nanf("");
+    if (bits == 4) {
+      const __m256i byte = _mm256_set1_epi16(0xFF);
+      const __m256i evens =
+          _mm256_packus_epi16(_mm256_and_si256(codes[0], byte), _mm256_and_si256(codes[1], byte));
+      const __m256i odds =
+          _mm256_packus_epi16(_mm256_srli_epi16(codes[0], 8), _mm256_srli_epi16(codes[1], 8));
+      codes[0] = _mm256_permute4x64_epi64(evens, 0xD8);
+      codes[1] = _mm256_permute4x64_epi64(odds, 0xD8);
+    }
+    for (size_t i = 0; i < 2; ++i)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q.codes + g * kQ8Group + 32 * i), codes[i]);
+  }
+}
+
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
+               size_t n_end) {
+  product<Maddubs>(x, w, bias, y, T, n_begin, n_end);
+}
+
+}  // namespace allmem::avx2

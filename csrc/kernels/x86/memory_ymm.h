@@ -1,0 +1,151 @@
+// The test-time memory (MEM), 32 tokens at a time: each pass over the fast weights or the gradient serves the
+// whole block of tokens. Symbols as in ref/memory.cpp. `Gemm` has the two matrix products, the only part that
+// gains from wider registers than AVX2's.
+//
+// Everything has internal linkage, so that no code escapes the instruction set of the file that includes it.
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/x86/avx2_math.h"
+
+namespace allmem::avx2 {
+namespace {
+
+constexpr size_t kTokens = 32;
+
+template <class Gemm>
+inline void row_scales(const float* w, const float* norm0, float* r, size_t rows, size_t cols) {
+  for (size_t i = 0; i < rows; ++i) {
+    float square = 0;
+    Gemm::nt(w + i * cols, cols, w + i * cols, cols, &square, 1, 1, 1, cols);
+    const float norm = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(square)));
+    r[i] = norm > 0 ? norm0[i] / norm : 0.0f;
+  }
+}
+
+inline void write_matrix(float* w, float* s, float* g, const float* r, size_t rows, size_t cols,
+                         float beta_mean) {
+  const __m256 beta = _mm256_set1_ps(beta_mean);
+  for (size_t i = 0; i < rows; ++i, w += cols, s += cols, g += cols) {
+    const __m256 scale = _mm256_broadcast_ss(r + i);
+    for_each(s, g, s, cols,
+             [&](__m256 moment, __m256 gradient) { return _mm256_fmadd_ps(beta, moment, gradient); });
+    for_each(w, s, w, cols,
+             [&](__m256 weight, __m256 moment) { return _mm256_fmsub_ps(scale, weight, moment); });
+    fill(g, cols, 0);
+  }
+}
+
+// y[t, :] = x[t, :] Wᵀ
+template <class Gemm>
+inline void product(const float* x, size_t x_stride, const float* w, float* y, size_t n, size_t rows,
+                    size_t cols) {
+  fill(y, n * rows, 0);
+  Gemm::nt(x, x_stride, w, cols, y, rows, n, rows, cols);
+}
+
+// In: a = W_g z and u = W_u z. Out: m = silu(a) ⊙ u with a and u rescaled by r_g and r_u, and into a and u
+// the derivatives of m by a and by u: a <- u ⊙ σ(1 + a(1 - σ)), u <- s = a σ.
+inline void forward_and_slopes(float* a, float* u, float* m, const float* r_gate, const float* r_up,
+                               size_t h) {
+  const __m256 one = _mm256_set1_ps(1.0f);
+  for (size_t i = 0; i < h; i += kLanes) {
+    const __m256i lanes = first_lanes(smaller(kLanes, h - i));
+    const __m256 gate =
+        _mm256_mul_ps(_mm256_maskload_ps(a + i, lanes), _mm256_maskload_ps(r_gate + i, lanes));
+    const __m256 up = _mm256_mul_ps(_mm256_maskload_ps(u + i, lanes), _mm256_maskload_ps(r_up + i, lanes));
+    const __m256 sigma = sigmoid(gate), s = _mm256_mul_ps(gate, sigma);
+    const __m256 slope = _mm256_mul_ps(sigma, _mm256_fmadd_ps(gate, _mm256_sub_ps(one, sigma), one));
+    _mm256_maskstore_ps(m + i, lanes, _mm256_mul_ps(s, up));
+    _mm256_maskstore_ps(a + i, lanes, _mm256_mul_ps(up, slope));
+    _mm256_maskstore_ps(u + i, lanes, s);
+  }
+}
+
+// In: e = W_d m. Out: e = η (z + r_d ⊙ W_d m - v).
+inline void error(float* e, const float* r_down, const float* z, const float* v, float eta, size_t D) {
+  const __m256 rate = _mm256_set1_ps(eta);
+  for (size_t d = 0; d < D; d += kLanes) {
+    const __m256i lanes = first_lanes(smaller(kLanes, D - d));
+    const __m256 out = _mm256_fmadd_ps(_mm256_maskload_ps(r_down + d, lanes),
+                                       _mm256_maskload_ps(e + d, lanes), _mm256_maskload_ps(z + d, lanes));
+    _mm256_maskstore_ps(e + d, lanes,
+                        _mm256_mul_ps(rate, _mm256_sub_ps(out, _mm256_maskload_ps(v + d, lanes))));
+  }
+}
+
+template <class Gemm>
+inline void accumulate_block(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
+                             size_t v_stride, const float* eta, size_t eta_stride, size_t n, float* scratch) {
+  const size_t D = head.dim, h = head.hidden;
+  float* a = scratch;     // [n, h]
+  float* u = a + n * h;   // [n, h]
+  float* m = u + n * h;   // [n, h]
+  float* dm = m + n * h;  // [n, h]
+  float* e = dm + n * h;  // [n, D]
+  product<Gemm>(k, k_stride, head.w_gate, a, n, h, D);
+  product<Gemm>(k, k_stride, head.w_up, u, n, h, D);
+  for (size_t t = 0; t < n; ++t)
+    forward_and_slopes(a + t * h, u + t * h, m + t * h, head.r_gate, head.r_up, h);
+  product<Gemm>(m, h, head.w_down, e, n, D, h);
+  for (size_t t = 0; t < n; ++t)
+    error(e + t * D, head.r_down, k + t * k_stride, v + t * v_stride, eta[t * eta_stride], D);
+  Gemm::nn(e, 1, D, m, h, head.g_down, h, D, h, n);  // ∂W_d = Σ_t e mᵀ
+
+  const auto times = [](__m256 p, __m256 q) { return _mm256_mul_ps(p, q); };
+  for (size_t t = 0; t < n; ++t) for_each(e + t * D, head.r_down, e + t * D, D, times);
+  fill(dm, n * h, 0);
+  Gemm::nn(e, D, 1, head.w_down, h, dm, h, n, h, D);  // dm = Ŵ_dᵀ e = W_dᵀ (r_d ⊙ e)
+  for_each(a, dm, a, n * h, times);
+  for_each(u, dm, u, n * h, times);
+  Gemm::nn(a, 1, h, k, k_stride, head.g_gate, D, h, D, n);  // ∂W_g = Σ_t (dm ⊙ u ⊙ silu'(a)) zᵀ
+  Gemm::nn(u, 1, h, k, k_stride, head.g_up, D, h, D, n);    // ∂W_u = Σ_t (dm ⊙ s) zᵀ
+}
+
+// The kernels of the table.
+template <class Gemm>
+struct Memory {
+  static void row_scales_of(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,
+                            const float* norm0_down) {
+    row_scales<Gemm>(head.w_gate, norm0_gate, head.r_gate, head.hidden, head.dim);
+    row_scales<Gemm>(head.w_up, norm0_up, head.r_up, head.hidden, head.dim);
+    row_scales<Gemm>(head.w_down, norm0_down, head.r_down, head.dim, head.hidden);
+  }
+
+  static size_t scratch(size_t dim, size_t hidden) { return kTokens * (4 * hidden + dim); }
+
+  static void read(const MemoryHead& head, const float* q, size_t q_stride, float* y, size_t y_stride,
+                   size_t n, float* scratch) {
+    const size_t D = head.dim, h = head.hidden;
+    for (size_t begin = 0; begin < n; begin += kTokens) {
+      const size_t count = smaller(kTokens, n - begin);
+      const float* z = q + begin * q_stride;
+      float* out = y + begin * y_stride;
+      float* a = scratch;
+      float* u = a + count * h;
+      product<Gemm>(z, q_stride, head.w_gate, a, count, h, D);
+      product<Gemm>(z, q_stride, head.w_up, u, count, h, D);
+      for_each(a, u, a, count * h, [](__m256 gate, __m256 up) { return _mm256_mul_ps(silu(gate), up); });
+      for (size_t t = 0; t < count; ++t) copy(z + t * q_stride, out + t * y_stride, D);
+      Gemm::nt(a, h, head.w_down, h, out, y_stride, count, D, h);
+    }
+  }
+
+  static void accumulate(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
+                         size_t v_stride, const float* eta, size_t eta_stride, size_t n, float* scratch) {
+    for (size_t begin = 0; begin < n; begin += kTokens) {
+      accumulate_block<Gemm>(head, k + begin * k_stride, k_stride, v + begin * v_stride, v_stride,
+                             eta + begin * eta_stride, eta_stride, smaller(kTokens, n - begin), scratch);
+    }
+  }
+
+  static void write(const MemoryHead& head, float beta_mean) {
+    const size_t D = head.dim, h = head.hidden;
+    write_matrix(head.w_gate, head.s_gate, head.g_gate, head.r_gate, h, D, beta_mean);
+    write_matrix(head.w_up, head.s_up, head.g_up, head.r_up, h, D, beta_mean);
+    write_matrix(head.w_down, head.s_down, head.g_down, head.r_down, D, h, beta_mean);
+  }
+};
+
+}  // namespace
+}  // namespace allmem::avx2
