@@ -38,6 +38,9 @@ Lowering::Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, con
       precision_(precision),
       program_(std::make_unique<Program>()) {
   program_->source = model_;
+  const bool quantised = std::any_of(model_->nodes.begin(), model_->nodes.end(),
+                                     [](const onnx::Node& node) { return node.op_type == "MatMulNBits"; });
+  if (!quantised) precision_ = Precision::kExact;  // who keeps weights in float32 wants the rest so, too
 }
 
 std::unique_ptr<Program> Lowering::run() {

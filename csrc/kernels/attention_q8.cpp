@@ -5,44 +5,58 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/parts.h"
+
 namespace allmem {
 
 namespace {
 
-constexpr size_t kMaxRows = 256;  // queries at a time: their sums stay in the second-level cache
-constexpr size_t kFewRows = 4;    // below it a tile of keys does not repay being unpacked
+constexpr size_t kMaxRows = 256;    // queries at a time: what they need stays in the second-level cache
+constexpr size_t kFewRows = 4;      // below it a tile does not repay being unpacked
+constexpr int kZero = 128;          // code of 0
+constexpr float kTiny = 0x1p-100f;  // rows below it are 0: 127 / max would overflow
 constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
-
-// Q8Rows of `rows` rows of `stride` channels inside floats.
-Q8Rows q8_rows(float* memory, size_t rows, size_t stride) {
-  auto* codes = reinterpret_cast<int8_t*>(memory);
-  float* scales = memory + rows * stride / sizeof(float);
-  return {codes, scales, reinterpret_cast<int32_t*>(scales + rows * stride / kQ8Group)};
-}
-size_t q8_floats(size_t rows, size_t stride) {
-  return rows * (stride / sizeof(float) + 2 * stride / kQ8Group);
-}
-Q8Rows row_of(const Q8Rows& q, size_t row, size_t stride) {
-  return {q.codes + row * stride, q.scales + row * stride / kQ8Group, q.sums + row * stride / kQ8Group};
-}
 
 // The queries of one KV head for some tokens, row = (token, head in group), and their running softmax.
 struct Queries {
   size_t group, rows;
-  uint64_t first;  // position of the first token
-  float* sum;      // [rows, D]  Σ w v
-  float* max;      // [rows]     largest score so far
-  float* total;    // [rows]     Σ w
-  float* scores;   // [rows, kKeyTile]
-  float* values;   // [kKeyTile, D]
+  uint64_t first;      // position of the first token
+  Q8Rows own, sink;    // [rows, stride] codes, for the keys of the window and of the sinks
+  float *max, *total;  // [rows]     largest score so far, Σ w
+  float* shrink;       // [rows]     what the sums so far are multiplied by in this step
+  float* sum;          // [rows, D]  Σ w v
+  float* scores;       // [rows, kKeyTile], then the weights w times the values' scales
+  Q8Rows weights;      // [rows, kKeyTile] codes
+  float* product;      // [rows, D]
+  float* ones;         // [D]  instead of the values' scales, which the weights have taken
+
+  Queries(const KvRing& ring, size_t heads_in_group, size_t tokens, uint64_t position, Parts& parts)
+      : group(heads_in_group), rows(tokens * heads_in_group), first(position) {
+    own = parts.q8(rows, ring.stride());
+    sink = parts.q8(rows, ring.stride());
+    max = parts.floats(rows);
+    total = parts.floats(rows);
+    shrink = parts.floats(rows);
+    sum = parts.floats(rows * ring.dim);
+    scores = parts.floats(rows * kKeyTile);
+    weights = parts.q8(rows, kKeyTile);
+    product = parts.floats(rows * ring.dim);
+    ones = parts.floats(ring.dim);
+  }
 };
 
-size_t tile_tokens(const AttentionQ8Args& args) {
-  const size_t group = args.heads / args.ring.kv_heads;
-  return std::min(args.tokens, group < kMaxRows ? kMaxRows / group : 1);
+Q8Rows from_row(const Q8Rows& q, size_t row, size_t cols) {
+  return {q.codes + row * cols, q.scales + row * cols / kQ8Group, q.sums + row * cols / kQ8Group};
 }
 
-// Rows of x, times `factor`, filled up with zeros and quantised.
+// Floats that hold a row filled up to whole groups, and its codes.
+size_t row_scratch(const KvRing& ring) { return 2 * ring.stride(); }
+
+size_t tokens_at_once(size_t tokens, size_t group) {
+  return std::min(tokens, group < kMaxRows ? kMaxRows / group : 1);
+}
+
+// A row of x, times `factor`, filled up with zeros and quantised.
 void quantise_padded(const Kernels& kernels, const float* x, size_t dim, size_t stride, float factor,
                      float* padded, const Q8Rows& to) {
   for (size_t d = 0; d < dim; ++d) padded[d] = x[d] * factor;
@@ -50,12 +64,46 @@ void quantise_padded(const Kernels& kernels, const float* x, size_t dim, size_t 
   kernels.quantise(padded, 1, stride, 8, to);
 }
 
-// Attends to `count` tokens from position s on, which lie in consecutive slots. A query sees those no later
-// than itself and fewer than `reach` tokens back.
+// y[row, 0..n) = the product of the rows [begin, end) of x with an 8-bit matrix of n rows.
+void multiply(const Kernels& kernels, const Q8Rows& x, const NBitsMatrix& w, size_t n, float* y, size_t begin,
+              size_t end) {
+  kernels.linear_q8(from_row(x, begin, w.cols), w, nullptr, y + begin * w.rows, end - begin, 0, n);
+}
+
+// A row of `dim` values as a column of codes; returns its scale.
+float store_value(const float* v, size_t dim, std::byte* column) {
+  float max = 0;
+  for (size_t d = 0; d < dim && !std::isnan(max); ++d)
+    if (!(std::fabs(v[d]) <= max)) max = std::fabs(v[d]);  // a NaN stays
+  const bool normal = max > kTiny && std::isfinite(max);
+  const float inverse = normal ? 127.0f / max : 0.0f;
+  for (size_t d = 0; d < dim; ++d, column += kKeyTile)
+    *column =
+        static_cast<std::byte>(normal ? static_cast<int>(std::nearbyint(v[d] * inverse)) + kZero : kZero);
+  return std::isfinite(max) ? max / 127.0f : NAN;
+}
+
+std::byte* key_row(const KvRing& ring, const KvBytes& bytes, size_t kv, size_t slot) {
+  return bytes.keys + (kv * ring.slots() + slot) * ring.stride();
+}
+float* key_scales(const KvRing& ring, const KvBytes& bytes, size_t kv, size_t slot) {
+  std::byte* all = bytes.keys + ring.kv_heads * ring.slots() * ring.stride();
+  return reinterpret_cast<float*>(all) + (kv * ring.slots() + slot) * (ring.stride() / kQ8Group);
+}
+std::byte* value_tile(const KvRing& ring, const KvBytes& bytes, size_t kv, size_t slot) {
+  return bytes.values + (kv * ring.slots() + slot / kKeyTile * kKeyTile) * ring.dim;
+}
+float* value_scales(const KvRing& ring, const KvBytes& bytes, size_t kv, size_t slot) {
+  std::byte* all = bytes.values + ring.kv_heads * ring.slots() * ring.dim;
+  return reinterpret_cast<float*>(all) + kv * ring.slots() + slot;
+}
+
+// Attends to the `count` tokens from position s on, whose slots are the first of a tile, or some of one. A
+// query sees those no later than itself and fewer than `reach` tokens back.
 void attend_tile(const Kernels& kernels, const AttentionQ8Args& args, size_t kv, const Queries& queries,
                  const Q8Rows& q, uint64_t s, size_t count, uint64_t reach) {
   const KvRing& ring = args.ring;
-  const size_t stride = ring.stride(), D = ring.dim, slot = ring.slot(s);
+  const size_t slot = ring.slot(s), into = slot % kKeyTile, tile = slot - into, D = ring.dim;
   const uint64_t last = queries.first + queries.rows / queries.group - 1;  // position of the last query
   // Tokens whose query sees any of these keys: from s on, and until s + count - 1 is out of reach.
   const uint64_t from = std::max(queries.first, s);
@@ -64,42 +112,43 @@ void attend_tile(const Kernels& kernels, const AttentionQ8Args& args, size_t kv,
   const size_t begin = static_cast<size_t>(from - queries.first) * queries.group;
   const size_t end = static_cast<size_t>(to - queries.first + 1) * queries.group;
 
-  const NBitsMatrix keys{ring.codes(args.keys, kv, slot),
-                         ring.scales(args.keys, kv, slot),
+  const NBitsMatrix keys{reinterpret_cast<const uint8_t*>(key_row(ring, args.bytes, kv, tile)),
+                         key_scales(ring, args.bytes, kv, tile),
                          nullptr,
                          kKeyTile,
-                         stride,
+                         ring.stride(),
                          kQ8Group,
                          8};
-  float* scores = queries.scores + begin * kKeyTile;
-  if (end - begin < kFewRows) {
-    for (size_t row = begin; row < end; ++row)
-      kernels.linear_q8(row_of(q, row, stride), keys, nullptr, queries.scores + row * kKeyTile, 1, 0, count);
-  } else {
-    kernels.linear_q8(row_of(q, begin, stride), keys, nullptr, scores, end - begin, 0, count);
-  }
+  multiply(kernels, q, keys, into + count, queries.scores, begin, end);
+  const float* scales = value_scales(ring, args.bytes, kv, tile);
   for (size_t row = begin; row < end; ++row) {
     const uint64_t t = queries.first + row / queries.group;
     const uint64_t oldest = t + 1 > reach ? t + 1 - reach : 0;
-    const uint64_t seen_from = std::max(s, oldest), seen_to = std::min(s + count, t + 1);
-    const size_t first = seen_from < seen_to ? static_cast<size_t>(seen_from - s) : 0;
-    const size_t behind = seen_from < seen_to ? static_cast<size_t>(seen_to - s) : 0;
-    kernels.softmax_step(queries.scores + row * kKeyTile, first, behind, queries.max + row,
-                         queries.total + row, queries.sum + row * D, D);
+    const uint64_t seen_from = std::max(s, oldest), seen_to = std::max(seen_from, std::min(s + count, t + 1));
+    queries.shrink[row] = kernels.softmax_step(
+        queries.scores + row * kKeyTile, scales, into + static_cast<size_t>(seen_from - s),
+        into + static_cast<size_t>(seen_to - s), queries.max + row, queries.total + row);
   }
-  kernels.dequantise(ring.codes(args.values, kv, slot), ring.scales(args.values, kv, slot), stride,
-                     queries.values, count, D);
-  kernels.weighted_sum(scores, kKeyTile, queries.values, D, queries.sum + begin * D, D, end - begin, D,
-                       count);
+  kernels.quantise(queries.scores + begin * kKeyTile, end - begin, kKeyTile, 8,
+                   from_row(queries.weights, begin, kKeyTile));
+  const NBitsMatrix values{reinterpret_cast<const uint8_t*>(value_tile(ring, args.bytes, kv, tile)),
+                           queries.ones,
+                           nullptr,
+                           D,
+                           kKeyTile,
+                           kKeyTile,
+                           8};
+  multiply(kernels, queries.weights, values, D, queries.product, begin, end);
+  for (size_t row = begin; row < end; ++row)
+    kernels.scale_add(queries.sum + row * D, queries.shrink[row], queries.product + row * D, D);
 }
 
-// The tokens s_begin <= s < s_end, in tiles that do not wrap around the ring.
+// The tokens s_begin <= s < s_end, tile by tile.
 void attend(const Kernels& kernels, const AttentionQ8Args& args, size_t kv, const Queries& queries,
             const Q8Rows& q, uint64_t s_begin, uint64_t s_end, uint64_t reach) {
   for (uint64_t s = s_begin; s < s_end;) {
-    const size_t slot = args.ring.slot(s);
-    const size_t room = slot < args.ring.sinks ? args.ring.sinks - slot : args.ring.slots() - slot;
-    const size_t count = static_cast<size_t>(std::min<uint64_t>({kKeyTile, room, s_end - s}));
+    const size_t left = kKeyTile - args.ring.slot(s) % kKeyTile;
+    const size_t count = static_cast<size_t>(std::min<uint64_t>(left, s_end - s));
     attend_tile(kernels, args, kv, queries, q, s, count, reach);
     s += count;
   }
@@ -107,68 +156,69 @@ void attend(const Kernels& kernels, const AttentionQ8Args& args, size_t kv, cons
 
 }  // namespace
 
-size_t store_kv_scratch(const KvRing& ring) { return ring.stride() + q8_floats(1, ring.stride()); }
+size_t attention_q8_scratch(const KvRing& ring, size_t heads, size_t T) {
+  const size_t group = heads / ring.kv_heads;
+  Parts parts(nullptr);
+  const Queries queries(ring, group, tokens_at_once(T, group), 0, parts);
+  return parts.used() + row_scratch(ring);
+}
 
-void store_kv(const Kernels& kernels, const KvRing& ring, const float* rows, size_t T, uint64_t position,
-              std::byte* to, size_t kv_begin, size_t kv_end, float* scratch) {
-  const size_t stride = ring.stride();
-  const Q8Rows row = q8_rows(scratch + stride, 1, stride);
+void store_kv(const Kernels& kernels, const KvRing& ring, const float* k, const float* v, size_t T,
+              uint64_t position, const KvBytes& to, size_t kv_begin, size_t kv_end, float* scratch) {
+  const size_t stride = ring.stride(), D = ring.dim;
+  Parts parts(scratch);
+  float* padded = parts.floats(stride);
+  const Q8Rows row = parts.q8(1, stride);
   for (size_t t = 0; t < T; ++t) {
     const size_t slot = ring.slot(position + t);
     for (size_t kv = kv_begin; kv < kv_end; ++kv) {
-      quantise_padded(kernels, rows + (t * ring.kv_heads + kv) * ring.dim, ring.dim, stride, 1.0f, scratch,
-                      row);
-      auto* codes = const_cast<uint8_t*>(ring.codes(to, kv, slot));
-      for (size_t d = 0; d < stride; ++d) codes[d] = static_cast<uint8_t>(row.codes[d] + 128);
-      std::copy_n(row.scales, stride / kQ8Group, const_cast<float*>(ring.scales(to, kv, slot)));
+      const size_t from = (t * ring.kv_heads + kv) * D;
+      quantise_padded(kernels, k + from, D, stride, 1.0f, padded, row);
+      std::byte* keys = key_row(ring, to, kv, slot);
+      for (size_t d = 0; d < stride; ++d) keys[d] = static_cast<std::byte>(row.codes[d] + kZero);
+      std::copy_n(row.scales, stride / kQ8Group, key_scales(ring, to, kv, slot));
+      *value_scales(ring, to, kv, slot) =
+          store_value(v + from, D, value_tile(ring, to, kv, slot) + slot % kKeyTile);
     }
   }
-}
-
-size_t attention_q8_scratch(const AttentionQ8Args& args) {
-  const size_t rows = tile_tokens(args) * (args.heads / args.ring.kv_heads), stride = args.ring.stride();
-  const size_t attention =
-      2 * q8_floats(rows, stride) + rows * (args.ring.dim + 2 + kKeyTile) + kKeyTile * args.ring.dim + stride;
-  return std::max(attention, store_kv_scratch(args.ring));
 }
 
 void attention_q8(const Kernels& kernels, const AttentionQ8Args& args, size_t kv_begin, size_t kv_end,
                   float* scratch) {
   const KvRing& ring = args.ring;
   const size_t group = args.heads / ring.kv_heads, D = ring.dim, stride = ring.stride();
-  const size_t step = tile_tokens(args);
+  const size_t step = tokens_at_once(args.tokens, group);
   for (size_t kv = kv_begin; kv < kv_end; ++kv) {
     for (size_t token = 0; token < args.tokens; token += step) {
-      const size_t tokens = std::min(step, args.tokens - token), rows = tokens * group;
-      const Q8Rows q = q8_rows(scratch, rows, stride);
-      const Q8Rows q_sink = q8_rows(scratch + q8_floats(rows, stride), rows, stride);
-      float* sum = scratch + 2 * q8_floats(rows, stride);
-      float* scores = sum + rows * D;
-      float* values = scores + rows * kKeyTile;
-      float* max = values + kKeyTile * D;
-      float* total = max + rows;
-      float* padded = total + rows;
-      const Queries queries{group, rows, args.position + token, sum, max, total, scores, values};
-      for (size_t row = 0; row < rows; ++row) {
-        const size_t from = ((token + row / group) * args.heads + kv * group + row % group) * D;
-        quantise_padded(kernels, args.q + from, D, stride, args.scale, padded, row_of(q, row, stride));
+      const size_t tokens = std::min(step, args.tokens - token);
+      Parts parts(scratch);
+      const Queries queries(ring, group, tokens, args.position + token, parts);
+      float* padded = parts.floats(row_scratch(ring));
+      const auto offset = [&](size_t row) {
+        return ((token + row / group) * args.heads + kv * group + row % group) * D;
+      };
+      for (size_t row = 0; row < queries.rows; ++row) {
+        quantise_padded(kernels, args.q + offset(row), D, stride, args.scale, padded,
+                        from_row(queries.own, row, stride));
         if (ring.sinks > 0)
-          quantise_padded(kernels, args.q_sink + from, D, stride, args.scale, padded,
-                          row_of(q_sink, row, stride));
+          quantise_padded(kernels, args.q_sink + offset(row), D, stride, args.scale, padded,
+                          from_row(queries.sink, row, stride));
       }
-      std::fill_n(sum, rows * D, 0.0f);
-      std::fill_n(max, rows, -INFINITY);
-      std::fill_n(total, rows, 0.0f);
+      std::fill_n(queries.max, queries.rows, -INFINITY);
+      std::fill_n(queries.total, queries.rows, 0.0f);
+      std::fill_n(queries.sum, queries.rows * D, 0.0f);
+      std::fill_n(queries.ones, D, 1.0f);
 
       const uint64_t behind = queries.first + tokens;
-      attend(kernels, args, kv, queries, q_sink, 0, std::min<uint64_t>(ring.sinks, behind), kNoLimit);
+      attend(kernels, args, kv, queries, queries.sink, 0, std::min<uint64_t>(ring.sinks, behind), kNoLimit);
       const uint64_t oldest = std::max<uint64_t>(
           ring.sinks, queries.first + 1 > ring.window ? queries.first + 1 - ring.window : 0);
-      attend(kernels, args, kv, queries, q, oldest, behind, ring.window);
+      attend(kernels, args, kv, queries, queries.own, oldest, behind, ring.window);
 
-      for (size_t row = 0; row < rows; ++row) {
-        float* y = args.y + ((token + row / group) * args.heads + kv * group + row % group) * D;
-        for (size_t d = 0; d < D; ++d) y[d] = sum[row * D + d] / total[row];
+      for (size_t row = 0; row < queries.rows; ++row) {
+        const float inverse = 1.0f / queries.total[row];
+        float* y = args.y + offset(row);
+        for (size_t d = 0; d < D; ++d) y[d] = queries.sum[row * D + d] * inverse;
       }
     }
   }

@@ -103,17 +103,13 @@ struct Kernels {
   size_t (*attention_scratch)(const AttentionArgs& args);
   void (*attention)(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
 
-  // One step of an online softmax: of the kKeyTile scores of a row, those in [begin, end) become the weights
-  // exp(score - max) and the others 0; max, total = Σ weights and sum [D] = Σ weight v, which are those of
-  // the steps before (max = -inf, 0 and 0 at first), are brought to the new max.
-  void (*softmax_step)(float* scores, size_t begin, size_t end, float* max, float* total, float* sum,
-                       size_t D);
-  // y[m, n] += Σ_k p[m, k] v[k, n]; each row `stride` floats after the one before.
-  void (*weighted_sum)(const float* p, size_t p_stride, const float* v, size_t v_stride, float* y,
-                       size_t y_stride, size_t M, size_t N, size_t K);
-  // x[i, d] = (codes[i, d] - 128) scales[i, d / kQ8Group] for d < D.   codes [n, stride], scales [n,
-  // stride/kQ8Group], x [n, D]
-  void (*dequantise)(const uint8_t* codes, const float* scales, size_t stride, float* x, size_t n, size_t D);
+  // One step of an online softmax over kKeyTile keys. Those in [begin, end) get the weights e^(score - max),
+  // the others 0. Brings max and total = Σ weights, which are those of the steps before (-inf and 0 at
+  // first), up to date, replaces each score by its weight times the scale of its value, and returns e^(max
+  // before - max), which what was summed so far is to be multiplied by.
+  float (*softmax_step)(float* scores, const float* scales, size_t begin, size_t end, float* max,
+                        float* total);
+  void (*scale_add)(float* y, float factor, const float* x, size_t n);  // y = factor y + x
 
   // r = norm0 / ||row of W|| (0 where ||row|| is 0), for the three matrices of a head.
   void (*memory_row_scales)(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,

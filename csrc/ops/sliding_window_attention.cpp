@@ -5,6 +5,8 @@
 #include <limits>
 #include <span>
 
+#include "graph/program.h"
+#include "kernels/attention_q8.h"
 #include "kernels/kernels.h"
 #include "ops/parallel.h"
 #include "ops/registry.h"
@@ -27,37 +29,53 @@ struct Slots {
   size_t q, k, q_sink;                  // temporaries
 };
 
+float scale_of(const Sizes& sizes) {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(sizes.dim)));
+}
+
+// Multiply-adds of one KV head.
+size_t work_of(const Sizes& sizes, const RunContext& ctx) {
+  const size_t keys = std::min<uint64_t>(sizes.slots(), ctx.position + ctx.tokens);
+  return 2 * ctx.tokens * keys * sizes.dim * sizes.heads / sizes.kv_heads;
+}
+
+// RoPE on this call's queries and keys.
+void rotate_all(const Sizes& sizes, const Slots& slots, const RunContext& ctx) {
+  const auto rotate = [&](size_t input, size_t cos, size_t sin, size_t output, size_t heads) {
+    const size_t row = heads * sizes.dim, half = sizes.dim / 2;
+    parallel(ctx, ctx.tokens, 1, 4 * row, [&](size_t begin, size_t end, size_t) {
+      ctx.kernels.rotate(ctx.in(input) + begin * row, ctx.in(cos) + begin * half, ctx.in(sin) + begin * half,
+                         ctx.out(output) + begin * row, end - begin, heads, sizes.dim);
+    });
+  };
+  rotate(0, slots.cos, slots.sin, slots.q, sizes.heads);
+  rotate(1, slots.cos, slots.sin, slots.k, sizes.kv_heads);
+  if (sizes.sinks > 0) rotate(0, slots.cos_sink, slots.sin_sink, slots.q_sink, sizes.heads);
+}
+
+// Keys and values in float32.
 class SlidingWindowAttention : public Op {
  public:
   SlidingWindowAttention(const Sizes& sizes, const Slots& slots) : sizes_(sizes), slots_(slots) {}
 
   void run(const RunContext& ctx) const override {
-    const auto [heads, kv_heads, dim, window, sinks] = sizes_;
     const size_t T = ctx.tokens;
-    const auto rotate = [&](size_t input, size_t cos, size_t sin, size_t output, size_t count) {
-      ctx.kernels.rotate(ctx.in(input), ctx.in(cos), ctx.in(sin), ctx.out(output), T, count, sizes_.dim);
-    };
-    rotate(0, slots_.cos, slots_.sin, slots_.q, heads);
-    rotate(1, slots_.cos, slots_.sin, slots_.k, kv_heads);
-    if (sinks > 0) rotate(0, slots_.cos_sink, slots_.sin_sink, slots_.q_sink, heads);
-
+    rotate_all(sizes_, slots_, ctx);
     AttentionArgs args = arguments(T, ctx.position);
     args.q = ctx.out(slots_.q);
-    args.q_sink = ctx.out(sinks > 0 ? slots_.q_sink : slots_.q);
+    args.q_sink = ctx.out(sizes_.sinks > 0 ? slots_.q_sink : slots_.q);
     args.k = ctx.out(slots_.k);
     args.v = ctx.in(2);
     args.k_ring = ctx.in(3);
     args.v_ring = ctx.in(4);
     args.y = ctx.out(0);
-    const size_t keys = std::min<uint64_t>(sizes_.slots(), ctx.position + T);
-    parallel(ctx, kv_heads, 1, 2 * T * keys * dim * heads / kv_heads,
-             [&](size_t begin, size_t end, size_t worker) {
-               ctx.kernels.attention(args, begin, end, ctx.scratch(worker));
-               for (size_t head = begin; head < end; ++head) {
-                 store(args.k, ctx.out(1), head, T, ctx.position);
-                 store(args.v, ctx.out(2), head, T, ctx.position);
-               }
-             });
+    parallel(ctx, sizes_.kv_heads, 1, work_of(sizes_, ctx), [&](size_t begin, size_t end, size_t worker) {
+      ctx.kernels.attention(args, begin, end, ctx.scratch(worker));
+      for (size_t head = begin; head < end; ++head) {
+        store(args.k, ctx.out(1), head, T, ctx.position);
+        store(args.v, ctx.out(2), head, T, ctx.position);
+      }
+    });
   }
 
   size_t scratch_floats(const Kernels& kernels, size_t tokens) const override {
@@ -75,7 +93,7 @@ class SlidingWindowAttention : public Op {
     args.window = sizes_.window;
     args.sinks = sizes_.sinks;
     args.position = position;
-    args.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(sizes_.dim)));
+    args.scale = scale_of(sizes_);
     return args;
   }
 
@@ -93,6 +111,42 @@ class SlidingWindowAttention : public Op {
 
   Sizes sizes_;
   Slots slots_;
+};
+
+// Keys and values in 8 bits.
+class SlidingWindowAttentionQ8 : public Op {
+ public:
+  SlidingWindowAttentionQ8(const Sizes& sizes, const Slots& slots, const KvRing& ring)
+      : sizes_(sizes), slots_(slots), ring_(ring) {}
+
+  void run(const RunContext& ctx) const override {
+    rotate_all(sizes_, slots_, ctx);
+    const KvBytes bytes{ctx.out<std::byte>(1), ctx.out<std::byte>(2)};
+    const AttentionQ8Args args{.ring = ring_,
+                               .bytes = bytes,
+                               .tokens = ctx.tokens,
+                               .heads = sizes_.heads,
+                               .position = ctx.position,
+                               .q = ctx.out(slots_.q),
+                               .q_sink = ctx.out(sizes_.sinks > 0 ? slots_.q_sink : slots_.q),
+                               .scale = scale_of(sizes_),
+                               .y = ctx.out(0)};
+    parallel(ctx, sizes_.kv_heads, 1, work_of(sizes_, ctx), [&](size_t begin, size_t end, size_t worker) {
+      float* scratch = ctx.scratch(worker);
+      store_kv(ctx.kernels, ring_, ctx.out(slots_.k), ctx.in(2), ctx.tokens, ctx.position, bytes, begin, end,
+               scratch);
+      attention_q8(ctx.kernels, args, begin, end, scratch);
+    });
+  }
+
+  size_t scratch_floats(const Kernels& /*kernels*/, size_t tokens) const override {
+    return attention_q8_scratch(ring_, sizes_.heads, tokens);
+  }
+
+ private:
+  Sizes sizes_;
+  Slots slots_;
+  KvRing ring_;
 };
 
 }  // namespace
@@ -114,8 +168,22 @@ MadeOp make_sliding_window_attention(Binder& node) {
   node.require(node.is_position(5), "needs the graph input 'position' as input 5");
 
   node.output(0, DataType::kFloat, {kTokens, heads * dim});
-  node.update_state(1, 3, {kv_heads, sinks + window, dim});
-  node.update_state(2, 4, {kv_heads, sinks + window, dim});
+  const Sizes sizes{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(dim),
+                    static_cast<size_t>(window), static_cast<size_t>(sinks)};
+  const KvRing ring{.kv_heads = sizes.kv_heads,
+                    .dim = sizes.dim,
+                    .window = sizes.window,
+                    .sinks = sizes.sinks,
+                    .block = kMaxBlock};
+  const bool in_8_bits = !node.exact() && node.starts_at_zero(3) && node.starts_at_zero(4);
+  const Shape kv_shape{kv_heads, sinks + window, dim};
+  if (in_8_bits) {
+    node.update_packed_state(1, 3, kv_shape, ring.key_bytes());
+    node.update_packed_state(2, 4, kv_shape, ring.value_bytes());
+  } else {
+    node.update_state(1, 3, kv_shape);
+    node.update_state(2, 4, kv_shape);
+  }
 
   Slots slots{};
   const auto angles = [&](uint64_t last_position) {
@@ -143,8 +211,7 @@ MadeOp make_sliding_window_attention(Binder& node) {
     slots.sin_sink = sink[1];
     slots.q_sink = node.temporary({kTokens, heads * dim});
   }
-  const Sizes sizes{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(dim),
-                    static_cast<size_t>(window), static_cast<size_t>(sinks)};
+  if (in_8_bits) return std::make_unique<SlidingWindowAttentionQ8>(sizes, slots, ring);
   return std::make_unique<SlidingWindowAttention>(sizes, slots);
 }
 

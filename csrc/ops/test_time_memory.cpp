@@ -6,8 +6,10 @@
 // needs. As W does not change within a chunk, tokens wait until there are kGradientBlock of them (or the
 // chunk ends) and are then learned in one pass over G.
 #include <algorithm>
+#include <optional>
 
 #include "kernels/kernels.h"
+#include "kernels/memory_q8.h"
 #include "ops/parallel.h"
 #include "ops/registry.h"
 
@@ -54,30 +56,38 @@ struct Waiting {
 
 struct Sizes {
   size_t heads, kv_heads, dim, hidden, chunk;
+  size_t group() const { return heads / kv_heads; }
+};
+
+// Where the session keeps what is computed from the fast weights, of all KV heads.
+struct Derived {
+  size_t row_scales;             // r, [Hkv, h + h + D]
+  std::optional<size_t> copies;  // 8-bit copies for reading (memory_q8.h), unless reading is exact
 };
 
 class TestTimeMemory : public Op {
  public:
-  // `waiting`: number of the output that keeps every KV head's Waiting. `row_scales`: offset of r.
-  TestTimeMemory(const Sizes& sizes, size_t waiting, size_t row_scales)
-      : sizes_(sizes), waiting_(waiting), row_scales_(row_scales) {}
+  // `waiting`: number of the output that keeps every KV head's Waiting.
+  TestTimeMemory(const Sizes& sizes, size_t waiting, const Derived& derived)
+      : sizes_(sizes), waiting_(waiting), derived_(derived) {}
 
   void run(const RunContext& ctx) const override {
-    const size_t group = sizes_.heads / sizes_.kv_heads;
-    const size_t work = ctx.tokens * (group + 3) * 3 * sizes_.hidden * sizes_.dim;
+    const size_t work = ctx.tokens * (sizes_.group() + 3) * 3 * sizes_.hidden * sizes_.dim;
     parallel(ctx, sizes_.kv_heads, 1, work, [&](size_t begin, size_t end, size_t worker) {
       for (size_t kv = begin; kv < end; ++kv) run_head(ctx, kv, ctx.scratch(worker));
     });
   }
 
-  size_t scratch_floats(const Kernels& kernels, size_t /*tokens*/) const override {
-    return kernels.memory_scratch(sizes_.dim, sizes_.hidden);
+  size_t scratch_floats(const Kernels& kernels, size_t tokens) const override {
+    const size_t exact = kernels.memory_scratch(sizes_.dim, sizes_.hidden);
+    if (!derived_.copies) return exact;
+    return std::max(exact, MemoryQ8::scratch_floats(sizes_.dim, sizes_.hidden, tokens, sizes_.group()));
   }
 
  private:
   void run_head(const RunContext& ctx, size_t kv, float* scratch) const {
     const MemoryHead head = memory_of(ctx, kv);
-    if (ctx.fresh) scale_rows(ctx, head, kv);
+    if (ctx.fresh) derive(ctx, head, kv, scratch);
     for (size_t begin = 0; begin < ctx.tokens;) {
       const uint64_t into_chunk = (ctx.position + begin) % sizes_.chunk;
       const size_t end = std::min<uint64_t>(ctx.tokens, begin + (sizes_.chunk - into_chunk));
@@ -93,7 +103,7 @@ class TestTimeMemory : public Op {
   MemoryHead memory_of(const RunContext& ctx, size_t kv) const {
     const size_t size = sizes_.hidden * sizes_.dim;
     const auto state = [&](size_t input) { return ctx.out(input - kStateShift) + kv * size; };
-    float* r = ctx.derived<float>(row_scales_) + kv * (2 * sizes_.hidden + sizes_.dim);
+    float* r = ctx.derived<float>(derived_.row_scales) + kv * (2 * sizes_.hidden + sizes_.dim);
     return {.dim = sizes_.dim,
             .hidden = sizes_.hidden,
             .w_gate = state(kWGate),
@@ -110,23 +120,29 @@ class TestTimeMemory : public Op {
             .r_down = r + 2 * sizes_.hidden};
   }
 
-  void scale_rows(const RunContext& ctx, const MemoryHead& head, size_t kv) const {
+  MemoryQ8 copy_of(const RunContext& ctx, size_t kv) const {
+    const size_t bytes = MemoryQ8::bytes(sizes_.dim, sizes_.hidden);
+    return {sizes_.dim, sizes_.hidden, ctx.derived<std::byte>(*derived_.copies) + kv * bytes};
+  }
+
+  // What follows from W, which has changed.
+  void derive(const RunContext& ctx, const MemoryHead& head, size_t kv, float* scratch) const {
     ctx.kernels.memory_row_scales(head, ctx.in(kNormGate) + kv * sizes_.hidden,
                                   ctx.in(kNormUp) + kv * sizes_.hidden, ctx.in(kNormDown) + kv * sizes_.dim);
+    if (derived_.copies) copy_of(ctx, kv).remake(ctx.kernels, head, scratch);
   }
 
   // o_t = M_W(q̃_t) for the query heads that read this memory.
   void read(const RunContext& ctx, const MemoryHead& head, size_t kv, size_t begin, size_t end,
             float* scratch) const {
-    const size_t group = sizes_.heads / sizes_.kv_heads, stride = sizes_.heads * sizes_.dim;
-    const float* q = ctx.in(kQ) + begin * stride + kv * group * sizes_.dim;
-    float* y = ctx.out(0) + begin * stride + kv * group * sizes_.dim;
-    if (end - begin ==
-        1) {  // one token: its heads lie side by side, and share the trip of W through the cache
-      ctx.kernels.memory_read(head, q, sizes_.dim, y, sizes_.dim, group, scratch);
+    const size_t stride = sizes_.heads * sizes_.dim, from = begin * stride + kv * sizes_.group() * sizes_.dim;
+    const float* q = ctx.in(kQ) + from;
+    float* y = ctx.out(0) + from;
+    if (derived_.copies) {
+      copy_of(ctx, kv).read(ctx.kernels, q, y, end - begin, sizes_.group(), stride, scratch);
       return;
     }
-    for (size_t j = 0; j < group; ++j) {
+    for (size_t j = 0; j < sizes_.group(); ++j) {
       ctx.kernels.memory_read(head, q + j * sizes_.dim, stride, y + j * sizes_.dim, stride, end - begin,
                               scratch);
     }
@@ -190,12 +206,12 @@ class TestTimeMemory : public Op {
     float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
     ctx.kernels.memory_write(head, beta_sum / static_cast<float>(sizes_.chunk));
     beta_sum = 0;
-    scale_rows(ctx, head, kv);
+    derive(ctx, head, kv, scratch);
   }
 
   Sizes sizes_;
   size_t waiting_;
-  size_t row_scales_;  // where the session keeps this node's r, [Hkv, h + h + D]
+  Derived derived_;
 };
 
 }  // namespace
@@ -227,9 +243,11 @@ MadeOp make_test_time_memory(Binder& node) {
   node.update_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
   const Sizes sizes{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(dim),
                     static_cast<size_t>(hidden), static_cast<size_t>(chunk)};
-  const size_t row_scales = node.derived(sizes.kv_heads * (2 * sizes.hidden + sizes.dim) * sizeof(float));
+  Derived derived{.row_scales = node.derived(sizes.kv_heads * (2 * sizes.hidden + sizes.dim) * sizeof(float)),
+                  .copies = {}};
+  if (!node.exact()) derived.copies = node.derived(sizes.kv_heads * MemoryQ8::bytes(sizes.dim, sizes.hidden));
   const size_t waiting = node.kept({kv_heads, static_cast<int64_t>(Waiting::floats(sizes.dim))});
-  return std::make_unique<TestTimeMemory>(sizes, waiting, row_scales);
+  return std::make_unique<TestTimeMemory>(sizes, waiting, derived);
 }
 
 }  // namespace allmem::ops

@@ -8,6 +8,8 @@
 #include <memory>
 #include <new>
 
+#include "platform/large_pages.h"
+
 namespace allmem {
 
 inline constexpr size_t kAlignment = 64;
@@ -30,6 +32,7 @@ class AlignedBuffer {
     void* start = block_.get();
     size_t space = size + kAlignment;
     data_ = static_cast<std::byte*>(std::align(kAlignment, size, start, space));
+    prefer_large_pages(data_, size);
   }
 
   std::byte* data() { return data_; }

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "platform/error.h"
+#include "platform/large_pages.h"
 #include "platform/printable.h"
 
 namespace allmem {
@@ -70,6 +71,7 @@ void MappedFile::map(int fd, uint64_t offset, size_t size) {
   if (address == MAP_FAILED) fail(path_, errno);
   mapping_ = address;
   mapping_size_ = before + size;
+  prefer_large_pages(mapping_, mapping_size_);
   data_ = static_cast<const std::byte*>(address) + before;
 }
 

@@ -62,35 +62,25 @@ void attention(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float*
   }
 }
 
-void softmax_step(float* scores, size_t begin, size_t end, float* max, float* total, float* sum, size_t D) {
+float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total) {
   float largest = *max;
   for (size_t j = begin; j < end; ++j) largest = std::max(largest, scores[j]);
   double added = 0;
   for (size_t j = 0; j < kKeyTile; ++j) {
-    scores[j] = j >= begin && j < end ? std::exp(scores[j] - largest) : 0.0f;
-    added += double{scores[j]};
+    const bool seen = j >= begin && j < end;
+    const float weight = seen ? std::exp(scores[j] - largest) : 0.0f;
+    added += double{weight};
+    scores[j] = seen ? weight * scales[j] : 0.0f;
   }
-  if (begin >= end) return;
+  if (begin >= end) return 1.0f;
   const float shrink = std::exp(*max - largest);  // 0 the first time
   *total = static_cast<float>(double{*total} * double{shrink} + added);
   *max = largest;
-  for (size_t d = 0; d < D; ++d) sum[d] *= shrink;
+  return shrink;
 }
 
-void weighted_sum(const float* p, size_t p_stride, const float* v, size_t v_stride, float* y, size_t y_stride,
-                  size_t M, size_t N, size_t K) {
-  for (size_t m = 0; m < M; ++m) {
-    for (size_t n = 0; n < N; ++n) {
-      double sum = double{y[m * y_stride + n]};
-      for (size_t k = 0; k < K; ++k) sum += double{p[m * p_stride + k]} * double{v[k * v_stride + n]};
-      y[m * y_stride + n] = static_cast<float>(sum);
-    }
-  }
-}
-
-void dequantise(const uint8_t* codes, const float* scales, size_t stride, float* x, size_t n, size_t D) {
-  for (size_t i = 0; i < n; ++i, codes += stride, scales += stride / kQ8Group, x += D)
-    for (size_t d = 0; d < D; ++d) x[d] = static_cast<float>(int{codes[d]} - 128) * scales[d / kQ8Group];
+void scale_add(float* y, float factor, const float* x, size_t n) {
+  for (size_t i = 0; i < n; ++i) y[i] = factor * y[i] + x[i];
 }
 
 }  // namespace allmem::ref

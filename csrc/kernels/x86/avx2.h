@@ -38,10 +38,8 @@ void rotate(const float* x, const float* cos, const float* sin, float* y, size_t
 
 size_t attention_scratch(const AttentionArgs& args);
 void attention(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
-void softmax_step(float* scores, size_t begin, size_t end, float* max, float* total, float* sum, size_t D);
-void weighted_sum(const float* p, size_t p_stride, const float* v, size_t v_stride, float* y, size_t y_stride,
-                  size_t M, size_t N, size_t K);
-void dequantise(const uint8_t* codes, const float* scales, size_t stride, float* x, size_t n, size_t D);
+float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total);
+void scale_add(float* y, float factor, const float* x, size_t n);
 
 void memory_row_scales(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,
                        const float* norm0_down);

@@ -19,9 +19,8 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
 void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
                size_t n_end);
 
-void weighted_sum(const float* p, size_t p_stride, const float* v, size_t v_stride, float* y, size_t y_stride,
-                  size_t M, size_t N, size_t K);
-void dequantise(const uint8_t* codes, const float* scales, size_t stride, float* x, size_t n, size_t D);
+float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total);
+void scale_add(float* y, float factor, const float* x, size_t n);
 
 void memory_read(const MemoryHead& head, const float* q, size_t q_stride, float* y, size_t y_stride, size_t n,
                  float* scratch);

@@ -1,19 +1,14 @@
 // The two float32 matrix products of the AVX2 kernels (gemm_avx2.cpp), with AVX-512: 8 rows by 32 columns of
 // accumulators, 16 of the 32 registers.
-#include <immintrin.h>
-
+#include "kernels/x86/avx512_math.h"
 #include "kernels/x86/avx512vnni.h"
 
 namespace allmem::avx512vnni {
 
 namespace {
 
-constexpr size_t kLanes = 16, kRows = 8, kCols = 2 * kLanes;
+constexpr size_t kRows = 8, kCols = 2 * kLanes;
 constexpr size_t kDepth = 256;  // of a packed tile: 32 KiB
-
-size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
-__mmask16 first_lanes(size_t count) { return static_cast<__mmask16>((1u << smaller(count, kLanes)) - 1); }
 
 // y[m, 0..V*16) += Σ_k p[m, k] v[k, 0..V*16) for m < M; the last vector has only the lanes of `mask`.
 template <size_t M, size_t V>

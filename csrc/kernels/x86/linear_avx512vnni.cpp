@@ -4,25 +4,20 @@
 // reading the weights: four rows at a time share the activations. A block of tokens is bound by arithmetic: a
 // tile of 32 rows is unpacked once into the first-level cache, transposed so that every lane is a row; then a
 // group's 64 columns take 16 of these instructions for 16 rows and a token, and one conversion and scaling.
-#include <immintrin.h>
-
+#include "kernels/x86/avx512_math.h"
 #include "kernels/x86/avx512vnni.h"
 
 namespace allmem::avx512vnni {
 
 namespace {
 
-constexpr size_t kLanes = 16;
 constexpr size_t kTileRows = 2 * kLanes, kTileGroups = 8;  // by 512 columns: 16 KiB of the first-level cache
 constexpr size_t kTokens = 6;                              // of a tile: 12 sums stay in registers
-constexpr size_t kAhead =
-    8192;  // bytes of a row that are fetched ahead: hardware prefetchers stop at page ends
-constexpr float kTiny = 0x1p-100f;  // groups below it are 0: 127 / max would overflow
+constexpr size_t kAhead = 2048;  // bytes that are fetched ahead: hardware prefetchers stop at page ends
+constexpr size_t kTileAhead = kKeyTile * 2 * kQ8Group;  // the same for few columns: a tile of attention
+constexpr size_t kFewTokens = 4;                        // below it a tile does not repay being unpacked
+constexpr float kTiny = 0x1p-100f;                      // groups below it are 0: 127 / max would overflow
 constexpr float kInfinity = __builtin_inff();
-
-size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
-__mmask16 first_lanes(size_t count) { return static_cast<__mmask16>((1u << count) - 1); }
 
 // Bytes of each 128-bit lane: the even ones, then the odd ones. Then the even halves of all lanes, then the
 // odd.
@@ -54,8 +49,12 @@ __m512 group_scales(const NBitsMatrix& w, size_t n, size_t group, size_t count) 
   return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, index, row, sizeof(float));
 }
 
-// --- One token
-// -----------------------------------------------------------------------------------------------------
+// --- Few tokens
+
+// What a group's products start from: the zero point's share of the sum, in one lane.
+__m512i start_of(const Q8Rows& x, size_t group) {
+  return _mm512_zextsi128_si512(_mm_cvtsi32_si128(x.sums[group]));
+}
 
 // y[n..n + R) for one token.
 template <unsigned kBits, size_t R>
@@ -68,24 +67,18 @@ void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, flo
   alignas(64) float factors[R][kLanes];
   for (size_t g = 0; g < groups; g += kLanes) {
     const size_t count = smaller(kLanes, groups - g);
-    const __mmask16 there = first_lanes(count);
-    const __m512 x_scales = _mm512_maskz_loadu_ps(there, x.scales + g);
-    const __m512 zeros =
-        _mm512_mul_ps(x_scales, _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(there, x.sums + g)));
+    const __m512 x_scales = _mm512_maskz_loadu_ps(first_lanes(count), x.scales + g);
 #pragma GCC unroll 8
-    for (size_t r = 0; r < R; ++r) {
-      const __m512 scales = group_scales(w, n + r, g, count);
-      _mm512_store_ps(factors[r], _mm512_mul_ps(scales, x_scales));
-      sums[r] = _mm512_fmadd_ps(scales, zeros, sums[r]);
-    }
+    for (size_t r = 0; r < R; ++r)
+      _mm512_store_ps(factors[r], _mm512_mul_ps(group_scales(w, n + r, g, count), x_scales));
     const uint8_t* packed = w.packed + n * row_bytes + g * kGroupBytes;
     for (size_t i = 0; i < count; ++i, packed += kGroupBytes) {
-      const __m512i codes = _mm512_loadu_si512(x.codes + (g + i) * kQ8Group);
+      const __m512i codes = _mm512_loadu_si512(x.codes + (g + i) * kQ8Group), start = start_of(x, g + i);
 #pragma GCC unroll 8
       for (size_t r = 0; r < R; ++r) {
         _mm_prefetch(reinterpret_cast<const char*>(packed + r * row_bytes + kAhead), _MM_HINT_T0);
         const __m512i products =
-            _mm512_dpbusd_epi32(_mm512_setzero_si512(), group_codes<kBits>(packed + r * row_bytes), codes);
+            _mm512_dpbusd_epi32(start, group_codes<kBits>(packed + r * row_bytes), codes);
         sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_set1_ps(factors[r][i]), sums[r]);
       }
     }
@@ -94,16 +87,110 @@ void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, flo
   for (size_t r = 0; r < R; ++r) y[n + r] = _mm512_reduce_add_ps(sums[r]) + (bias ? bias[n + r] : 0.0f);
 }
 
+// Lane i = the sum of v[i]'s lanes: halves of pairs are added until one vector is left.
+__m512 sums_of(const __m512 v[16]) {
+  __m512 a[8], b[4], c[2];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i)
+    a[i] =
+        _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {
+    const __m512d first = _mm512_castps_pd(a[2 * i]), second = _mm512_castps_pd(a[2 * i + 1]);
+    b[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(first, second)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
+  }
+#pragma GCC unroll 2
+  for (size_t i = 0; i < 2; ++i)
+    c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
+                         _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xDD));
+  return _mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xDD));
+}
+
+// The rows [n_begin, n_end) of a matrix with few columns (kGroups groups in blocks of one) for M tokens, 1 or
+// 2: 16 sums at a time, as adding up lanes would otherwise take longer than multiplying.
+template <unsigned kBits, size_t kGroups, size_t M>
+void short_rows(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n_begin,
+                size_t n_end) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kRows = kLanes / M;
+  constexpr size_t kFactors = kRows * kGroups;  // of a token; at least half a register
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i group = _mm512_and_si512(lane, _mm512_set1_epi32(static_cast<int>(kGroups - 1)));
+  __m512 x_scales[M];
+  __m512i codes[M][kGroups], start[M][kGroups];
+#pragma GCC unroll 2
+  for (size_t t = 0; t < M; ++t) {
+    x_scales[t] =
+        _mm512_permutexvar_ps(group, _mm512_maskz_loadu_ps(first_lanes(kGroups), x.scales + t * kGroups));
+#pragma GCC unroll 4
+    for (size_t g = 0; g < kGroups; ++g) {
+      codes[t][g] = _mm512_loadu_si512(x.codes + (t * kGroups + g) * kQ8Group);
+      start[t][g] = start_of(x, t * kGroups + g);
+    }
+  }
+  alignas(64) float factors[M][kFactors < kLanes ? kLanes : kFactors];
+  for (size_t n = n_begin; n < n_end; n += kRows) {
+    const size_t rows = smaller(kRows, n_end - n);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kFactors; i += kLanes) {
+      const __mmask16 there = rows * kGroups > i ? first_lanes(rows * kGroups - i) : 0;
+      const __m512 scales = _mm512_maskz_loadu_ps(there, w.scales + n * kGroups + i);
+#pragma GCC unroll 2
+      for (size_t t = 0; t < M; ++t) _mm512_store_ps(factors[t] + i, _mm512_mul_ps(scales, x_scales[t]));
+    }
+    __m512 sums[kLanes];
+#pragma GCC unroll 16
+    for (size_t r = 0; r < kRows; ++r) {
+      const uint8_t* packed = w.packed + (n + smaller(r, rows - 1)) * kGroups * kGroupBytes;
+#pragma GCC unroll 4
+      for (size_t g = 0; g < kGroups; ++g) {
+        _mm_prefetch(reinterpret_cast<const char*>(packed + g * kGroupBytes + kTileAhead), _MM_HINT_T0);
+        const __m512i weights = group_codes<kBits>(packed + g * kGroupBytes);
+#pragma GCC unroll 2
+        for (size_t t = 0; t < M; ++t) {
+          const __m512 products = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start[t][g], weights, codes[t][g]));
+          const __m512 factor = _mm512_set1_ps(factors[t][r * kGroups + g]);
+          __m512& sum = sums[t * kRows + r];
+          sum = g == 0 ? _mm512_mul_ps(products, factor) : _mm512_fmadd_ps(products, factor, sum);
+        }
+      }
+    }
+    const __m512 totals = sums_of(sums);
+    const __mmask16 there = first_lanes(rows);
+    const __m512 offsets = bias ? _mm512_maskz_loadu_ps(there, bias + n) : _mm512_setzero_ps();
+    _mm512_mask_storeu_ps(y + n, there, _mm512_add_ps(totals, offsets));
+    if constexpr (M == 2) {
+      const __m512 second = _mm512_shuffle_f32x4(totals, totals, 0xEE);  // lanes 8 to 15
+      _mm512_mask_storeu_ps(y + w.rows + n, there, _mm512_add_ps(second, offsets));
+    }
+  }
+}
+
+// A row after the other: W is read once for each token, which pays as long as there are few.
 template <unsigned kBits>
-void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n_begin,
-                      size_t n_end) {
-  size_t n = n_begin;
-  for (; n + 4 <= n_end; n += 4) rows_by_token<kBits, 4>(x, w, bias, y, n);
-  for (; n < n_end; ++n) rows_by_token<kBits, 1>(x, w, bias, y, n);
+void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                    size_t n_begin, size_t n_end) {
+  const size_t groups = w.cols / kQ8Group;
+  const auto from = [&](size_t t) {
+    return Q8Rows{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
+  };
+  const auto short_ones = [&]<size_t kGroups>() {
+    size_t t = 0;
+    for (; t + 2 <= T; t += 2)
+      short_rows<kBits, kGroups, 2>(from(t), w, bias, y + t * w.rows, n_begin, n_end);
+    if (t < T) short_rows<kBits, kGroups, 1>(from(t), w, bias, y + t * w.rows, n_begin, n_end);
+  };
+  if (w.block == kQ8Group && groups == 1) return short_ones.template operator()<1>();
+  if (w.block == kQ8Group && groups == 2) return short_ones.template operator()<2>();
+  if (w.block == kQ8Group && groups == 4) return short_ones.template operator()<4>();
+  for (size_t t = 0; t < T; ++t) {
+    size_t n = n_begin;
+    for (; n + 4 <= n_end; n += 4) rows_by_token<kBits, 4>(from(t), w, bias, y + t * w.rows, n);
+    for (; n < n_end; ++n) rows_by_token<kBits, 1>(from(t), w, bias, y + t * w.rows, n);
+  }
 }
 
 // --- A block of tokens
-// ---------------------------------------------------------------------------------------------
 
 // 32 rows of up to 8 groups. codes[g][j][half], lane r: the codes 4j..4j+3 of group g of row 16 half + r.
 struct Tile {
@@ -266,8 +353,8 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
 
 void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
                size_t n_end) {
-  if (T == 1) {
-    (w.bits == 4 ? product_of_token<4> : product_of_token<8>)(x, w, bias, y, n_begin, n_end);
+  if (T < kFewTokens) {
+    (w.bits == 4 ? product_of_few<4> : product_of_few<8>)(x, w, bias, y, T, n_begin, n_end);
     return;
   }
   for (size_t t = 0; t < T; ++t)

@@ -11,9 +11,9 @@ namespace allmem::avx2 {
 namespace {
 
 constexpr size_t kTileRows = 16, kTileGroups = 8;  // 512 columns: the tile takes 8 KiB
+constexpr size_t kFewTokens = 4;                   // below it a tile does not repay being unpacked
 constexpr size_t kDwords = kQ8Group / 4;           // of a group of codes
-constexpr size_t kAhead =
-    8192;  // bytes of a row that are fetched ahead: hardware prefetchers stop at page ends
+constexpr size_t kAhead = 2048;  // bytes that are fetched ahead: hardware prefetchers stop at page ends
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -61,8 +61,14 @@ inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bi
       sums[r] = _mm256_fmadd_ps(products, _mm256_set1_ps(factor), sums[r]);
     }
   }
-#pragma GCC unroll 8
-  for (size_t r = 0; r < R; ++r) y[n + r] = horizontal_sum(sums[r]) + zeros[r] + (bias ? bias[n + r] : 0.0f);
+  if constexpr (R == 4) {
+    const __m128 offsets = bias ? _mm_loadu_ps(bias + n) : _mm_setzero_ps();
+    const __m128 total = _mm_add_ps(horizontal_sums(sums[0], sums[1], sums[2], sums[3]), _mm_loadu_ps(zeros));
+    _mm_storeu_ps(y + n, _mm_add_ps(total, offsets));
+  } else {
+    for (size_t r = 0; r < R; ++r)
+      y[n + r] = horizontal_sum(sums[r]) + zeros[r] + (bias ? bias[n + r] : 0.0f);
+  }
 }
 
 template <typename Dot, unsigned kBits>
@@ -194,8 +200,13 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, float* y, si
 template <typename Dot>
 inline void product(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
                     size_t n_begin, size_t n_end) {
-  if (T == 1) {
-    (w.bits == 4 ? product_of_token<Dot, 4> : product_of_token<Dot, 8>)(x, w, bias, y, n_begin, n_end);
+  if (T < kFewTokens) {
+    const size_t groups = w.cols / kQ8Group;
+    for (size_t t = 0; t < T; ++t) {
+      const Q8Rows row{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
+      (w.bits == 4 ? product_of_token<Dot, 4> : product_of_token<Dot, 8>)(row, w, bias, y + t * w.rows,
+                                                                          n_begin, n_end);
+    }
     return;
   }
   for (size_t t = 0; t < T; ++t)

@@ -23,8 +23,7 @@ const Kernels& kernels() {
       .attention_scratch = attention_scratch,
       .attention = attention,
       .softmax_step = softmax_step,
-      .weighted_sum = weighted_sum,
-      .dequantise = dequantise,
+      .scale_add = scale_add,
       .memory_row_scales = memory_row_scales,
       .memory_scratch = memory_scratch,
       .memory_read = memory_read,
@@ -59,8 +58,8 @@ const Kernels& kernels() {
     table.linear_f32 = linear_f32;
     table.quantise = quantise;
     table.linear_q8 = linear_q8;
-    table.weighted_sum = weighted_sum;
-    table.dequantise = dequantise;
+    table.softmax_step = softmax_step;
+    table.scale_add = scale_add;
     table.memory_read = memory_read;
     table.memory_accumulate = memory_accumulate;
     return table;
