@@ -5,6 +5,11 @@
 #include <cpuid.h>
 
 #include <cstdint>
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -21,6 +26,17 @@ uint64_t saved_register_states() {
   uint32_t low = 0, high = 0;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (uint64_t{high} << 32) | low;
+}
+
+// Tile registers are 8 KiB that a context switch has to save, so Linux wants a process to ask for them, once.
+bool tiles_granted() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return (saved_register_states() & 0x60000) == 0x60000 &&     // tile configuration and data
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 }  // namespace
@@ -42,6 +58,8 @@ CpuFeatures detect_cpu_features() {
       (saved_register_states() & 0xE6) == 0xE6;  // and opmask, zmm 0-15, zmm 16-31 (bits 5-7)
   features.avx512vnni = features.avx2 && zmm_saved &&
                         (b & (kF | kDq | kBw | kVl)) == (kF | kDq | kBw | kVl) && (c & kVnni) != 0;
+  constexpr uint32_t kTiles = 1u << 24, kTilesOfInt8 = 1u << 25;
+  features.amxint8 = features.avx512vnni && (d & kTiles) != 0 && (d & kTilesOfInt8) != 0 && tiles_granted();
   features.avxvnni = features.avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
   return features;
 }

@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kTileRows = 16, kTileGroups = 8;  // 512 columns: the tile takes 8 KiB
 constexpr size_t kFewTokens = 4;                   // below it a tile does not repay being unpacked
 constexpr size_t kDwords = kQ8Group / 4;           // of a group of codes
-constexpr size_t kAhead = 2048;  // bytes that are fetched ahead: hardware prefetchers stop at page ends
+constexpr size_t kAhead = 3072;  // bytes that are fetched ahead: hardware prefetchers stop at page ends
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 

@@ -11,7 +11,7 @@
 namespace allmem::avx2 {
 namespace {
 
-constexpr size_t kTokens = 32;
+constexpr size_t kTokens = 64;
 
 template <class Gemm>
 inline void row_scales(const float* w, const float* norm0, float* r, size_t rows, size_t cols) {

@@ -1,4 +1,5 @@
 // The tables of the x86-64 kernels. Compiled for the baseline: looking them up is safe on any machine.
+#include "kernels/x86/amxint8.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512vnni.h"
 #include "kernels/x86/avxvnni.h"
@@ -68,3 +69,17 @@ const Kernels& kernels() {
 }
 
 }  // namespace allmem::avx512vnni
+
+namespace allmem::amxint8 {
+
+const Kernels& kernels() {
+  static const Kernels kTable = [] {
+    Kernels table = avx512vnni::kernels();
+    table.name = "amxint8";
+    table.linear_q8 = linear_q8;
+    return table;
+  }();
+  return kTable;
+}
+
+}  // namespace allmem::amxint8

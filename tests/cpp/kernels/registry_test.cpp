@@ -46,10 +46,11 @@ TEST_CASE("the first table is the best that the machine can run") {
   const char* best = "neon";
 #else
   const CpuFeatures features = detect_cpu_features();
-  const char* best = features.avx512vnni ? "avx512vnni"
-                     : features.avxvnni  ? "avxvnni"
-                     : features.avx2     ? "avx2"
-                                         : "ref";
+  const char* best = features.amxint8      ? "amxint8"
+                     : features.avx512vnni ? "avx512vnni"
+                     : features.avxvnni    ? "avxvnni"
+                     : features.avx2       ? "avx2"
+                                           : "ref";
 #endif
   CHECK(std::string(test::all_kernels().front()->name) == best);
 }
