@@ -16,9 +16,8 @@ namespace allmem::avx512vnni {
 namespace {
 
 constexpr size_t kTileRows = 2 * kLanes, kTileGroups = 8;  // by 512 columns: 16 KiB of the first-level cache
-constexpr size_t kAhead = 3072;  // bytes that are fetched ahead: hardware prefetchers stop at page ends
-constexpr size_t kTileAhead = kKeyTile * 2 * kQ8Group;  // the same for few columns: a tile of attention
-constexpr size_t kFewTokens = 4;                        // below it a tile does not repay being unpacked
+constexpr size_t kAhead = 3072;   // bytes that are fetched ahead: hardware prefetchers stop at page ends
+constexpr size_t kFewTokens = 4;  // below it a tile does not repay being unpacked
 
 // The codes of a group of 64 weights, one a byte, in the order of Q8Rows.
 template <unsigned kBits>
@@ -137,7 +136,7 @@ template <unsigned kBits, size_t kGroups, size_t M>
       const uint8_t* packed = w.packed + (n + smaller(r, rows - 1)) * kGroups * kGroupBytes;
 #pragma GCC unroll 4
       for (size_t g = 0; g < kGroups; ++g) {
-        _mm_prefetch(reinterpret_cast<const char*>(packed + g * kGroupBytes + kTileAhead), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(packed + g * kGroupBytes + kAhead), _MM_HINT_T0);
         const __m512i weights = group_codes<kBits>(packed + g * kGroupBytes);
 #pragma GCC unroll 2
         for (size_t t = 0; t < M; ++t) {
