@@ -1,6 +1,6 @@
 # Compiler flags per instruction set, applied only to the kernel files that name the instruction set in their
-# file name (kernels/x86/*_avx2.cpp). Everything else is built for the architecture's baseline, so that
-# a wheel never dies with an illegal instruction.
+# file name (kernels/x86/*_avx2.cpp, kernels/arm/*_dotprod.cpp). Everything else is built for the architecture's
+# baseline, so that a wheel never dies with an illegal instruction.
 function(allmem_isa_flags)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     file(GLOB avx2 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/x86/*_avx2.cpp)
@@ -16,5 +16,14 @@ function(allmem_isa_flags)
     set_source_files_properties(${avx512vnni} PROPERTIES COMPILE_OPTIONS "${avx512vnni_flags}")
     file(GLOB amxint8 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/x86/*_amxint8.cpp)
     set_source_files_properties(${amxint8} PROPERTIES COMPILE_OPTIONS "${avx512vnni_flags};-mamx-tile;-mamx-int8")
+  elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      # Scheduled before registers are allocated, the unrolled products take more sums than there are registers.
+      set(scheduling -fno-schedule-insns)
+    endif()
+    file(GLOB dotprod CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/arm/*_dotprod.cpp)
+    set_source_files_properties(${dotprod} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod;${scheduling}")
+    file(GLOB i8mm CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/arm/*_i8mm.cpp)
+    set_source_files_properties(${i8mm} PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod+i8mm;${scheduling}")
   endif()
 endfunction()

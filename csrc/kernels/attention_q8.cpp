@@ -12,7 +12,6 @@ namespace allmem {
 namespace {
 
 constexpr size_t kMaxRows = 256;    // queries at a time: what they need stays in the second-level cache
-constexpr size_t kFewRows = 4;      // below it a tile does not repay being unpacked
 constexpr int kZero = 128;          // code of 0
 constexpr float kTiny = 0x1p-100f;  // rows below it are 0: 127 / max would overflow
 constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();

@@ -15,7 +15,10 @@
 #include "kernels/x86/avxvnni.h"
 #include "platform/cpu_features.h"
 #elif defined(__aarch64__)
+#include "kernels/arm/dotprod.h"
+#include "kernels/arm/i8mm.h"
 #include "kernels/arm/neon.h"
+#include "platform/cpu_features.h"
 #endif
 
 namespace allmem {
@@ -32,6 +35,9 @@ size_t available_kernels(const Kernels** out, size_t capacity) {
   if (features.avxvnni) offer(avxvnni::kernels());
   if (features.avx2) offer(avx2::kernels());
 #elif defined(__aarch64__)
+  const CpuFeatures features = detect_cpu_features();
+  if (features.dotprod && features.i8mm) offer(i8mm::kernels());
+  if (features.dotprod) offer(dotprod::kernels());
   offer(neon::kernels());
 #endif
   offer(ref_kernels());

@@ -1,4 +1,5 @@
-// Instruction set detection: cpuid and xgetbv on x86-64, the kernel's auxiliary vector on arm64 Linux.
+// Instruction set detection: cpuid and xgetbv on x86-64, the kernel's auxiliary vector on arm64 Linux and
+// Android, sysctl on Apple's systems.
 #include "platform/cpu_features.h"
 
 #if defined(__x86_64__)
@@ -12,6 +13,10 @@
 #endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+
+#include <cstddef>
 #endif
 
 namespace allmem {
@@ -73,6 +78,26 @@ CpuFeatures detect_cpu_features() {
   CpuFeatures features;
   features.dotprod = (getauxval(AT_HWCAP) & kAsimdDotProduct) != 0;
   features.i8mm = (getauxval(AT_HWCAP2) & kInt8MatrixProduct) != 0;
+  return features;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+namespace {
+
+// Systems before macOS 12 and iOS 15 do not know these names: then the feature is taken to be missing.
+bool has_feature(const char* name) {
+  int value = 0;
+  std::size_t size = sizeof(value);
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+
+}  // namespace
+
+CpuFeatures detect_cpu_features() {
+  CpuFeatures features;
+  features.dotprod = has_feature("hw.optional.arm.FEAT_DotProd");
+  features.i8mm = has_feature("hw.optional.arm.FEAT_I8MM");
   return features;
 }
 

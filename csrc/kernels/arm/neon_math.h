@@ -35,6 +35,9 @@ inline void store_first(float* y, size_t count, float32x4_t v) {
 inline float32x4_t horizontal_sums(float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d) {
   return vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
 }
+inline int32x4_t horizontal_sums(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d) {
+  return vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+}
 
 // eˣ within 1 ulp; +inf above 88.73, gradual underflow to 0 below -87.4, NaN for NaN. The method and its
 // error are those of kernels/x86/avx2_math.h. fmin and fmax of NEON keep a NaN.

@@ -1,4 +1,6 @@
-// The table of the NEON kernels.
+// The tables of the 64-bit Arm kernels. Compiled for the baseline: looking them up is safe on any machine.
+#include "kernels/arm/dotprod.h"
+#include "kernels/arm/i8mm.h"
 #include "kernels/arm/neon.h"
 
 namespace allmem::neon {
@@ -8,6 +10,8 @@ const Kernels& kernels() {
       .name = "neon",
       .linear_f32 = linear_f32,
       .linear_nbits = linear_nbits,
+      .quantise = quantise,
+      .linear_q8 = linear_q8,
       .rms_norm = rms_norm,
       .add = add,
       .mul = mul,
@@ -18,6 +22,8 @@ const Kernels& kernels() {
       .rotate = rotate,
       .attention_scratch = attention_scratch,
       .attention = attention,
+      .softmax_step = softmax_step,
+      .scale_add = scale_add,
       .memory_row_scales = memory_row_scales,
       .memory_scratch = memory_scratch,
       .memory_read = memory_read,
@@ -28,3 +34,31 @@ const Kernels& kernels() {
 }
 
 }  // namespace allmem::neon
+
+namespace allmem::dotprod {
+
+const Kernels& kernels() {
+  static const Kernels kTable = [] {
+    Kernels table = neon::kernels();
+    table.name = "dotprod";
+    table.linear_q8 = linear_q8;
+    return table;
+  }();
+  return kTable;
+}
+
+}  // namespace allmem::dotprod
+
+namespace allmem::i8mm {
+
+const Kernels& kernels() {
+  static const Kernels kTable = [] {
+    Kernels table = dotprod::kernels();
+    table.name = "i8mm";
+    table.linear_q8 = linear_q8;
+    return table;
+  }();
+  return kTable;
+}
+
+}  // namespace allmem::i8mm

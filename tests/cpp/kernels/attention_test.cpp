@@ -95,17 +95,9 @@ class Stream {
     }
   }
 
-  // y = Σ w_s v_s / Σ w_s, w_s = exp(score_s - max). With every score off by at most δ (its dot product, the
-  // scale, the subtraction of a maximum that is off as well), a weight is off by the factor exp(2δ) and 6u
-  // for exp itself; numerator and denominator are sums of n terms, rescaled at most once a term by an online
-  // softmax (8u each).
   void attend(uint64_t t, size_t head, std::vector<Bounded>& out) const {
-    struct Pair {
-      double score;
-      const float* v;
-    };
-    std::vector<Pair> pairs;
-    double delta = 0;
+    std::vector<Bounded> scores;
+    std::vector<const float*> values;
     for (const auto& [s, token] : tokens_) {
       const bool sink = s < c_.sinks && s <= t;
       const bool in_window = s >= c_.sinks && s <= t && s + c_.window > t;
@@ -114,24 +106,11 @@ class Stream {
       const float* k = token.k.data() + head / c_.group * c_.dim;
       const Bounded score = dot(
           c_.dim, [&](size_t d) { return q[d]; }, [&](size_t d) { return k[d]; }, 2);
-      pairs.push_back({score.value * double{scale()}, token.v.data() + head / c_.group * c_.dim});
-      delta = std::max(delta, score.error * double{scale()});
+      scores.push_back({score.value * double{scale()}, score.error * double{scale()}});
+      values.push_back(token.v.data() + head / c_.group * c_.dim);
     }
-    double largest = -INFINITY, smallest = INFINITY, total = 0;
-    for (const Pair& pair : pairs)
-      largest = std::max(largest, pair.score), smallest = std::min(smallest, pair.score);
-    delta += kUnit * (largest - smallest);
-    const size_t n = pairs.size();
-    const double relative = 2 * (std::expm1(2 * delta) + kFunctionUnits * kUnit + gamma(n + 8 * (n + 2)));
-    for (const Pair& pair : pairs) total += std::exp(pair.score - largest);
-    for (size_t d = 0; d < c_.dim; ++d) {
-      double sum = 0, size = 0;
-      for (const Pair& pair : pairs) {
-        sum += std::exp(pair.score - largest) / total * double{pair.v[d]};
-        size += std::exp(pair.score - largest) / total * std::fabs(double{pair.v[d]});
-      }
-      out.push_back({sum, relative * size + 0x1p-126});
-    }
+    softmax_average(
+        scores, c_.dim, [&](size_t s, size_t d) { return values[s][d]; }, out);
   }
 
   Config c_;
@@ -141,7 +120,7 @@ class Stream {
 };
 
 void check(const Config& c, uint32_t seed) {
-  for (const Kernels* kernels : all_kernels()) {
+  for (const Kernels* kernels : kernels_by(&Kernels::attention)) {
     Stream stream(c, seed);
     const auto want = stream.expected();
     const std::string what = std::string(kernels->name) + " Hkv=" + std::to_string(c.kv_heads) +

@@ -9,6 +9,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <random>
@@ -75,6 +76,35 @@ inline Bounded silu_slope(
   return {silu_slope(x.value), 0.5 * x.error + (2 * kFunctionUnits + 4) * kUnit * s * (1 + x.size())};
 }
 
+// Softmax attention of one query: appends y[d] = Σ_s w_s v(s, d) / Σ_s w_s for d < dim, w_s = exp(score_s -
+// max). With every score off by at most δ (its own error, and the subtraction of a maximum that is off as
+// well), a weight is off by the factor exp(2δ) and 6u for exp itself; numerator and denominator are sums of n
+// terms, rescaled at most once a term by an online softmax (8u each).
+template <typename V>
+void softmax_average(const std::vector<Bounded>& scores, size_t dim, V v, std::vector<Bounded>& out) {
+  double largest = -INFINITY, smallest = INFINITY, error = 0, total = 0;
+  for (const Bounded& score : scores) {
+    largest = std::max(largest, score.value);
+    smallest = std::min(smallest, score.value);
+    error = std::max(error, score.error);
+  }
+  const double delta = error + kUnit * (largest - smallest);
+  const size_t n = scores.size();
+  const double relative = 2 * (std::expm1(2 * delta) + kFunctionUnits * kUnit + gamma(n + 8 * (n + 2)));
+  for (const Bounded& score : scores) total += std::exp(score.value - largest);
+  for (size_t d = 0; d < dim; ++d) {
+    double sum = 0, size = 0, propagated = 0;
+    for (size_t s = 0; s < n; ++s) {
+      const double weight = std::exp(scores[s].value - largest) / total;
+      const Bounded value = v(s, d);
+      sum += weight * value.value;
+      size += weight * value.size();
+      propagated += weight * value.error;
+    }
+    out.push_back({sum, propagated + relative * size + 0x1p-126});
+  }
+}
+
 // Deterministic on every platform: std::normal_distribution is not.
 class Random {
  public:
@@ -99,6 +129,17 @@ class Random {
 inline std::vector<const Kernels*> all_kernels() {
   std::vector<const Kernels*> tables(8);
   tables.resize(available_kernels(tables.data(), tables.size()));
+  return tables;
+}
+
+// The tables that differ in one kernel: every implementation of it once.
+template <typename F>
+std::vector<const Kernels*> kernels_by(F Kernels::*kernel) {
+  std::vector<const Kernels*> tables;
+  for (const Kernels* table : all_kernels()) {
+    const auto same = [&](const Kernels* other) { return other->*kernel == table->*kernel; };
+    if (std::none_of(tables.begin(), tables.end(), same)) tables.push_back(table);
+  }
   return tables;
 }
 

@@ -158,7 +158,7 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
 }  // namespace
 
 TEST_CASE("linear_f32 equals the sum in double, for every tail of tokens, columns and rows") {
-  for (const Kernels* kernels : all_kernels()) {
+  for (const Kernels* kernels : kernels_by(&Kernels::linear_f32)) {
     for (const size_t K : {1, 2, 7, 8, 9, 15, 16, 31, 33, 64, 100}) {
       for (const size_t T : {1, 2, 3, 4, 5, 7, 8, 13}) {
         for (const size_t N : {1, 2, 3, 4, 5, 6, 7, 11})
@@ -172,7 +172,7 @@ TEST_CASE("linear_f32 equals the sum in double, for every tail of tokens, column
 }
 
 TEST_CASE("linear_f32 writes its slice of the rows and nothing else") {
-  for (const Kernels* kernels : all_kernels()) {
+  for (const Kernels* kernels : kernels_by(&Kernels::linear_f32)) {
     for (const size_t T : {1, 6}) {
       for (size_t begin = 0; begin <= 9; ++begin)
         for (size_t end = begin; end <= 9; ++end) check_f32(*kernels, {T, 24, 9, begin, end}, true);
@@ -181,7 +181,7 @@ TEST_CASE("linear_f32 writes its slice of the rows and nothing else") {
 }
 
 TEST_CASE("linear_f32 of no tokens or no rows does nothing, and of no columns gives the bias") {
-  for (const Kernels* kernels : all_kernels()) {
+  for (const Kernels* kernels : kernels_by(&Kernels::linear_f32)) {
     check_f32(*kernels, {0, 8, 4, 0, 4}, true);
     check_f32(*kernels, {3, 8, 4, 2, 2}, true);
     check_f32(*kernels, {3, 0, 4, 0, 4}, true);
@@ -190,7 +190,7 @@ TEST_CASE("linear_f32 of no tokens or no rows does nothing, and of no columns gi
 }
 
 TEST_CASE("linear_nbits equals the dequantised sum in double, for every block size, width and tail") {
-  for (const Kernels* kernels : all_kernels()) {
+  for (const Kernels* kernels : kernels_by(&Kernels::linear_nbits)) {
     for (const unsigned bits : {4u, 8u}) {
       for (const size_t block : {16, 32, 64, 128, 256}) {
         for (size_t blocks = 1; blocks <= 9; ++blocks) {
@@ -208,7 +208,7 @@ TEST_CASE("linear_nbits equals the dequantised sum in double, for every block si
 }
 
 TEST_CASE("linear_nbits is right for rows longer than any tile") {
-  for (const Kernels* kernels : all_kernels()) {
+  for (const Kernels* kernels : kernels_by(&Kernels::linear_nbits)) {
     for (const unsigned bits : {4u, 8u}) {
       for (const size_t K : {1024, 4096, 4128, 9024}) {
         for (const size_t T : {1, 4}) {
@@ -221,7 +221,7 @@ TEST_CASE("linear_nbits is right for rows longer than any tile") {
 }
 
 TEST_CASE("linear_nbits writes its slice of the rows and nothing else") {
-  for (const Kernels* kernels : all_kernels()) {
+  for (const Kernels* kernels : kernels_by(&Kernels::linear_nbits)) {
     for (const unsigned bits : {4u, 8u}) {
       for (const size_t T : {0, 1, 6}) {
         for (size_t begin = 0; begin <= 9; begin += 2)

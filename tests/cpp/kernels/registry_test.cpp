@@ -42,10 +42,10 @@ TEST_CASE("available_kernels respects the capacity") {
 }
 
 TEST_CASE("the first table is the best that the machine can run") {
-#if defined(__aarch64__)
-  const char* best = "neon";
-#else
   const CpuFeatures features = detect_cpu_features();
+#if defined(__aarch64__)
+  const char* best = features.dotprod ? features.i8mm ? "i8mm" : "dotprod" : "neon";
+#else
   const char* best = features.amxint8      ? "amxint8"
                      : features.avx512vnni ? "avx512vnni"
                      : features.avxvnni    ? "avxvnni"
@@ -53,6 +53,8 @@ TEST_CASE("the first table is the best that the machine can run") {
                                            : "ref";
 #endif
   CHECK(std::string(test::all_kernels().front()->name) == best);
+  // Set where the processor is known, that is, emulated.
+  if (const char* known = std::getenv("ALLMEM_EXPECTED_ISA")) CHECK(std::string(best) == known);
 }
 
 TEST_CASE("without ALLMEM_ISA, or with it empty, the best table is used") {

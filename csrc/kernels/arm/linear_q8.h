@@ -1,0 +1,223 @@
+// Linear layers with 4- or 8-bit weights and 8-bit activations: the code that the levels of Arm share, which
+// differ in how they multiply bytes (`Dot`).
+//
+// All of them multiply signed bytes: 4-bit codes as they are, with the zero point taken out by Q8Rows::sums,
+// 8-bit codes less their zero point. Few tokens are bound by reading the weights: four rows at a time share
+// the activations. A block of tokens is bound by arithmetic: a tile of 32 rows is unpacked once into the
+// first-level cache, in the order in which `Dot` multiplies, and used for every token.
+//
+// Everything has internal linkage, so that no code escapes the instruction set of the file that includes it.
+#pragma once
+
+#include "kernels/arm/neon_math.h"
+#include "kernels/kernels.h"
+
+namespace allmem::neon {
+namespace {
+
+constexpr size_t kTileRows = 32, kTileGroups = 8;  // by 512 columns: 16 KiB of the first-level cache
+constexpr size_t kChunks = kQ8Group / 16;          // vectors of a group of codes
+constexpr size_t kFewTokens = 4;                   // below it a tile does not repay being unpacked
+constexpr size_t kAhead = 2048;  // bytes that are fetched ahead: hardware prefetchers stop at page ends
+
+// A group of 64 codes, one a byte, in the order of Q8Rows.
+struct GroupCodes {
+  int8x16_t v[kChunks];
+};
+
+template <unsigned kBits>
+[[gnu::always_inline]] inline GroupCodes group_codes(const uint8_t* packed) {
+  GroupCodes codes;
+  if constexpr (kBits == 8) {
+#pragma GCC unroll 4
+    for (size_t c = 0; c < kChunks; ++c)
+      codes.v[c] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(packed + 16 * c), vdupq_n_u8(0x80)));
+  } else {
+#pragma GCC unroll 2
+    for (size_t c = 0; c < kChunks / 2; ++c) {
+      const uint8x16_t pairs = vld1q_u8(packed + 16 * c);
+      codes.v[c] = vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(0xF)));
+      codes.v[c + kChunks / 2] = vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4));
+    }
+  }
+  return codes;
+}
+
+// Sums of products with the codes of a group: the zero points that are still in them are taken out.
+template <unsigned kBits>
+[[gnu::always_inline]] inline int32x4_t less_zero_points(int32x4_t products, int32_t sum) {
+  return kBits == 8 ? products : vaddq_s32(products, vdupq_n_s32(sum));
+}
+
+// --- Few tokens
+
+// y[n..n + R) for M tokens, 1 or 2. R is 4, or 1 at the end of a slice.
+template <typename Dot, unsigned kBits, size_t R, size_t M>
+void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
+  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
+  const int log2 = __builtin_ctzll(w.block / kQ8Group);
+  const size_t scale_row = groups >> log2;
+  const float* scales = w.scales + n * scale_row;
+  const uint8_t* packed = w.packed + n * row_bytes;
+  float32x4_t sums[M] = {};  // a lane for each row
+  for (size_t g = 0; g < groups; ++g, packed += kGroupBytes) {
+    GroupCodes codes[M];
+#pragma GCC unroll 2
+    for (size_t i = 0; i < M; ++i) {
+#pragma GCC unroll 4
+      for (size_t c = 0; c < kChunks; ++c)
+        codes[i].v[c] = vld1q_s8(x.codes + i * w.cols + g * kQ8Group + 16 * c);
+    }
+    int32x4_t products[M][4] = {};
+#pragma GCC unroll 4
+    for (size_t r = 0; r < R; ++r) {
+      __builtin_prefetch(packed + r * row_bytes + kAhead);
+      const GroupCodes weights = group_codes<kBits>(packed + r * row_bytes);
+#pragma GCC unroll 2
+      for (size_t i = 0; i < M; ++i) products[i][r] = Dot::template dot<kBits>(weights, codes[i]);
+    }
+    const float* scale = scales + (g >> log2);
+    float32x4_t row_scales = vld1q_dup_f32(scale);
+    if constexpr (R == 4) {
+      row_scales = vld1q_lane_f32(scale + scale_row, row_scales, 1);
+      row_scales = vld1q_lane_f32(scale + 2 * scale_row, row_scales, 2);
+      row_scales = vld1q_lane_f32(scale + 3 * scale_row, row_scales, 3);
+    }
+#pragma GCC unroll 2
+    for (size_t i = 0; i < M; ++i) {
+      const int32x4_t totals =
+          horizontal_sums(products[i][0], products[i][1], products[i][2], products[i][3]);
+      sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(less_zero_points<kBits>(totals, x.sums[i * groups + g])),
+                          vmulq_n_f32(row_scales, x.scales[i * groups + g]));
+    }
+  }
+  for (size_t i = 0; i < M; ++i) {
+    if (bias != nullptr) sums[i] = vaddq_f32(sums[i], load_first(bias + n, R));
+    store_first(y + i * w.rows + n, R, sums[i]);
+  }
+}
+
+template <typename Dot, unsigned kBits>
+void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                    size_t n_begin, size_t n_end) {
+  const auto tokens = [&]<size_t M>(size_t t) {
+    const size_t groups = w.cols / kQ8Group;
+    const Q8Rows from{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
+    float* to = y + t * w.rows;
+    size_t n = n_begin;
+    for (; n + 4 <= n_end; n += 4) rows_by_tokens<Dot, kBits, 4, M>(from, w, bias, to, n);
+    for (; n < n_end; ++n) rows_by_tokens<Dot, kBits, 1, M>(from, w, bias, to, n);
+  };
+  size_t t = 0;
+  for (; t + 2 <= T; t += 2) tokens.template operator()<2>(t);
+  if (t < T) tokens.template operator()<1>(t);
+}
+
+// --- A block of tokens
+
+// 32 rows of up to 8 groups, four rows (a quad) at a time: 16 columns of a quad (a chunk) take four vectors,
+// in the order of Dot::arrange.
+struct Tile {
+  int8x16_t codes[kTileGroups][kTileRows / 4][4 * kChunks];
+  float scales[kTileGroups][kTileRows];
+};
+
+// The rows [n, n + rows) in `count` groups from `group` on. Rows past them repeat the last one, until there
+// are as many quads as Dot takes at a time.
+template <typename Dot, unsigned kBits>
+void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count, Tile& tile) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kStep = 4 * Dot::kQuads;
+  const size_t groups = w.cols / kQ8Group, quads = (rows + kStep - 1) / kStep * Dot::kQuads;
+  const int log2 = __builtin_ctzll(w.block / kQ8Group);
+  for (size_t g = 0; g < count; ++g) {
+    for (size_t quad = 0; quad < quads; ++quad) {
+      GroupCodes codes[4];
+#pragma GCC unroll 4
+      for (size_t r = 0; r < 4; ++r) {
+        const size_t at = (n + smaller(4 * quad + r, rows - 1)) * groups + group + g;
+        codes[r] = group_codes<kBits>(w.packed + at * kGroupBytes);
+        tile.scales[g][4 * quad + r] = w.scales[at >> log2];
+      }
+#pragma GCC unroll 4
+      for (size_t c = 0; c < kChunks; ++c)
+        Dot::arrange(codes[0].v[c], codes[1].v[c], codes[2].v[c], codes[3].v[c], tile.codes[g][quad] + 4 * c);
+    }
+  }
+}
+
+// The groups from `group` on of the tokens [t, t + present). Tokens past them, up to M, repeat the last one.
+template <size_t M>
+struct TokenRows {
+  const int8_t* codes[M];
+  const float* scales[M];
+  const int32_t* sums[M];
+
+  TokenRows(const Q8Rows& x, size_t K, size_t group, size_t t, size_t present) {
+#pragma GCC unroll 4
+    for (size_t i = 0; i < M; ++i) {
+      const size_t at = (t + smaller(i, present - 1)) * (K / kQ8Group) + group;
+      codes[i] = x.codes + at * kQ8Group;
+      scales[i] = x.scales + at;
+      sums[i] = x.sums + at;
+    }
+  }
+};
+
+// y of the rows [n, n + rows) += the tile's product with the tokens [t, t + present), present <= M.
+template <typename Dot, unsigned kBits, size_t M>
+void add_product(const Tile& tile, const Q8Rows& x, const NBitsMatrix& w, size_t n, size_t rows, size_t group,
+                 size_t count, float* y, size_t t, size_t present) {
+  const typename Dot::template Tokens<M> tokens(TokenRows<M>(x, w.cols, group, t, present), count);
+  for (size_t r = 0; r < rows; r += 4 * Dot::kQuads) {
+    float32x4_t sums[M][Dot::kQuads];  // a lane for each row
+    Dot::template multiply<kBits, M>(tile, r / 4, tokens, count, sums);
+    for (size_t i = 0; i < present; ++i) {
+      for (size_t q = 0; q < Dot::kQuads && r + 4 * q < rows; ++q) {
+        float* out = y + (t + i) * w.rows + n + r + 4 * q;
+        const size_t lanes = smaller(4, rows - r - 4 * q);
+        store_first(out, lanes, vaddq_f32(load_first(out, lanes), sums[i][q]));
+      }
+    }
+  }
+}
+
+template <typename Dot, unsigned kBits>
+void add_product_of_block(const Q8Rows& x, const NBitsMatrix& w, float* y, size_t T, size_t n_begin,
+                          size_t n_end) {
+  constexpr size_t kMany = Dot::kTokens, kFew = kMany / 2;
+  const size_t groups = w.cols / kQ8Group;
+  Tile tile;
+  for (size_t n = n_begin; n < n_end; n += kTileRows) {
+    const size_t rows = smaller(kTileRows, n_end - n);
+    for (size_t g = 0; g < groups; g += kTileGroups) {
+      const size_t count = smaller(kTileGroups, groups - g);
+      unpack<Dot, kBits>(w, n, rows, g, count, tile);
+      for (size_t t = 0; t < T; t += kMany) {
+        if (T - t > kFew) {
+          add_product<Dot, kBits, kMany>(tile, x, w, n, rows, g, count, y, t, smaller(kMany, T - t));
+        } else {
+          add_product<Dot, kBits, kFew>(tile, x, w, n, rows, g, count, y, t, T - t);
+        }
+      }
+    }
+  }
+}
+
+template <typename Dot>
+void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                      size_t n_begin, size_t n_end) {
+  for (size_t t = 0; t < T; ++t)
+    for (size_t n = n_begin; n < n_end; ++n) y[t * w.rows + n] = bias ? bias[n] : 0.0f;
+  (w.bits == 4 ? add_product_of_block<Dot, 4> : add_product_of_block<Dot, 8>)(x, w, y, T, n_begin, n_end);
+}
+
+template <typename Dot>
+void product(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
+             size_t n_end) {
+  if (T >= kFewTokens) return product_of_block<Dot>(x, w, bias, y, T, n_begin, n_end);
+  (w.bits == 4 ? product_of_few<Dot, 4> : product_of_few<Dot, 8>)(x, w, bias, y, T, n_begin, n_end);
+}
+
+}  // namespace
+}  // namespace allmem::neon
