@@ -19,6 +19,8 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
 void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
                size_t n_end);
 
+void silu_mul(const float* gate, const float* up, float* y, size_t n);
+
 float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total);
 void scale_add(float* y, float factor, const float* x, size_t n);
 

@@ -59,6 +59,7 @@ const Kernels& kernels() {
     table.linear_f32 = linear_f32;
     table.quantise = quantise;
     table.linear_q8 = linear_q8;
+    table.silu_mul = silu_mul;
     table.softmax_step = softmax_step;
     table.scale_add = scale_add;
     table.memory_read = memory_read;
