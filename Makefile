@@ -75,8 +75,8 @@ $(VENV)/.test-installed: $(VENV)/.installed
 check: $(VENV)/.test-installed
 	@echo "== formatting, lint, types"
 	@clang-format --dry-run --Werror $(CPP_FILES)
-	@$(BIN)/ruff format --check python export tests docs
-	@$(BIN)/ruff check python export tests docs
+	@$(BIN)/ruff format --check python export tests docs bench
+	@$(BIN)/ruff check python export tests docs bench
 	@$(BIN)/mypy
 
 cpp-test: $(VENV)/.test-installed
@@ -135,8 +135,8 @@ python-test: $(VENV)/.test-installed
 
 format: $(VENV)/.test-installed
 	clang-format -i $(CPP_FILES)
-	$(BIN)/ruff format python export tests docs
-	$(BIN)/ruff check --fix python export tests docs
+	$(BIN)/ruff format python export tests docs bench
+	$(BIN)/ruff check --fix python export tests docs bench
 
 clean:
 	rm -rf $(VENV) $(BUILD)

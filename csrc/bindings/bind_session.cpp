@@ -136,6 +136,13 @@ void bind_session(py::module_& m) {
           },
           py::arg("path"))
       .def("state", &state, py::arg("index"))
+      .def(
+          "place",
+          [](SessionHandle& handle, uint64_t position) {
+            InUse session(handle);
+            session->restore(session->state_memory(), position);
+          },
+          py::arg("position"))
       .def("cancel", [](SessionHandle& handle) { handle.cancelled = true; })
       .def_property_readonly("position", [](const SessionHandle& h) { return h.session->position(); })
       .def_property_readonly("frozen", [](const SessionHandle& h) { return h.session->frozen(); })

@@ -6,6 +6,7 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -88,6 +89,30 @@ def command(
         console.write_json(report)
     else:
         _print(report)
+
+
+def go_to_depth(session: _core.Session, model: _core.Model, depth: int, read: Callable[[int], None]) -> str:
+    """Brings a session to `depth` tokens of context and says how; read(n) has it read n tokens.
+
+    Once window, sinks and a chunk are full, neither the size of the state nor the work for a token depends
+    on the number of tokens read. So a great depth is reached by reading that many, setting the position to
+    little less than `depth`, and reading the rest: at least a chunk.
+    """
+    chunk = max(1, model.chunk)
+    full = -(-(model.window + model.sinks + chunk) // chunk) * chunk
+    if depth < full + chunk:
+        if session.position > depth:
+            session.reset()
+        count = depth - session.position
+        if count > 0:
+            read(count)
+        return f"read {depth} tokens"
+    if session.position < full:
+        read(full - session.position)
+    place = depth - chunk - (depth - session.position) % chunk  # as far into a chunk as now
+    session.place(place)
+    read(depth - place)
+    return f"read {full} tokens or more, placed at {place}, read {depth - place}"
 
 
 def _tokens(count: int, vocab_size: int, rng: random.Random) -> list[int]:
