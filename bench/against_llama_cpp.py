@@ -18,7 +18,7 @@ taking what it compiled with other options before:
     CC=clang CXX=clang++ CMAKE_ARGS="-DGGML_NATIVE=ON" \\
       RIVAL/bin/pip install --no-cache-dir --no-binary llama-cpp-python llama-cpp-python gguf
 
-GGML_NATIVE turns on all that the processor has, AMX too. (GCC before 14 miscompiles the loading of AMX's
+GGML_NATIVE turns on all that the processor has, AMX too. (GCC 12 miscompiles the loading of AMX's
 tile configuration: the rival then crashes at its first prefill. Hence clang.) Its AMX path need not be its
 fastest: give a build without it as well, with a second --rival, compiled with
 
