@@ -2,12 +2,23 @@
 // described in python/allmem_edge/_core.pyi; users meet them through the package's own classes.
 #include <pybind11/pybind11.h>
 
+#include <tuple>
+
 #include "bindings/bindings.h"
 #include "runtime/isa.h"
+#include "runtime/machine_speed.h"
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The native runtime of allmem_edge.";
   m.def("isa_name", &allmem::isa_name, "The instruction set of the kernels in use, e.g. 'avx2'.");
+  m.def(
+      "measure_machine",
+      [](int threads, size_t bytes) {
+        const pybind11::gil_scoped_release release;
+        const allmem::MachineSpeed speed = allmem::measure_machine(threads, bytes);
+        return std::tuple(speed.read_bytes, speed.integer_operations, speed.floating_operations);
+      },
+      pybind11::arg("threads"), pybind11::arg("bytes"));
   allmem::python::bind_errors();
   allmem::python::bind_model(m);
   allmem::bind_tokenizer(m);

@@ -137,7 +137,7 @@ def test_ctrl_c_exits_with_130(tiny_dir: Path, command: str) -> None:
 
 def test_ctrl_c_ends_a_long_prefill(tiny_dir: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "bench", str(tiny_dir), "--depth", "100000000", "--json"],
+        [*COMMAND, "bench", str(tiny_dir), "--depth", "100000000", "--read-all", "--json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -164,6 +164,33 @@ def test_inspect_and_bench_print_their_json(tiny_dir: Path) -> None:
     )
     assert sum(report["state_bytes"].values()) == 2 * report["state_bytes"]["total"]
     assert report["state_bytes"] == facts["state_bytes"]
+    assert [row["reached"] for row in report["results"]] == [
+        "read 0 tokens",
+        "read 16 tokens, went on from 36, read 4",
+    ]
+    assert "machine" not in report, "no bound without the model's shapes"
+
+
+def test_bench_tells_the_bound_and_the_share_reached() -> None:
+    arguments: list[str | Path] = [
+        "bench",
+        "--prompt",
+        "64",
+        "--gen",
+        "16",
+        "--depth",
+        "0,512",
+        "--repeat",
+        "1",
+    ]
+    report = json.loads(run([*arguments, "--json"]).stdout)
+    assert all(speed > 0 for speed in report["machine"].values())
+    for row in report["results"]:
+        for what in ("prefill", "decode"):
+            bound, speed = row[f"{what}_bound"], row[f"{what}_tokens_per_s"]
+            assert bound["reached"] == speed / bound["bound_tokens_per_s"]
+            assert bound["bound_by"] in ("memory", "arithmetic")
+    assert 0 < report["to_full_attention"]["token_bytes"] < 1
 
 
 @pytest.mark.parametrize("arguments", [["inspect"], ["bench", "--prompt", "4", "--gen", "2", "--depth", "0"]])

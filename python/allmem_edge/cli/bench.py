@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import random
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from allmem_edge import _core
+from allmem_edge import _core, files
 from allmem_edge.cli import console
 from allmem_edge.cli.options import json_option, model_argument, threads_option
+from allmem_edge.cost import Cost, Shape, Work, share_of_full_attention
 from allmem_edge.model import Model
-from allmem_edge.session import Session
 
 _READ_BLOCK = 512  # tokens between two steps of the progress bar
+_CONTEXT = 131_072  # tokens of context for which the cost is compared with full attention
 
 
 class _Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
@@ -48,126 +49,181 @@ NUMBERS = _Numbers()
 @click.option(
     "--gen", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to write, timed."
 )
-@click.option(
-    "--depth", type=NUMBERS, default="0,4096", show_default=True, help="Tokens to have read before."
-)
+@click.option("--depth", type=NUMBERS, default="0,4096", show_default=True, help="Tokens of context before.")
+@click.option("--read-all", is_flag=True, help="Read every token of a great depth.")
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Take the median of N runs."
 )
 @threads_option
 @json_option
 def command(
-    model: str | None, prompt: int, gen: int, depth: list[int], repeat: int, threads: int, as_json: bool
+    model: str | None,
+    prompt: int,
+    gen: int,
+    depth: list[int],
+    read_all: bool,
+    repeat: int,
+    threads: int,
+    as_json: bool,
 ) -> None:
-    """Measure tokens/s, first-token time, state bytes and peak memory.
+    """Measure tokens/s, first-token time, state bytes and peak memory, and how far they are from the bound.
 
-    Every depth is really reached: that many random tokens are read first, untimed.
+    Tokens are random. A great depth is reached by reading until the window is full and going on from further
+    ahead: from there on, no work depends on how much was read. --read-all reads it all.
     """
     loaded = Model.load(model)
-    session = loaded.session(threads)
-    rng = random.Random(0)
-    stderr = console.stderr()
-    results = []
-    with console.progress(stderr) as progress:
-        task = progress.add_task("reading", total=max(depth) + len(depth) * repeat * (prompt + gen))
+    engine, session = loaded.engine, loaded.new_engine_session(threads)
+    assert isinstance(engine, _core.Model) and isinstance(session, _core.Session)
+    vocab_size, rng = engine.vocab_size, np.random.default_rng(0)
+    with console.progress(console.stderr()) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def read(count: int) -> None:
+            while count > 0:
+                block = min(count, _READ_BLOCK)
+                session.forward(rng.integers(0, vocab_size, block), True)
+                progress.advance(task, block)
+                count -= block
+
+        read(prompt)
+        read(1)
+        memory = _memory_use()  # now: the copies below are for measuring alone
+        session.reset()
+        results = []
         for at in sorted(set(depth)):
-            _read(session, at - session.position, rng, progress, task)
-            results.append(_measure(session, prompt, gen, repeat, rng, progress, task))
-    report = {
-        "model": loaded.name,
-        "quantization": loaded.engine.quantization,
-        "threads": session.threads,
-        "isa": _core.isa_name(),
-        "repeat": repeat,
-        "results": results,
-        "state_bytes": console.state_parts(loaded.engine.states, session.state_bytes),
-        "session_bytes": session.total_bytes,
-        "weight_bytes": loaded.engine.weight_bytes,
-        "rss_bytes": _peak_rss(),
-    }
+            reached = go_to_depth(session, engine, at, read, read_all=read_all)
+            results.append(_measure(session, vocab_size, prompt, gen, repeat, rng) | {"reached": reached})
+            progress.advance(task, repeat * (prompt + gen))
+        progress.update(task, description="measuring the machine")
+        report = {
+            "model": loaded.name,
+            "quantization": engine.quantization,
+            "threads": session.threads,
+            "isa": _core.isa_name(),
+            "repeat": repeat,
+            "results": results,
+            "state_bytes": console.state_parts(engine.states, session.state_bytes),
+            "session_bytes": session.total_bytes,
+            "weight_bytes": engine.weight_bytes,
+            **memory,
+        }
+        shape = Shape.from_config(files.read_json(loaded.directory / "config.json"))
+        if shape is not None:
+            cost = Cost(shape, engine.weight_bytes, exact=engine.quantization == "none")
+            touched = int(cost.write(max(depth)).bytes)
+            report |= _bounds(cost, results, _core.measure_machine(session.threads, min(touched, 1 << 30)))
     if as_json:
         console.write_json(report)
     else:
         _print(report)
 
 
-def go_to_depth(session: _core.Session, model: _core.Model, depth: int, read: Callable[[int], None]) -> str:
+def go_to_depth(
+    session: _core.Session,
+    model: _core.Model,
+    depth: int,
+    read: Callable[[int], None],
+    *,
+    read_all: bool = False,
+) -> str:
     """Brings a session to `depth` tokens of context and says how; read(n) has it read n tokens.
 
-    Once window, sinks and a chunk are full, neither the size of the state nor the work for a token depends
-    on the number of tokens read. So a great depth is reached by reading that many, setting the position to
+    Once window and sinks are full, neither the size of the state nor the work for a token depends on how much
+    was read. So a great depth is reached by reading until then and for a chunk more, moving the position to
     little less than `depth`, and reading the rest: at least a chunk.
     """
     chunk = max(1, model.chunk)
     full = -(-(model.window + model.sinks + chunk) // chunk) * chunk
-    if depth < full + chunk:
+    if read_all or depth < full + chunk:
         if session.position > depth:
             session.reset()
-        count = depth - session.position
-        if count > 0:
-            read(count)
-        return f"read {depth} tokens"
+        if session.position < depth:
+            read(depth - session.position)
+        return f"read {depth:,} tokens"
     if session.position < full:
         read(full - session.position)
     place = depth - chunk - (depth - session.position) % chunk  # as far into a chunk as now
     session.place(place)
     read(depth - place)
-    return f"read {full} tokens or more, placed at {place}, read {depth - place}"
-
-
-def _tokens(count: int, vocab_size: int, rng: random.Random) -> list[int]:
-    return [rng.randrange(vocab_size) for _ in range(count)]
-
-
-def _read(session: Session, count: int, rng: random.Random, progress: Progress, task: TaskID) -> None:
-    while count > 0:
-        block = min(count, _READ_BLOCK)
-        session.forward(_tokens(block, session.model.engine.vocab_size, rng), last_only=True)
-        progress.advance(task, block)
-        count -= block
+    return f"read {full:,} tokens, went on from {place:,}, read {depth - place:,}"
 
 
 def _measure(
-    start: Session, prompt: int, gen: int, repeat: int, rng: random.Random, progress: Progress, task: TaskID
-) -> dict[str, float]:
+    start: _core.Session, vocab_size: int, prompt: int, gen: int, repeat: int, rng: np.random.Generator
+) -> dict[str, float | str]:
     """Reads and writes from copies of `start`, so that every repetition begins at the same depth."""
-    vocab_size = start.model.engine.vocab_size
     prefill, first, decode = [], [], []
     for _ in range(repeat):
         session = start.clone()
-        ids = _tokens(prompt, vocab_size, rng)
+        ids = rng.integers(0, vocab_size, prompt)
         begin = time.perf_counter()
-        logits = session.forward(ids, last_only=True)
-        prefill.append(time.perf_counter() - begin)
-        token = int(logits[-1].argmax())
+        logits = session.forward(ids, True)
+        prefill.append(prompt / (time.perf_counter() - begin))
+        token = logits[-1].argmax(keepdims=True)
         first.append(time.perf_counter() - begin)
         begin = time.perf_counter()
         for _ in range(gen):
-            token = int(session.forward([token], last_only=True)[-1].argmax())
-        decode.append(time.perf_counter() - begin)
-        progress.advance(task, prompt + gen)
-    prefill_speed = [prompt / seconds for seconds in prefill]
-    decode_speed = [gen / seconds for seconds in decode]
+            token = session.forward(token, True)[-1].argmax(keepdims=True)
+        decode.append(gen / (time.perf_counter() - begin))
     return {
         "depth": start.position,
         "prefill_tokens": prompt,
-        "prefill_tokens_per_s": statistics.median(prefill_speed),
-        "prefill_deviation": statistics.pstdev(prefill_speed),
+        "prefill_tokens_per_s": statistics.median(prefill),
+        "prefill_deviation": statistics.pstdev(prefill),
         "decode_tokens": gen,
-        "decode_tokens_per_s": statistics.median(decode_speed),
-        "decode_deviation": statistics.pstdev(decode_speed),
+        "decode_tokens_per_s": statistics.median(decode),
+        "decode_deviation": statistics.pstdev(decode),
         "first_token_s": statistics.median(first),
     }
 
 
-def _peak_rss() -> int | None:
-    """The most memory this process ever had, in bytes; None where the system does not tell."""
+def _bounds(cost: Cost, results: list[dict[str, Any]], machine: tuple[float, float, float]) -> dict[str, Any]:
+    """How long each row takes at least on a machine of these speeds, and its cost to full attention's."""
+    read_bytes, integer, floating = machine
+
+    def bound(work: Work, tokens: int, tokens_per_s: float) -> dict[str, float | str]:
+        moving = work.bytes / read_bytes
+        computing = work.integer / integer + work.floating / floating
+        limit = tokens / max(moving, computing)
+        return {
+            "operations_per_token": work.operations / tokens,
+            "bytes_per_token": work.bytes / tokens,
+            "bound_tokens_per_s": limit,
+            "bound_by": "memory" if moving > computing else "arithmetic",
+            "reached": tokens_per_s / limit,
+        }
+
+    for row in results:
+        tokens, depth = row["prefill_tokens"], row["depth"]
+        row["prefill_bound"] = bound(cost.read(tokens, depth), tokens, row["prefill_tokens_per_s"])
+        row["decode_bound"] = bound(cost.write(depth + tokens), 1, row["decode_tokens_per_s"])
+    return {
+        "machine": {
+            "read_bytes_per_s": read_bytes,
+            "integer_operations_per_s": integer,
+            "floating_operations_per_s": floating,
+        },
+        "to_full_attention": {"tokens": _CONTEXT, **share_of_full_attention(cost, _CONTEXT)},
+    }
+
+
+def _memory_use() -> dict[str, int | None]:
+    """The most memory this process ever had, in bytes, and how much of what it has now are pages of files."""
     try:
         import resource
     except ImportError:
+        return {"rss_bytes": None, "rss_file_bytes": None}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"rss_bytes": peak, "rss_file_bytes": _file_pages()}
+
+
+def _file_pages() -> int | None:
+    """Bytes of mapped files in memory: the weights above all. None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("RssFile:")), None)
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -180,11 +236,13 @@ def _print(report: dict[str, Any]) -> None:
     for row in report["results"]:
         table.add_row(
             f"{row['depth']:,}",
-            f"{row['prefill_tokens_per_s']:,.0f} ± {row['prefill_deviation']:,.0f}",
-            f"{row['decode_tokens_per_s']:,.0f} ± {row['decode_deviation']:,.0f}",
+            f"{row['prefill_tokens_per_s']:,.1f} ± {row['prefill_deviation']:,.1f}",
+            f"{row['decode_tokens_per_s']:,.1f} ± {row['decode_deviation']:,.1f}",
             f"{row['first_token_s'] * 1000:,.1f} ms",
         )
     out.print(table)
+    for row in report["results"]:
+        out.print(f"depth {row['depth']:,}: {row['reached']}")
     parts = [
         f"{k.replace('_', ' ')} {console.size(v)}"
         for k, v in report["state_bytes"].items()
@@ -192,4 +250,32 @@ def _print(report: dict[str, Any]) -> None:
     ]
     out.print(f"memory {console.size(report['state_bytes']['total'])}, constant ({', '.join(parts)})")
     if report["rss_bytes"]:
-        out.print(f"peak RSS {console.size(report['rss_bytes'])}")
+        file = report["rss_file_bytes"]
+        mapped = f", {console.size(file)} of it pages of mapped files" if file is not None else ""
+        out.print(f"peak RSS {console.size(report['rss_bytes'])}{mapped}")
+    if "machine" in report:
+        _print_bounds(out, report)
+
+
+def _print_bounds(out: Console, report: dict[str, Any]) -> None:
+    for row in report["results"]:
+        for what, verb in (("prefill", "read"), ("decode", "written")):
+            bound = row[f"{what}_bound"]
+            out.print(
+                f"depth {row['depth']:,}, {verb}: {bound['reached']:.0%} of the bound of "
+                f"{bound['bound_tokens_per_s']:,.1f} tokens/s by {bound['bound_by']} (a token moves "
+                f"{console.size(int(bound['bytes_per_token']))} and takes "
+                f"{bound['operations_per_token'] / 1e9:.3g} billion operations)"
+            )
+    machine, share = report["machine"], report["to_full_attention"]
+    out.print(
+        f"this machine reads {machine['read_bytes_per_s'] / 1e9:.1f} GB/s; its kernels do "
+        f"{machine['integer_operations_per_s'] / 1e9:,.0f} billion operations/s on 8 bits, "
+        f"{machine['floating_operations_per_s'] / 1e9:,.0f} on float32"
+    )
+    out.print(
+        f"to full attention at {share['tokens']:,} tokens: a token takes {share['token_operations']:.1%} of "
+        f"the operations and {share['token_bytes']:.1%} of the bytes; reading them all, "
+        f"{share['reading_operations']:.1%} of the operations; writing them all, "
+        f"{share['writing_bytes']:.1%} of the bytes"
+    )

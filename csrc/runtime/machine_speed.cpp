@@ -1,0 +1,105 @@
+// Measures the machine with the session's own threads and kernels.
+#include "runtime/machine_speed.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/kernels.h"
+#include "platform/aligned_buffer.h"
+#include "platform/error.h"
+#include "platform/thread_pool.h"
+
+namespace allmem {
+
+namespace {
+
+constexpr double kSeconds = 0.3;                          // that each measurement takes
+constexpr size_t kTokens = 64, kRows = 256, kCols = 512;  // 64 KiB of 4-bit weights, 128 KiB of activations
+
+// Amounts per second of `run`, which does `amount` of something: the best of the tries that fit into
+// kSeconds.
+template <class Run>
+double best_rate(double amount, Run run) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+  double best = 0;
+  run();  // pages and caches
+  for (const auto start = Clock::now(); seconds(Clock::now() - start) < kSeconds || best == 0;) {
+    const auto begin = Clock::now();
+    run();
+    best = std::max(best, amount / std::max(1e-9, seconds(Clock::now() - begin)));
+  }
+  return best;
+}
+
+double read_rate(ThreadPool& pool, size_t bytes) {
+  constexpr size_t kLine = kAlignment / sizeof(uint64_t);
+  constexpr size_t kAhead = 2048 / sizeof(uint64_t);  // fetched ahead, as the kernels do
+  const size_t words = std::max(bytes / kAlignment, size_t{1}) * kLine;
+  AlignedBuffer buffer(words * sizeof(uint64_t));
+  auto* memory = reinterpret_cast<uint64_t*>(buffer.data());
+  std::fill_n(memory, words, 1);  // pages of zeros that nobody wrote may all be the same one
+  std::atomic<uint64_t> sum{0};
+  return best_rate(static_cast<double>(words * sizeof(uint64_t)), [&] {
+    pool.parallel(words, kLine, [&](size_t begin, size_t end, size_t) {
+      uint64_t parts[kLine] = {};
+      for (size_t i = begin; i < end; i += kLine) {
+        __builtin_prefetch(memory + std::min(i + kAhead, words - 1));
+        for (size_t j = 0; j < kLine; ++j) parts[j] += memory[i + j];
+      }
+      for (const uint64_t part : parts) sum += part;  // used, so that nothing of it is left out
+    });
+  });
+}
+
+// A matrix and activations for one thread.
+struct Product {
+  AlignedBuffer weights{kRows * kCols * sizeof(float)}, scales{kRows * kCols / kQ8Group * sizeof(float)};
+  AlignedBuffer x{kTokens * kCols * sizeof(float)}, x_scales{kTokens * kCols / kQ8Group * sizeof(float)};
+  AlignedBuffer sums{kTokens * kCols / kQ8Group * sizeof(int32_t)}, y{kTokens * kRows * sizeof(float)};
+
+  void integer(const Kernels& kernels) {
+    const Q8Rows rows{reinterpret_cast<int8_t*>(x.data()), floats(x_scales),
+                      reinterpret_cast<int32_t*>(sums.data())};
+    const NBitsMatrix w{
+        reinterpret_cast<const uint8_t*>(weights.data()), floats(scales), nullptr, kRows, kCols, kQ8Group, 4};
+    kernels.linear_q8(rows, w, nullptr, floats(y), kTokens, 0, kRows);
+  }
+  void floating(const Kernels& kernels) {
+    kernels.linear_f32(floats(x), floats(weights), nullptr, floats(y), kTokens, kCols, kRows, 0, kRows);
+  }
+  static float* floats(AlignedBuffer& buffer) { return reinterpret_cast<float*>(buffer.data()); }
+};
+
+double product_rate(ThreadPool& pool, void (Product::*multiply)(const Kernels&)) {
+  constexpr size_t kTimes = 20;  // so that the threads start and meet seldom
+  const auto threads = static_cast<size_t>(pool.threads());
+  const std::unique_ptr<Product[]> products(new Product[threads]);
+  const double operations = 2.0 * kTokens * kRows * kCols * kTimes * static_cast<double>(threads);
+  return best_rate(operations, [&] {
+    pool.parallel(threads, 1, [&](size_t begin, size_t end, size_t) {
+      for (size_t i = begin; i < end; ++i)
+        for (size_t time = 0; time < kTimes; ++time) (products[i].*multiply)(best_kernels());
+    });
+  });
+}
+
+}  // namespace
+
+MachineSpeed measure_machine(int threads, size_t bytes) {
+  if (threads < 1 || threads > ThreadPool::kMaxThreads) {
+    throw Error(ErrorCode::kInvalidArgument, "The machine is measured with 1 to " +
+                                                 std::to_string(ThreadPool::kMaxThreads) + " threads, not " +
+                                                 std::to_string(threads) + ".");
+  }
+  ThreadPool pool(threads);
+  return {.read_bytes = read_rate(pool, bytes),
+          .integer_operations = product_rate(pool, &Product::integer),
+          .floating_operations = product_rate(pool, &Product::floating)};
+}
+
+}  // namespace allmem

@@ -1,0 +1,166 @@
+"""What `bench` holds a model against: counted operations and bytes, and the way to a great depth."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import allmem_edge as ae
+from allmem_edge import _core
+from allmem_edge.cli.bench import go_to_depth
+from allmem_edge.cost import GRADIENT_BLOCK, Q8_BYTES, Cost, Shape, share_of_full_attention
+
+SMALL = Shape(
+    layers=2,
+    hidden=8,
+    mlp=12,
+    heads=4,
+    kv_heads=2,
+    dim=4,
+    vocabulary=32,
+    window=6,
+    sinks=2,
+    chunk=4,
+    memory=8,
+)
+QWEN3_06B = Shape(
+    layers=28,
+    hidden=1024,
+    mlp=3072,
+    heads=16,
+    kv_heads=8,
+    dim=128,
+    vocabulary=151_936,
+    window=4096,
+    sinks=128,
+    chunk=512,
+    memory=256,
+)
+counts = st.integers(1, 40)
+depths = st.integers(0, 40)
+
+
+@given(counts, depths, st.booleans())
+def test_attention_counts_every_key_that_a_token_sees(tokens: int, depth: int, full: bool) -> None:
+    cost = Cost(SMALL, 0, exact=True, full_attention=full)
+    seen = [
+        {s for s in range(t + 1) if full or s < SMALL.sinks or t - s < SMALL.window}
+        for t in range(depth, depth + tokens)
+    ]
+    products = 2 * SMALL.layers * SMALL.heads * SMALL.dim * sum(map(len, seen))
+    row = 2 * SMALL.layers * SMALL.kv_heads * SMALL.dim * 4
+    one_by_one = cost.attention(tokens, depth, together=False)
+    assert one_by_one.operations == 2 * products
+    assert one_by_one.bytes == row * sum(map(len, seen))
+    together = cost.attention(tokens, depth, together=True)
+    assert together.operations == one_by_one.operations
+    assert together.bytes == row * len(set().union(*seen))
+
+
+@given(depths)
+def test_a_prompt_costs_the_operations_of_its_tokens(depth: int) -> None:
+    cost = Cost(SMALL, 1000, exact=False)
+    tokens = 3 * SMALL.chunk  # whole chunks: the updates are whole, too
+    prompt = cost.read(tokens, depth)
+    singles = [cost.write(depth + i) for i in range(tokens)]
+    logits = cost.logits().operations
+    assert prompt.operations == pytest.approx(sum(w.operations - logits for w in singles) + logits)
+    assert prompt.bytes < sum(w.bytes for w in singles)
+
+
+def test_the_memory_is_counted_by_hand() -> None:
+    weights = 3 * SMALL.memory * SMALL.dim
+    work = Cost(SMALL, 0, exact=False).memory(1, 0, together=False)
+    assert work.integer == 2 * SMALL.layers * SMALL.heads * weights
+    # Three products forward, one back, three outer ones: 7 h D. An update: 6 a weight, once in a chunk.
+    each = 2 * 7 * SMALL.memory * SMALL.dim + 6 * weights / SMALL.chunk
+    assert work.floating == pytest.approx(SMALL.layers * SMALL.kv_heads * each)
+    bytes_each = Q8_BYTES + 3 * 4 / GRADIENT_BLOCK + 7 * 4 / SMALL.chunk
+    assert work.bytes == pytest.approx(SMALL.layers * SMALL.kv_heads * weights * bytes_each)
+
+
+def test_the_layers_are_those_of_the_bundled_model() -> None:
+    model = ae.Model.load()
+    shape = Shape.from_config(json.loads((model.directory / "config.json").read_text()))
+    assert shape is not None
+    graph = onnx.load(model.directory / "model.onnx", load_external_data=False).graph
+    linear = sum(
+        attributes["K"] * attributes["N"]
+        for node in graph.node
+        if node.op_type == "MatMulNBits"
+        for attributes in [{a.name: a.i for a in node.attribute}]
+    )
+    cost = Cost(shape, model.engine.weight_bytes, exact=False)
+    assert cost.layers(1).operations + cost.logits().operations == 2 * linear
+
+
+def test_a_config_without_shapes_has_none() -> None:
+    assert Shape.from_config({"model_type": "allmem", "vocab_size": 259}) is None
+    assert Shape.from_config(dict.fromkeys(("hidden_size", "window"), "8")) is None
+
+
+def test_the_cost_of_a_long_context_to_full_attention() -> None:
+    # Weights of 4 bits with a float32 scale for 64, as `export --quantize int4-pure` writes them.
+    weights = 0.5625 * (28 * 1024 * (2 * 2048 + 2 * 1024 + 3 * 3072) + 151_936 * 1024)
+    share = share_of_full_attention(Cost(QWEN3_06B, int(weights), exact=False), 131_072)
+    assert share["token_operations"] == pytest.approx(0.075, abs=0.001)
+    assert share["token_bytes"] == pytest.approx(0.075, abs=0.001)
+    assert share["reading_operations"] == pytest.approx(0.127, abs=0.001)
+
+
+class Recorder:
+    """A session that only counts."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.full_at = SMALL.window + SMALL.sinks
+        self.read_tokens = 0
+
+    def reset(self) -> None:
+        self.position = 0
+
+    def place(self, position: int) -> None:
+        assert self.position >= self.full_at, "the window must be full"
+        assert (position - self.position) % SMALL.chunk == 0, "as far into a chunk as before"
+        self.position = position
+
+    def read(self, count: int) -> None:
+        assert count > 0
+        self.position += count
+        self.read_tokens += count
+
+
+class Facts:
+    window, sinks, chunk = SMALL.window, SMALL.sinks, SMALL.chunk
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=5))
+def test_a_depth_is_reached_by_few_tokens(depths: list[int]) -> None:
+    session = Recorder()
+    for depth in depths:
+        before = session.read_tokens
+        go_to_depth(cast(_core.Session, session), cast(_core.Model, Facts), depth, session.read)
+        assert session.position == depth
+        assert session.read_tokens - before <= Facts.window + Facts.sinks + 4 * Facts.chunk
+
+
+def test_a_placed_session_goes_on_as_at_that_depth(tiny: ae.Model) -> None:
+    session = tiny.new_engine_session(1)
+    assert isinstance(session, _core.Session) and isinstance(tiny.engine, _core.Model)
+    session.forward(np.arange(64))
+    bytes_before = session.state_bytes
+    session.place(1_000_000)
+    assert (session.position, session.state_bytes) == (1_000_000, bytes_before)
+    assert session.forward(np.array([1]), True).shape == (1, tiny.engine.vocab_size)
+
+
+def test_the_machine_is_measured_with_some_threads() -> None:
+    assert all(rate > 0 for rate in _core.measure_machine(1, 1 << 20))
+    with pytest.raises(ae.InvalidArgumentError, match="1 to 256 threads"):
+        _core.measure_machine(0, 1 << 20)
