@@ -17,7 +17,7 @@ JOBS ?= $(shell nproc)
 
 # Debian's packages: what the wheel is built from, and what the C++ tests need on top.
 BUILD_PACKAGES := g++ python3-dev python3-venv libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
-TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev clang-format ninja-build clang libclang-rt-14-dev
+TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-format ninja-build clang libclang-rt-14-dev
 # For the C++ suite on processors that this machine is not.
 EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user
 ARM_LIBRARIES := libc6-dev libstdc++-12-dev libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev doctest-dev
@@ -82,7 +82,7 @@ check: $(VENV)/.test-installed
 cpp-test: $(VENV)/.test-installed
 	@echo "== C++ suite, warnings as errors"
 	@cmake --preset release >/dev/null
-	@cmake --build $(BUILD)/release -j $(JOBS)
+	@cmake --build $(BUILD)/release -j $(JOBS) --target all kernels_bench
 	@ctest --test-dir $(BUILD)/release --output-on-failure
 	@echo "== C++ suite under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@cmake -S . -B $(BUILD)/sanitize -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_SANITIZE=address,undefined >/dev/null

@@ -2,19 +2,25 @@
 //
 //   kernels_bench --benchmark_filter=avx2
 //
-// Weights are sized like a layer of a 0.6B model. "bytes_per_second" counts weights or keys and values, which
-// bound one token; "flops" counts a multiply and an add as two, which bound a block of tokens.
+// Sizes are those of a layer of a 0.6B model. "bytes_per_second" counts weights, keys and values or the
+// memory's state, which bound one token; "flops" counts a multiply and an add as two, which bound a block of
+// tokens. What is measured here is in the cache, unlike in a model; allmem-edge bench measures those.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <string>
 #include <vector>
 
+#include "kernels/attention_q8.h"
 #include "kernels/kernels.h"
+#include "kernels/memory_q8.h"
 
 namespace {
 
 using allmem::Kernels;
+using allmem::kQ8Group;
+using allmem::NBitsMatrix;
+using allmem::Q8Rows;
 
 constexpr size_t kRows = 3072, kCols = 1024;
 
@@ -40,67 +46,184 @@ void linear_f32(benchmark::State& state, const Kernels* kernels, size_t T) {
   set_rates(state, 4.0 * kRows * kCols, 2.0 * static_cast<double>(T) * kRows * kCols);
 }
 
+NBitsMatrix matrix(const std::vector<uint8_t>& packed, const std::vector<float>& scales, size_t block,
+                   unsigned bits) {
+  return {packed.data(), scales.data(), nullptr, kRows, kCols, block, bits};
+}
+
 void linear_nbits(benchmark::State& state, const Kernels* kernels, size_t T, unsigned bits) {
   const auto x = numbers(T * kCols), scales = numbers(kRows * kCols / 32);
   const std::vector<uint8_t> packed(kRows * kCols * bits / 8, 0x5A);
-  const allmem::NBitsMatrix w{packed.data(), scales.data(), nullptr, kRows, kCols, 32, bits};
   std::vector<float> y(T * kRows);
   for (auto _ : state) {
-    kernels->linear_nbits(x.data(), w, nullptr, y.data(), T, 0, kRows);
+    kernels->linear_nbits(x.data(), matrix(packed, scales, 32, bits), nullptr, y.data(), T, 0, kRows);
     benchmark::DoNotOptimize(y.data());
   }
   set_rates(state, static_cast<double>(packed.size() + 4 * scales.size()),
             2.0 * static_cast<double>(T) * kRows * kCols);
 }
 
+// Rows of activations in 8 bits, with room of their own.
+struct Activations {
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  std::vector<int32_t> sums;
+  explicit Activations(size_t T)
+      : codes(T * kCols), scales(T * kCols / kQ8Group), sums(T * kCols / kQ8Group) {}
+  Q8Rows rows() { return {codes.data(), scales.data(), sums.data()}; }
+};
+
+void quantise(benchmark::State& state, const Kernels* kernels, size_t T) {
+  const auto x = numbers(T * kCols);
+  Activations q(T);
+  for (auto _ : state) {
+    kernels->quantise(x.data(), T, kCols, 4, q.rows());
+    benchmark::DoNotOptimize(q.codes.data());
+  }
+  set_rates(state, 4.0 * static_cast<double>(x.size()), 0);
+}
+
+void linear_q8(benchmark::State& state, const Kernels* kernels, size_t T, unsigned bits) {
+  const auto x = numbers(T * kCols), scales = numbers(kRows * kCols / kQ8Group);
+  const std::vector<uint8_t> packed(kRows * kCols * bits / 8, 0x5A);
+  Activations q(T);
+  kernels->quantise(x.data(), T, kCols, bits, q.rows());
+  std::vector<float> y(T * kRows);
+  for (auto _ : state) {
+    kernels->linear_q8(q.rows(), matrix(packed, scales, kQ8Group, bits), nullptr, y.data(), T, 0, kRows);
+    benchmark::DoNotOptimize(y.data());
+  }
+  set_rates(state, static_cast<double>(packed.size() + 4 * scales.size()),
+            2.0 * static_cast<double>(T) * kRows * kCols);
+}
+
+constexpr size_t kHeads = 16, kKvHeads = 8, kDim = 128, kWindow = 1024, kSinks = 64;
+constexpr uint64_t kPosition = 100000;
+
+double attention_flops(size_t T) { return 4.0 * static_cast<double>(T * kHeads * kDim * (kWindow + kSinks)); }
+
 void attention(benchmark::State& state, const Kernels* kernels, size_t T) {
-  const size_t heads = 16, kv_heads = 8, D = 128, window = 1024, sinks = 64;
-  const auto q = numbers(T * heads * D), k = numbers(T * kv_heads * D),
-             ring = numbers(kv_heads * (sinks + window) * D);
+  const auto q = numbers(T * kHeads * kDim), k = numbers(T * kKvHeads * kDim),
+             ring = numbers(kKvHeads * (kSinks + kWindow) * kDim);
   std::vector<float> y(q.size());
-  const allmem::AttentionArgs args{T,        heads,       kv_heads,    D,        window,
-                                   sinks,    100000,      q.data(),    q.data(), k.data(),
+  const allmem::AttentionArgs args{T,        kHeads,      kKvHeads,    kDim,     kWindow,
+                                   kSinks,   kPosition,   q.data(),    q.data(), k.data(),
                                    k.data(), ring.data(), ring.data(), 0.1f,     y.data()};
   std::vector<float> scratch(kernels->attention_scratch(args));
   for (auto _ : state) {
-    kernels->attention(args, 0, kv_heads, scratch.data());
+    kernels->attention(args, 0, kKvHeads, scratch.data());
     benchmark::DoNotOptimize(y.data());
   }
-  set_rates(state, 8.0 * static_cast<double>(ring.size()),
-            4.0 * static_cast<double>(T * heads * D * (window + sinks)));
+  set_rates(state, 8.0 * static_cast<double>(ring.size()), attention_flops(T));
 }
 
-void memory(benchmark::State& state, const Kernels* kernels, size_t n, bool accumulate) {
-  const size_t D = 128, h = 256;
-  auto weights = numbers(9 * D * h), scales = numbers(2 * h + D);
-  std::fill(weights.begin() + 6 * D * h, weights.end(), 0.0f);
-  const auto at = [&](size_t i) { return weights.data() + i * D * h; };
-  const allmem::MemoryHead head{D,
-                                h,
-                                at(0),
-                                at(1),
-                                at(2),
-                                at(3),
-                                at(4),
-                                at(5),
-                                at(6),
-                                at(7),
-                                at(8),
-                                scales.data(),
-                                scales.data() + h,
-                                scales.data() + 2 * h};
-  const auto k = numbers(n * D), eta = numbers(n);
-  std::vector<float> y(n * D), scratch(kernels->memory_scratch(D, h));
+// With keys and values in 8 bits, this block's stored first.
+void attention_q8(benchmark::State& state, const Kernels* kernels, size_t T) {
+  const allmem::KvRing ring{
+      .kv_heads = kKvHeads, .dim = kDim, .window = kWindow, .sinks = kSinks, .block = 128};
+  const auto q = numbers(T * kHeads * kDim), k = numbers(T * kKvHeads * kDim);
+  std::vector<std::byte> keys(ring.key_bytes()), values(ring.value_bytes());
+  std::vector<float> y(q.size()), scratch(allmem::attention_q8_scratch(ring, kHeads, T));
+  const allmem::KvBytes bytes{keys.data(), values.data()};
+  const allmem::AttentionQ8Args args{.ring = ring,
+                                     .bytes = bytes,
+                                     .tokens = T,
+                                     .heads = kHeads,
+                                     .position = kPosition,
+                                     .q = q.data(),
+                                     .q_sink = q.data(),
+                                     .scale = 0.1f,
+                                     .y = y.data()};
   for (auto _ : state) {
-    if (accumulate) {
-      kernels->memory_accumulate(head, k.data(), D, k.data(), D, eta.data(), 1, n, scratch.data());
-    } else {
-      kernels->memory_read(head, k.data(), D, y.data(), D, n, scratch.data());
-    }
+    allmem::store_kv(*kernels, ring, k.data(), k.data(), T, kPosition, bytes, 0, kKvHeads, scratch.data());
+    allmem::attention_q8(*kernels, args, 0, kKvHeads, scratch.data());
+    benchmark::DoNotOptimize(y.data());
+  }
+  const size_t slots = kSinks + kWindow;
+  set_rates(state, static_cast<double>((keys.size() + values.size()) / ring.slots() * slots),
+            attention_flops(T));
+}
+
+constexpr size_t kHidden = 256;
+
+// The memory of one KV head: W, momentum, gradient, each of three matrices.
+struct Memory {
+  std::vector<float> state = numbers(9 * kDim * kHidden), scales = numbers(2 * kHidden + kDim);
+  std::vector<float> norms = numbers(2 * kHidden + kDim);
+
+  Memory() { std::fill(state.begin() + 6 * kDim * kHidden, state.end(), 0.0f); }
+  allmem::MemoryHead head() {
+    const auto at = [&](size_t i) { return state.data() + i * kDim * kHidden; };
+    return {kDim,
+            kHidden,
+            at(0),
+            at(1),
+            at(2),
+            at(3),
+            at(4),
+            at(5),
+            at(6),
+            at(7),
+            at(8),
+            scales.data(),
+            scales.data() + kHidden,
+            scales.data() + 2 * kHidden};
+  }
+};
+constexpr double kMatrices = 3.0 * kDim * kHidden;
+
+void memory_read(benchmark::State& state, const Kernels* kernels, size_t n) {
+  Memory memory;
+  const auto q = numbers(n * kDim);
+  std::vector<float> y(n * kDim), scratch(kernels->memory_scratch(kDim, kHidden));
+  for (auto _ : state) {
+    kernels->memory_read(memory.head(), q.data(), kDim, y.data(), kDim, n, scratch.data());
+    benchmark::DoNotOptimize(y.data());
+  }
+  set_rates(state, 4 * kMatrices, 2 * kMatrices * static_cast<double>(n));
+}
+
+// From the 8-bit copy.
+void memory_read_q8(benchmark::State& state, const Kernels* kernels, size_t n) {
+  Memory memory;
+  const auto q = numbers(n * kDim);
+  std::vector<std::byte> bytes(allmem::MemoryQ8::bytes(kDim, kHidden));
+  std::vector<float> y(n * kDim), scratch(allmem::MemoryQ8::scratch_floats(kDim, kHidden, n, 1));
+  const allmem::MemoryQ8 copy(kDim, kHidden, bytes.data());
+  copy.remake(*kernels, memory.head(), scratch.data());
+  for (auto _ : state) {
+    copy.read(*kernels, q.data(), y.data(), n, 1, kDim, scratch.data());
+    benchmark::DoNotOptimize(y.data());
+  }
+  set_rates(state, static_cast<double>(bytes.size()), 2 * kMatrices * static_cast<double>(n));
+}
+
+void memory_accumulate(benchmark::State& state, const Kernels* kernels, size_t n) {
+  Memory memory;
+  const auto k = numbers(n * kDim), eta = numbers(n);
+  std::vector<float> scratch(kernels->memory_scratch(kDim, kHidden));
+  for (auto _ : state) {
+    kernels->memory_accumulate(memory.head(), k.data(), kDim, k.data(), kDim, eta.data(), 1, n,
+                               scratch.data());
     benchmark::ClobberMemory();
   }
-  set_rates(state, (accumulate ? 9.0 : 3.0) * 4 * D * h,
-            (accumulate ? 14.0 : 6.0) * static_cast<double>(n * D * h));
+  set_rates(state, 3 * 4 * kMatrices, 14.0 / 3 * kMatrices * static_cast<double>(n));
+}
+
+// The end of a chunk: the update, the norms of the new rows, and the copy of them in 8 bits.
+void memory_write(benchmark::State& state, const Kernels* kernels) {
+  Memory memory;
+  std::vector<std::byte> bytes(allmem::MemoryQ8::bytes(kDim, kHidden));
+  std::vector<float> scratch(allmem::MemoryQ8::scratch_floats(kDim, kHidden, 1, 1));
+  const allmem::MemoryQ8 copy(kDim, kHidden, bytes.data());
+  const float* norms = memory.norms.data();
+  for (auto _ : state) {
+    kernels->memory_write(memory.head(), 0.5f);
+    kernels->memory_row_scales(memory.head(), norms, norms + kHidden, norms + 2 * kHidden);
+    copy.remake(*kernels, memory.head(), scratch.data());
+    benchmark::ClobberMemory();
+  }
+  set_rates(state, 7 * 4 * kMatrices, 6 * kMatrices);
 }
 
 void silu_mul(benchmark::State& state, const Kernels* kernels) {
@@ -123,15 +246,21 @@ int main(int argc, char** argv) {
     const auto add = [&](const std::string& name, auto... call) {
       benchmark::RegisterBenchmark((std::string(k->name) + "/" + name).c_str(), call...);
     };
-    for (const size_t T : {1, 4, 32}) {
+    for (const size_t T : {1, 4, 32, 128}) {
       const std::string tokens = "/tokens:" + std::to_string(T);
       add("linear_f32" + tokens, linear_f32, k, T);
       add("linear_8bit" + tokens, linear_nbits, k, T, 8u);
       add("linear_4bit" + tokens, linear_nbits, k, T, 4u);
+      add("quantise" + tokens, quantise, k, T);
+      add("linear_q8_8bit" + tokens, linear_q8, k, T, 8u);
+      add("linear_q8_4bit" + tokens, linear_q8, k, T, 4u);
       add("attention" + tokens, attention, k, T);
-      add("memory_read" + tokens, memory, k, T, false);
-      add("memory_accumulate" + tokens, memory, k, T, true);
+      add("attention_q8" + tokens, attention_q8, k, T);
+      add("memory_read" + tokens, memory_read, k, T);
+      add("memory_read_q8" + tokens, memory_read_q8, k, T);
+      add("memory_accumulate" + tokens, memory_accumulate, k, T);
     }
+    add("memory_write", memory_write, k);
     add("silu_mul", silu_mul, k);
   }
   benchmark::Initialize(&argc, argv);

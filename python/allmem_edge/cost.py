@@ -123,7 +123,8 @@ class Cost:
         growing = min(max(limit - depth, 0), tokens)
         seen = growing * depth + growing * (growing + 1) // 2 + (tokens - growing) * limit
         read = min(depth + tokens, limit + tokens - 1) if together else seen
-        row = 2 * s.kv_heads * s.dim * (4 if self.exact else Q8_BYTES)  # a key and a value
+        # A key and a value; in 8 bits, a value has one scale for all its channels.
+        row = s.kv_heads * (8 * s.dim if self.exact else s.dim * Q8_BYTES + s.dim + 4)
         return self._work(4 * s.layers * s.heads * s.dim * seen, s.layers * row * read)
 
     def memory(self, tokens: int, depth: int, *, together: bool) -> Work:
