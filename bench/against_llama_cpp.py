@@ -54,6 +54,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from allmem_edge import _core
+from allmem_edge.cost import Cost, Shape
 from table import markdown, table
 from worker import Worker
 
@@ -112,6 +114,10 @@ class Sides:
             f"{setting}, build {build}" if len(args.rival) > 1 else setting: (python, SETTINGS[setting])
             for (build, python), setting in itertools.product(enumerate(args.rival, 1), args.setting)
         }
+        weights = (self.our_model / "model.onnx.data").stat().st_size
+        shape = Shape.from_config(self.config)
+        assert shape is not None, "config.json lacks a size"
+        self.token_bytes = int(Cost(shape, weights, exact=False).write(max(args.depths)).bytes)
         self._common = ["--threads", str(args.threads), "--cores", args.cores]
 
     def start(self, name: str, context: int) -> Worker:
@@ -157,6 +163,7 @@ def measure(sides: Sides, args: argparse.Namespace) -> dict[str, Any]:
             check_rival(facts["system"], args.isa)
     chunk = loads["ours"]["chunk"]
     results: dict[tuple[str, int], list[dict[str, float]]] = {}
+    machine: list[dict[str, float]] = []
     runs: dict[str, str] = {}
     for depth in args.depths:
         ours_at = [depth, *(args.far if depth == max(args.depths) else [])]
@@ -169,12 +176,14 @@ def measure(sides: Sides, args: argparse.Namespace) -> dict[str, Any]:
             results.setdefault((name, at), []).append(result)
             speeds = f"reads {result['read']:.1f}, writes {result['write']:.2f} tokens/s"
             say(f"depth {at:,}, repetition {repetition}, {name}: {speeds}")
+        machine.append(workers["ours"].ask("machine", bytes=sides.token_bytes))
     facts = {name: worker.ask("facts") for name, worker in workers.items()}
     for worker in workers.values():
         worker.close()
     return {
         "sides": {name: {"load": loads[name], "facts": facts[name]} for name in workers},
         "runs": runs,
+        "machine_speed": {key: max(speeds[key] for speeds in machine) for key in machine[0]},
         "speeds": [
             {
                 "side": name,
@@ -227,8 +236,6 @@ def stripped_size(paths: list[Path]) -> int:
 
 def library_sizes(report: dict[str, Any], ours: Path | None) -> dict[str, int]:
     """Stripped sizes: liballmem if --library names it, our Python module, and the rival's smallest build."""
-    from allmem_edge import _core
-
     sizes = {"module": stripped_size([Path(_core.__file__)])}
     if ours is not None:
         sizes["library"] = stripped_size([ours.resolve()])
@@ -299,10 +306,12 @@ def main() -> None:
         "arguments": {
             key: getattr(args, key)
             for key in ("like", "vocabulary", "isa", "depths", "far", "repeat", "threads", "cores")
-        },
+        }
+        | {"read_tokens": READ, "write_tokens": WRITE},
         "start_tokens": 2 * READ,
         "starts": measure_starts(sides, args),
         **measure(sides, args),
+        "config": {key: value for key, value in sides.config.items() if type(value) is int},
         "rival_state": rival_state(sides.config, FAR),
     }
     report["libraries"] = library_sizes(report, args.library)

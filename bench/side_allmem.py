@@ -74,6 +74,11 @@ class AllMem(Side):
             self._session.forward(ids[i : i + 1], True)
         return {"seconds": time.perf_counter() - begin}
 
+    def machine(self, bytes: int) -> dict[str, Any]:
+        """What the bound is made of: allmem_edge.cost.Machine."""
+        speeds = _core.measure_machine(self._args.threads, bytes)
+        return dict(zip(("read_bytes", "integer", "floating"), speeds, strict=True))
+
     def facts(self) -> dict[str, Any]:
         return {
             "position": self._session.position,

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from allmem_edge.cost import Cost, Machine, Shape
+
 
 class Row(NamedTuple):
     """A line of the table. Empty cells are facts that one side does not have."""
@@ -54,7 +56,14 @@ class Speeds:
 
 def table(report: dict[str, Any]) -> list[Row]:
     """All rows of a report."""
-    return [*_speed_rows(report), *_size_rows(report), *_start_rows(report)]
+    return [*_speed_rows(report), *_bound_rows(report), *_size_rows(report), *_start_rows(report)]
+
+
+def cost_of(report: dict[str, Any]) -> Cost:
+    """What our side's work is by its shapes."""
+    shape = Shape.from_config(report["config"])
+    assert shape is not None
+    return Cost(shape, report["sides"]["ours"]["facts"]["weight_bytes"], exact=False)
 
 
 def _speed_rows(report: dict[str, Any]) -> list[Row]:
@@ -83,6 +92,22 @@ def _speed_rows(report: dict[str, Any]) -> list[Row]:
         ours, near = speeds.ours("write", depth), speeds.ours("write", deepest)
         figure = f"decode at {depth:,} to itself at {deepest:,}"
         rows.append(Row(figure, f"{ours:.1f}/s", "", f"{ours / near:.3f} ×", "0.95 ×", "1.0 ×"))
+    return rows
+
+
+def _bound_rows(report: dict[str, Any]) -> list[Row]:
+    speeds, arguments = Speeds(report), report["arguments"]
+    cost, machine = cost_of(report), Machine(**report["machine_speed"])
+    tokens, rows = arguments["read_tokens"], []
+    for what in ("write", "read"):
+        for depth in [*arguments["depths"], *arguments["far"]]:
+            work = cost.write(depth) if what == "write" else cost.read(tokens, depth)
+            seconds, by = machine.bound(work)
+            bound = (1 if what == "write" else tokens) / seconds
+            share = f"{speeds.ours(what, depth) / bound:.0%}"
+            aim = "85 %" if (what, depth) == ("write", 0) else ""
+            figure = f"{NAMES[what]} at {depth:,} to its bound of {bound:.0f}/s ({by})"
+            rows.append(Row(figure, f"{speeds.ours(what, depth):.1f}/s", "", share, "", aim))
     return rows
 
 

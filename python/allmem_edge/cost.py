@@ -72,6 +72,21 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """How much a machine does in a second at best: bytes read, operations on 8-bit and on float32 numbers."""
+
+    read_bytes: float
+    integer: float
+    floating: float
+
+    def bound(self, work: Work) -> tuple[float, str]:
+        """The seconds that `work` takes at least, and what takes them: "memory" or "arithmetic"."""
+        moving = work.bytes / self.read_bytes
+        computing = work.integer / self.integer + work.floating / self.floating
+        return max((moving, "memory"), (computing, "arithmetic"))
+
+
+@dataclass(frozen=True)
 class Cost:
     """The work of a model in this runtime.
 

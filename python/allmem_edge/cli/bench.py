@@ -17,7 +17,7 @@ from rich.table import Table
 from allmem_edge import _core, files
 from allmem_edge.cli import console
 from allmem_edge.cli.options import json_option, model_argument, threads_option
-from allmem_edge.cost import Cost, Shape, Work, share_of_full_attention
+from allmem_edge.cost import Cost, Machine, Shape, Work, share_of_full_attention
 from allmem_edge.model import Model
 
 _READ_BLOCK = 512  # tokens between two steps of the progress bar
@@ -111,7 +111,8 @@ def command(
         if shape is not None:
             cost = Cost(shape, engine.weight_bytes, exact=engine.quantization == "none")
             touched = int(cost.write(max(depth)).bytes)
-            report |= _bounds(cost, results, _core.measure_machine(session.threads, min(touched, 1 << 30)))
+            machine = Machine(*_core.measure_machine(session.threads, min(touched, 1 << 30)))
+            report |= _bounds(cost, results, machine)
     if as_json:
         console.write_json(report)
     else:
@@ -177,20 +178,17 @@ def _measure(
     }
 
 
-def _bounds(cost: Cost, results: list[dict[str, Any]], machine: tuple[float, float, float]) -> dict[str, Any]:
-    """How long each row takes at least on a machine of these speeds, and its cost to full attention's."""
-    read_bytes, integer, floating = machine
+def _bounds(cost: Cost, results: list[dict[str, Any]], machine: Machine) -> dict[str, Any]:
+    """Adds to each row its speed at most. Returns what the machine can do, and the cost of a long context."""
 
     def bound(work: Work, tokens: int, tokens_per_s: float) -> dict[str, float | str]:
-        moving = work.bytes / read_bytes
-        computing = work.integer / integer + work.floating / floating
-        limit = tokens / max(moving, computing)
+        seconds, limit = machine.bound(work)
         return {
             "operations_per_token": work.operations / tokens,
             "bytes_per_token": work.bytes / tokens,
-            "bound_tokens_per_s": limit,
-            "bound_by": "memory" if moving > computing else "arithmetic",
-            "reached": tokens_per_s / limit,
+            "bound_tokens_per_s": tokens / seconds,
+            "bound_by": limit,
+            "reached": tokens_per_s / (tokens / seconds),
         }
 
     for row in results:
@@ -199,9 +197,9 @@ def _bounds(cost: Cost, results: list[dict[str, Any]], machine: tuple[float, flo
         row["decode_bound"] = bound(cost.write(depth + tokens), 1, row["decode_tokens_per_s"])
     return {
         "machine": {
-            "read_bytes_per_s": read_bytes,
-            "integer_operations_per_s": integer,
-            "floating_operations_per_s": floating,
+            "read_bytes_per_s": machine.read_bytes,
+            "integer_operations_per_s": machine.integer,
+            "floating_operations_per_s": machine.floating,
         },
         "to_full_attention": {"tokens": _CONTEXT, **share_of_full_attention(cost, _CONTEXT)},
     }

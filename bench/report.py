@@ -1,0 +1,117 @@
+"""Puts what was measured into docs/performance.md, and draws its picture.
+
+    python bench/report.py docs/performance.json docs/performance-avx2.json
+
+The files are those that `against_llama_cpp.py --json` wrote, the second with `--isa avx2`.
+What they say replaces the text between the markers <!-- NAME --> and <!-- /NAME --> of the page.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from allmem_edge.cost import Cost, Machine, share_of_full_attention
+from plot import picture
+from table import cost_of, markdown, table
+
+DOCS = Path(__file__).parent.parent / "docs"
+DEPTH = 131_072
+
+
+def replaced(page: str, name: str, body: str) -> str:
+    """The page with another text between the markers."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"The page has no {begin.strip()} … {end}.")
+    return f"{before}{begin}\n{body}\n\n{end}{after}"
+
+
+def comparison(report: dict[str, Any]) -> str:
+    """The table, and under which conditions it holds."""
+    machine, arguments = report["machine"], report["arguments"]
+    systems = {
+        side["load"]["system"].strip(" |"): side["load"].get("version", "")
+        for name, side in report["sides"].items()
+        if name != "ours"
+    }
+    versions = " and ".join(sorted({f"llama-cpp-python {version}" for version in systems.values()}))
+    features = "; ".join(f"`{system}`" for system in systems)
+    speed = report["machine_speed"]
+    return (
+        f"{machine['date']}, {machine['cpu']}, cores {arguments['cores']} of {machine['cores']}, "
+        f"{arguments['threads']} threads, median of {arguments['repeat']}. "
+        f"allmem-edge: {report['sides']['ours']['load']['system']}. {versions}: {features}. "
+        f"The machine reads {speed['read_bytes'] / 1e9:.1f} GB/s; our kernels do at most "
+        f"{speed['integer'] / 1e9:.0f} billion operations/s on 8 bits and {speed['floating'] / 1e9:.0f} on "
+        f"float32.\n\n{markdown(table(report))}"
+    )
+
+
+def bounds(report: dict[str, Any]) -> str:
+    """Operations and bytes of a token with a full window, part by part."""
+    cost, machine = cost_of(report), Machine(**report["machine_speed"])
+    tokens = report["arguments"]["read_tokens"]
+    parts = {
+        "projections, MLPs": (cost.layers(1), cost.layers(tokens)),
+        "vocabulary (its bytes are above)": (cost.logits(), cost.logits()),
+        "window attention": (
+            cost.attention(1, DEPTH, together=False),
+            cost.attention(tokens, DEPTH, together=True),
+        ),
+        "memory": (cost.memory(1, DEPTH, together=False), cost.memory(tokens, DEPTH, together=True)),
+        "**all**": (cost.write(DEPTH), cost.read(tokens, DEPTH)),
+    }
+    lines = [
+        f"| | a token: operations | bytes | at least | prompt of {tokens}: operations | bytes | at least |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, (one, many) in parts.items():
+        cells = [
+            f"{one.operations / 1e6:,.0f} M",
+            f"{one.bytes / 1e6:,.1f} MB",
+            f"{machine.bound(one)[0] * 1e3:.2f} ms",
+            f"{many.operations / 1e9:,.0f} G",
+            f"{many.bytes / 1e6:,.0f} MB",
+            f"{machine.bound(many)[0] * 1e3:,.0f} ms",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def full_attention(cost: Cost) -> str:
+    """The cost of a long context to full attention's."""
+    share = share_of_full_attention(cost, DEPTH)
+    return "\n".join(
+        [
+            f"| at {DEPTH:,} tokens, to full attention in this runtime | |",
+            "|---|---|",
+            f"| operations of the next token | {share['token_operations']:.1%} |",
+            f"| bytes of the next token | {share['token_bytes']:.1%} |",
+            f"| operations of reading all of them | {share['reading_operations']:.1%} |",
+            f"| bytes of writing all of them | {share['writing_bytes']:.1%} |",
+        ]
+    )
+
+
+def main() -> None:
+    page = DOCS / "performance.md"
+    best, avx2 = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
+    content = page.read_text(encoding="utf-8")
+    for name, body in {
+        "bounds": bounds(best),
+        "full attention": full_attention(cost_of(best)),
+        "comparison": comparison(best),
+        "comparison avx2": comparison(avx2),
+    }.items():
+        content = replaced(content, name, body)
+    page.write_text(content, encoding="utf-8")
+    (DOCS / "performance.svg").write_text(picture(best), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
