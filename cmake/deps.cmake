@@ -1,55 +1,101 @@
 # Third-party libraries: what the system has is used (on Debian, the packages that the Makefile names);
-# what it lacks is fetched at a pinned release.
+# what it lacks is fetched at a pinned release whose hash is checked, and becomes part of our own libraries.
+# Without a network: -DFETCHCONTENT_SOURCE_DIR_SIMDJSON=/path/to/its/source, and so on for the others.
 include(FetchContent)
+option(ALLMEM_FETCH_DEPS "Fetch the third-party libraries even where the system has them" OFF)
+set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 
-function(allmem_fetch name url)
-  message(STATUS "allmem: ${name} not found on this system, fetching ${url}")
-  FetchContent_Declare(${name} URL ${url} DOWNLOAD_EXTRACT_TIMESTAMP ON EXCLUDE_FROM_ALL)
+# For whoever links the static library (csrc/install.cmake): names of system libraries that it needs, and fetched
+# targets whose objects it contains.
+set(ALLMEM_SYSTEM_LIBRARIES "")
+set(ALLMEM_FETCHED_TARGETS "")
+
+# The fetched projects ask for old versions of CMake; these are the rules of this one that they need.
+set(CMAKE_POLICY_VERSION_MINIMUM 3.10)
+set(CMAKE_POLICY_DEFAULT_CMP0063 NEW)  # visibility also of static libraries
+set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)  # our settings count where they call option()
+
+# The sources in <name>_SOURCE_DIR, not yet part of the build.
+macro(allmem_fetch name url sha256)
+  message(STATUS "allmem: using ${name} from ${url}")
+  FetchContent_Declare(${name} URL ${url} URL_HASH SHA256=${sha256} DOWNLOAD_EXTRACT_TIMESTAMP ON SOURCE_SUBDIR none)
   FetchContent_MakeAvailable(${name})
-endfunction()
+endmacro()
+
+# The same, built as a static library without being installed; `target` is its name in its own CMakeLists.txt.
+macro(allmem_fetch_library name target url sha256)
+  allmem_fetch(${name} ${url} ${sha256})
+  add_subdirectory(${${name}_SOURCE_DIR} ${${name}_BINARY_DIR} EXCLUDE_FROM_ALL)
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
+  # Small rather than fast, and so that the linker can leave out what is not called: they run when a model is loaded
+  # and when text is split.
+  target_compile_options(${target} PRIVATE -O2 -ffunction-sections -fdata-sections)
+  list(APPEND ALLMEM_FETCHED_TARGETS ${target})
+endmacro()
 
 # protozero (headers only): protobuf wire format.
-find_path(PROTOZERO_INCLUDE protozero/pbf_reader.hpp)
+if(NOT ALLMEM_FETCH_DEPS)
+  find_path(PROTOZERO_INCLUDE protozero/pbf_reader.hpp)
+endif()
 if(NOT PROTOZERO_INCLUDE)
-  FetchContent_Declare(protozero URL https://github.com/mapbox/protozero/archive/refs/tags/v1.8.1.tar.gz
-                       DOWNLOAD_EXTRACT_TIMESTAMP ON SOURCE_SUBDIR none)
-  FetchContent_MakeAvailable(protozero)
+  allmem_fetch(protozero https://github.com/mapbox/protozero/archive/refs/tags/v1.8.1.tar.gz
+               6c7a896f1dc08435e8cd4f3780ff688cd0bfce6890599b755f6f3cb36398dc25)
   set(PROTOZERO_INCLUDE ${protozero_SOURCE_DIR}/include)
 endif()
 add_library(allmem_protozero INTERFACE)
 target_include_directories(allmem_protozero SYSTEM INTERFACE ${PROTOZERO_INCLUDE})
 
 # simdjson: tokenizer.json and config files.
-find_package(simdjson QUIET)
-if(NOT simdjson_FOUND)
-  set(SIMDJSON_DEVELOPER_MODE OFF)
-  allmem_fetch(simdjson https://github.com/simdjson/simdjson/archive/refs/tags/v3.12.3.tar.gz)
+add_library(allmem_simdjson INTERFACE)
+if(NOT ALLMEM_FETCH_DEPS)
+  find_package(simdjson QUIET)
 endif()
+if(simdjson_FOUND)
+  list(APPEND ALLMEM_SYSTEM_LIBRARIES simdjson)
+else()
+  set(SIMDJSON_DEVELOPER_MODE OFF)
+  allmem_fetch_library(simdjson simdjson https://github.com/simdjson/simdjson/archive/refs/tags/v3.12.3.tar.gz
+                       d0af071f2f4187d8b26b556e83ef832b634bd5feb4e2f537b9dabbd334d4e334)
+endif()
+target_link_libraries(allmem_simdjson INTERFACE simdjson::simdjson)
 
 # PCRE2: the tokenizer's split patterns.
-find_path(PCRE2_INCLUDE pcre2.h)
-find_library(PCRE2_LIBRARY pcre2-8)
 add_library(allmem_pcre2 INTERFACE)
+if(NOT ALLMEM_FETCH_DEPS)
+  find_path(PCRE2_INCLUDE pcre2.h)
+  find_library(PCRE2_LIBRARY pcre2-8)
+endif()
 if(PCRE2_INCLUDE AND PCRE2_LIBRARY)
   target_include_directories(allmem_pcre2 SYSTEM INTERFACE ${PCRE2_INCLUDE})
   target_link_libraries(allmem_pcre2 INTERFACE ${PCRE2_LIBRARY})
+  list(APPEND ALLMEM_SYSTEM_LIBRARIES pcre2-8)
 else()
+  if(CMAKE_SYSTEM_NAME STREQUAL "iOS")  # which lets no app make memory executable
+    set(PCRE2_SUPPORT_JIT OFF CACHE BOOL "")
+  endif()
   set(PCRE2_SUPPORT_JIT ON CACHE BOOL "")
+  set(HAVE_VISIBILITY OFF CACHE BOOL "")  # its names stay within our library
   set(PCRE2_BUILD_PCRE2GREP OFF CACHE BOOL "")
   set(PCRE2_BUILD_TESTS OFF CACHE BOOL "")
-  allmem_fetch(pcre2 https://github.com/PCRE2Project/pcre2/releases/download/pcre2-10.44/pcre2-10.44.tar.gz)
+  allmem_fetch_library(pcre2 pcre2-8-static
+                       https://github.com/PCRE2Project/pcre2/releases/download/pcre2-10.46/pcre2-10.46.tar.gz
+                       8d28d7f2c3b970c3a4bf3776bcbb5adfc923183ce74bc8df1ebaad8c1985bd07)
   target_link_libraries(allmem_pcre2 INTERFACE pcre2-8-static)
 endif()
 
 # utf8proc: Unicode normalisation.
-find_path(UTF8PROC_INCLUDE utf8proc.h)
-find_library(UTF8PROC_LIBRARY utf8proc)
 add_library(allmem_utf8proc INTERFACE)
+if(NOT ALLMEM_FETCH_DEPS)
+  find_path(UTF8PROC_INCLUDE utf8proc.h)
+  find_library(UTF8PROC_LIBRARY utf8proc)
+endif()
 if(UTF8PROC_INCLUDE AND UTF8PROC_LIBRARY)
   target_include_directories(allmem_utf8proc SYSTEM INTERFACE ${UTF8PROC_INCLUDE})
   target_link_libraries(allmem_utf8proc INTERFACE ${UTF8PROC_LIBRARY})
+  list(APPEND ALLMEM_SYSTEM_LIBRARIES utf8proc)
 else()
-  allmem_fetch(utf8proc https://github.com/JuliaStrings/utf8proc/archive/refs/tags/v2.10.0.tar.gz)
+  allmem_fetch_library(utf8proc utf8proc https://github.com/JuliaStrings/utf8proc/archive/refs/tags/v2.9.0.tar.gz
+                       18c1626e9fc5a2e192311e36b3010bfc698078f692888940f1fa150547abb0c1)
   target_link_libraries(allmem_utf8proc INTERFACE utf8proc)
 endif()
