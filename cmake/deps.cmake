@@ -30,7 +30,8 @@ macro(allmem_fetch_library name target url sha256)
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
   # Small rather than fast, and so that the linker can leave out what is not called: they run when a model is loaded
   # and when text is split.
-  target_compile_options(${target} PRIVATE -O2 -ffunction-sections -fdata-sections)
+  target_compile_options(${target} PRIVATE -Os -ffunction-sections -fdata-sections
+                         $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fno-gnu-unique>)
   list(APPEND ALLMEM_FETCHED_TARGETS ${target})
 endmacro()
 
