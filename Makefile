@@ -4,7 +4,8 @@
 #   make test     everything CI runs: formatters, linters, type checks, the C++ suite (also under sanitizers), fuzzers
 #                 for some seconds, the Python suite
 #   make fuzz     the fuzzers alone; SECONDS_EACH=600 for longer
-#   make test-aarch64   only the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user
+#   make test-aarch64         only the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user
+#   make test-wheel-aarch64   only the wheel for 64-bit Arm: built, installed and used for an answer under qemu-user
 #   make format   rewrite the sources as the formatters want them
 #   make clean    remove .venv and what was built
 
@@ -17,10 +18,12 @@ JOBS ?= $(shell nproc)
 
 # Debian's packages: what the wheel is built from, and what the C++ tests need on top.
 BUILD_PACKAGES := g++ python3-dev python3-venv libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
-TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-format ninja-build clang libclang-rt-14-dev
-# For the C++ suite on processors that this machine is not.
-EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user
-ARM_LIBRARIES := libc6-dev libstdc++-12-dev libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev doctest-dev
+TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-format ninja-build clang libclang-rt-dev pkg-config
+# For the C++ suite and the wheel on processors that this machine is not.
+EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user qemu-user-static
+ARM_COMPILER := aarch64-linux-gnu-g++
+ARM_PACKAGES = libc6-dev libstdc++-$$($(ARM_COMPILER) -dumpversion | cut -d. -f1)-dev libprotozero-dev libsimdjson-dev \
+  libpcre2-dev libutf8proc-dev doctest-dev python3-dev python3-pip
 
 SOURCES := $(shell find csrc python export cmake -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.cmake' -o -name '*.onnx*' \
              -o -name '*.json' -o -name '*.txt' 2>/dev/null) pyproject.toml CMakeLists.txt
@@ -29,13 +32,13 @@ CPP_FILES = $(shell git ls-files '*.cpp' '*.h' '*.c')
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: chat test check cpp-test fuzz test-x86-64 test-aarch64 python-test format clean
+.PHONY: chat test check cpp-test fuzz test-x86-64 test-aarch64 test-wheel-aarch64 python-test format clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.installed
 	@$(BIN)/allmem-edge chat
 
-test: check cpp-test fuzz test-x86-64 test-aarch64 python-test
+test: check cpp-test fuzz test-x86-64 test-aarch64 test-wheel-aarch64 python-test
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -117,10 +120,12 @@ test-x86-64: cpp-test
 	@ALLMEM_EXPECTED_ISA=avx2 qemu-x86_64 -cpu Haswell $(BUILD)/release/tests/cpp/kernels_test --source-file='*registry_test*,*elementwise_test*'
 
 # Debian's arm64 libraries in a directory of their own: the system itself stays as it is.
-$(BUILD)/sysroot-arm64/.filled: cmake/debian_sysroot.sh
+$(BUILD)/sysroot-arm64/.filled: cmake/debian_sysroot.sh Makefile
 	$(call debian,$(EMULATION_PACKAGES))
+	@for tool in cmake ninja $(ARM_COMPILER) qemu-aarch64; do \
+	  command -v $$tool >/dev/null || { echo "Missing: $$tool, to build for 64-bit Arm and to run what was built."; exit 1; }; done
 	@echo "Fetching Debian's arm64 libraries into $(@D)"
-	@rm -rf $(@D) && cmake/debian_sysroot.sh arm64 $(@D) $(ARM_LIBRARIES)
+	@rm -rf $(@D) && cmake/debian_sysroot.sh arm64 $(@D) $(ARM_PACKAGES)
 	@touch $@
 
 test-aarch64: $(BUILD)/sysroot-arm64/.filled
@@ -128,6 +133,10 @@ test-aarch64: $(BUILD)/sysroot-arm64/.filled
 	@cmake --preset aarch64 >/dev/null
 	@cmake --build $(BUILD)/aarch64 -j $(JOBS)
 	@ctest --test-dir $(BUILD)/aarch64 --output-on-failure
+
+test-wheel-aarch64: $(BUILD)/sysroot-arm64/.filled $(VENV)/.created
+	@echo "== wheel for aarch64, installed and used under qemu-user"
+	@tests/wheel_aarch64.sh $(BIN)/pip $(BUILD)/sysroot-arm64
 
 python-test: $(VENV)/.test-installed
 	@echo "== Python suite"

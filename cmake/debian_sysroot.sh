@@ -3,6 +3,11 @@
 # against. Needs neither root nor a foreign architecture in dpkg: apt keeps a state of its own in the directory.
 #   debian_sysroot.sh arm64 build/sysroot-arm64 libc6-dev libsimdjson-dev ...
 set -eu
+if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+  echo "Missing: apt-get and dpkg-deb, to fetch Debian's packages for $1. Elsewhere, fill the directory $2 with these" >&2
+  echo "packages for $1 by other means, touch $2/.filled, and go on: $(shift 2; echo "$@")" >&2
+  exit 1
+fi
 arch=$1
 mkdir -p "$2/apt/lists/partial" "$2/apt/archives/partial"
 root=$(cd "$2" && pwd)
