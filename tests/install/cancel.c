@@ -1,5 +1,5 @@
-/* Cancels in the middle of a long prefill, from another thread; measures that it ends within one block of tokens,
- * and talks on after a reset.
+/* Cancels in the middle of a long prefill, from another thread; measures that it ends within one block of
+ * tokens, and talks on after a reset.
  *
  *   ./cancel MODEL_DIRECTORY
  *
@@ -15,12 +15,12 @@
 
 enum { BLOCK = 128, ROUNDS = 9, PROMPT = 1 << 20 };
 
-#define REQUIRE(condition)                                                                       \
-  do {                                                                                           \
-    if (!(condition)) {                                                                          \
+#define REQUIRE(condition)                                                                      \
+  do {                                                                                          \
+    if (!(condition)) {                                                                         \
       fprintf(stderr, "line %d: not so: %s (%s)\n", __LINE__, #condition, allmem_last_error()); \
-      exit(1);                                                                                   \
-    }                                                                                            \
+      exit(1);                                                                                  \
+    }                                                                                           \
   } while (0)
 
 static allmem_session* session;
@@ -86,7 +86,8 @@ int main(int argc, char** argv) {
   allmem_session_options_init(&options);
   options.threads = 1;
   REQUIRE(allmem_session_create(model, &options, &session) == ALLMEM_OK);
-  REQUIRE(allmem_tokenize(model, "I walk and walk. ", ALLMEM_NUL_TERMINATED, 0, prompt, PROMPT, &count) == ALLMEM_OK);
+  REQUIRE(allmem_tokenize(model, "I walk and walk. ", ALLMEM_NUL_TERMINATED, 0, prompt, PROMPT, &count) ==
+          ALLMEM_OK);
   for (i = count; i < PROMPT; ++i) prompt[i] = prompt[i - count];
 
   for (i = 0; i < ROUNDS; ++i) blocks[i] = blocks_after_cancel();
