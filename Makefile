@@ -107,6 +107,7 @@ fuzz: $(VENV)/.test-installed
 	@for name in $(FUZZERS); do \
 	  mkdir -p $(BUILD)/fuzz/found/$$name; echo "fuzz_$$name"; \
 	  $(BUILD)/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(SECONDS_EACH) -timeout=60 -rss_limit_mb=3000 -verbosity=0 \
+	    $$(test ! -f tests/fuzz/$$name.dict || echo -dict=tests/fuzz/$$name.dict) \
 	    -artifact_prefix=$(BUILD)/fuzz/found/ $(BUILD)/fuzz/found/$$name tests/fuzz/corpus/$$name || exit 1; \
 	done
 

@@ -83,17 +83,10 @@ struct Session::Impl {
   }
 
   void set_initial_state() {
-    size_t end = 0;
+    if (state.size() > 0) std::memset(state.data(), 0, state.size());  // also what lies between the parts
     for (const State& part : program.states) {
-      end = align_up(part.offset + part.bytes);
-      std::byte* bytes = state.data() + part.offset;
-      if (part.initial.empty()) {
-        std::memset(bytes, 0, part.bytes);
-      } else {
-        std::memcpy(bytes, part.initial.data(), part.bytes);
-      }
+      if (!part.initial.empty()) std::memcpy(state.data() + part.offset, part.initial.data(), part.bytes);
     }
-    std::memset(state.data() + end, 0, state.size() - end);
     position = 0;
     is_fresh = true;
     is_poisoned = false;

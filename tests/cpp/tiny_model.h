@@ -1,5 +1,6 @@
-// A one-layer AllMem model with random weights: as an ONNX file, and as a plain double-precision reference
-// that keeps the whole history and knows nothing of rings, blocks or chunks cut by calls.
+// A one-layer AllMem model with random weights, float32 or quantised: as an ONNX file, and as a plain
+// double-precision reference that keeps the whole history and knows nothing of rings, blocks or chunks cut by
+// calls.
 #pragma once
 
 #include <algorithm>
@@ -17,16 +18,25 @@ struct TinyConfig {
   int64_t vocab = 37, width = 24, heads = 4, kv_heads = 2, dim = 8, window = 7, sinks = 2, hidden = 12,
           chunk = 5;
   unsigned seed = 1;
+  unsigned bits = 0;  // 4 or 8: linear weights in blocks of kBlock columns, and the embedding in 8 bits
 };
 
 struct TinyModel {
+  static constexpr size_t kBlock = 64;
+  struct Quantised {
+    unsigned bits;
+    std::vector<uint8_t> codes;
+    std::vector<float> scales;
+  };
+
   TinyConfig config;
-  std::map<std::string, std::vector<float>> weights;
+  std::map<std::string, std::vector<float>> weights;  // where quantised, what the codes stand for
+  std::map<std::string, Quantised> quantised;
   std::map<std::string, std::vector<int64_t>> shapes;
   std::vector<float> inv_freq;
 
   explicit TinyModel(const TinyConfig& the_config = {}) : config(the_config) {
-    const auto [V, C, H, Hkv, D, W, S, h, chunk, seed] = config;
+    const auto [V, C, H, Hkv, D, W, S, h, chunk, seed, bits] = config;
     std::mt19937 random(seed);
     const auto add = [&](const std::string& name, const std::vector<int64_t>& shape, float mean,
                          float deviation) {
@@ -70,15 +80,28 @@ struct TinyModel {
     for (int64_t i = 0; i < D / 2; ++i)
       inv_freq.push_back(
           static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(D))));
+    if (bits == 0) return;
+    for (const char* name : {"wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down"}) quantise(name, bits);
+    quantise("embedding", 8);
   }
 
   OnnxBuilder builder() const {
-    const auto [V, C, H, Hkv, D, W, S, h, chunk, seed] = config;
+    const auto [V, C, H, Hkv, D, W, S, h, chunk, seed, bits] = config;
     OnnxBuilder b;
     b.defaults().metadata("allmem.window", std::to_string(W)).metadata("allmem.chunk", std::to_string(chunk));
     b.function("allmem", "SlidingWindowAttention").function("allmem", "TestTimeMemory");
     b.input("input_ids", kInt64, {kT}).input("position", kInt64, {});
-    for (const auto& [name, values] : weights) b.floats(name, shapes.at(name), values);
+    for (const auto& [name, values] : weights) {
+      const auto found = quantised.find(name);
+      if (found == quantised.end()) {
+        b.floats(name, shapes.at(name), values);
+        continue;
+      }
+      const auto& [name_bits, codes, scales] = found->second;
+      const int64_t rows = shapes.at(name)[0], blocks = shapes.at(name)[1] / int64_t{kBlock};
+      b.bytes(name, {rows, blocks, static_cast<int64_t>(kBlock * name_bits / 8)}, codes);
+      b.floats(name + ".scales", {rows, blocks}, scales);
+    }
     const auto state = [&](const std::string& name, const std::vector<int64_t>& shape) {
       b.input(name + ".state", kFloat, shape).output(name + ".state.out", kFloat, shape);
     };
@@ -93,11 +116,32 @@ struct TinyModel {
     }
     state("memory.beta_sum", {Hkv});
 
-    const std::vector<Attr> linear{Attr::i("transB", 1)};
-    b.node("Gather", {"embedding", "input_ids"}, {"x"});
+    const auto linear = [&](const std::string& x, const std::string& w, const std::string& y,
+                            const std::string& bias = "", const std::string& name = "") {
+      const auto found = quantised.find(w);
+      if (found == quantised.end()) {
+        b.node("Gemm", bias.empty() ? std::vector{x, w} : std::vector{x, w, bias}, {y},
+               {Attr::i("transB", 1)}, "", name);
+        return;
+      }
+      b.node("MatMulNBits", {x, w, w + ".scales"}, {y},
+             {Attr::i("K", shapes.at(w)[1]), Attr::i("N", shapes.at(w)[0]),
+              Attr::i("bits", found->second.bits), Attr::i("block_size", int64_t{kBlock})},
+             "com.microsoft", name);
+    };
+    if (bits == 0) {
+      b.node("Gather", {"embedding", "input_ids"}, {"x"});
+    } else {
+      b.ints("table_shape", {V, C}).node("Reshape", {"embedding", "table_shape"}, {"table"});
+      b.node("GatherBlockQuantized", {"table", "input_ids", "embedding.scales"}, {"x"},
+             {Attr::i("bits", 8), Attr::i("block_size", int64_t{kBlock}), Attr::i("gather_axis", 0),
+              Attr::i("quantize_axis", 1)},
+             "com.microsoft");
+    }
     b.node("RMSNormalization", {"x", "norm1"}, {"n"}, {Attr::f("epsilon", 1e-6f)});
-    b.node("Gemm", {"n", "wq"}, {"q"}, linear).node("Gemm", {"n", "wk"}, {"k"}, linear);
-    b.node("Gemm", {"n", "wv"}, {"v"}, linear, "", "value projection");
+    linear("n", "wq", "q");
+    linear("n", "wk", "k");
+    linear("n", "wv", "v", "", "value projection");
     b.node(
         "SlidingWindowAttention",
         {"q", "k", "v", "attention.keys.state", "attention.values.state", "position"},
@@ -107,8 +151,9 @@ struct TinyModel {
         "allmem", "attention");
     normalised(b, "q", H, D);
     normalised(b, "k", Hkv, D);
-    b.node("Gemm", {"n", "w_eta", "b_eta"}, {"eta_in"}, linear).node("Softplus", {"eta_in"}, {"eta"});
-    b.node("Gemm", {"n", "w_beta"}, {"beta_in"}, linear).node("Sigmoid", {"beta_in"}, {"beta"});
+    linear("n", "w_eta", "eta_in", "b_eta");
+    linear("n", "w_beta", "beta_in");
+    b.node("Softplus", {"eta_in"}, {"eta"}).node("Sigmoid", {"beta_in"}, {"beta"});
     std::vector<std::string> inputs{"q_tilde", "k_tilde",   "v",       "eta",
                                     "beta",    "norm_gate", "norm_up", "norm_down"};
     std::vector<std::string> outputs{"mem"};
@@ -126,12 +171,15 @@ struct TinyModel {
             Attr::i("hidden", h), Attr::i("chunk", chunk)},
            "allmem", "memory");
     b.node("Mul", {"alpha", "mem"}, {"gated"}).node("Add", {"swa", "gated"}, {"mixed"});
-    b.node("Gemm", {"mixed", "wo"}, {"o"}, linear).node("Add", {"x", "o"}, {"y"});
+    linear("mixed", "wo", "o");
+    b.node("Add", {"x", "o"}, {"y"});
     b.node("RMSNormalization", {"y", "norm2"}, {"n2"}, {Attr::f("epsilon", 1e-6f)});
-    b.node("Gemm", {"n2", "w_gate"}, {"g"}, linear).node("Gemm", {"n2", "w_up"}, {"u"}, linear);
+    linear("n2", "w_gate", "g");
+    linear("n2", "w_up", "u");
     b.node("Swish", {"g"}, {"sg"}).node("Mul", {"sg", "u"}, {"gu"});
-    b.node("Gemm", {"gu", "w_down"}, {"d"}, linear).node("Add", {"y", "d"}, {"z"});
-    b.node("Gemm", {"z", "embedding"}, {"logits"}, linear);
+    linear("gu", "w_down", "d");
+    b.node("Add", {"y", "d"}, {"z"});
+    linear("z", "embedding", "logits");
     return b;
   }
 
@@ -140,6 +188,31 @@ struct TinyModel {
                                              size_t frozen_from = ~size_t{0}) const;
 
  private:
+  // A matrix whose rows are whole blocks, in MatMulNBits form; `weights` then has what the codes stand for.
+  void quantise(const std::string& name, unsigned to_bits) {
+    std::vector<float>& values = weights.at(name);
+    const auto half = static_cast<float>(1 << (to_bits - 1));
+    Quantised result{to_bits, {}, {}};
+    for (size_t block = 0; block < values.size(); block += kBlock) {
+      float most = 0;
+      for (size_t i = 0; i < kBlock; ++i) most = std::max(most, std::fabs(values[block + i]));
+      const float scale = most / (half - 1);
+      for (size_t i = 0; i < kBlock; ++i) {
+        float& value = values[block + i];
+        const float code = std::round(value / scale);
+        value = code * scale;
+        const auto stored = static_cast<uint8_t>(code + half);
+        if (to_bits == 4 && i % 2 == 1) {
+          result.codes.back() = static_cast<uint8_t>(result.codes.back() | stored << 4);
+        } else {
+          result.codes.push_back(stored);
+        }
+      }
+      result.scales.push_back(scale);
+    }
+    quantised[name] = std::move(result);
+  }
+
   // NAME_tilde = l2norm(silu(NAME)) per head, spelled out in standard operators.
   static void normalised(OnnxBuilder& b, const std::string& name, int64_t heads, int64_t dim) {
     b.ints(name + "_split", {-1, heads, dim}).ints(name + "_join", {-1, heads * dim});

@@ -37,10 +37,25 @@ using namespace allmem::test;
 
 namespace {
 
-std::shared_ptr<const Model> load(const TinyModel& tiny) {
+std::shared_ptr<const Model> load(const TinyModel& tiny, Precision precision = Precision::kFast) {
   const TempDir directory;
   directory.write("model.onnx", tiny.builder().build());
-  return Model::load(directory.path());
+  return Model::load(directory.path(), precision);
+}
+
+// Every linear layer has rows of whole blocks, so that kFast multiplies 8-bit activations.
+TinyConfig quantised(unsigned bits) {
+  return {.vocab = 50,
+          .width = 64,
+          .heads = 2,
+          .kv_heads = 1,
+          .dim = 32,
+          .window = 9,
+          .sinks = 2,
+          .hidden = 16,
+          .chunk = 6,
+          .seed = 5,
+          .bits = bits};
 }
 
 std::vector<int32_t> random_ids(size_t count, int64_t vocab, unsigned seed = 7) {
@@ -85,9 +100,9 @@ ErrorCode code_of(F&& f) {
   return ErrorCode::kIo;
 }
 
-// Logits here stay below 64 in size and pass through about 20 operators of at most 64 terms, in float32: 64 ·
-// 2⁻²⁴ each, 20 of them in a row at worst, 8e-5. η is small (b_eta = -3), so that the memory does not amplify
-// differences.
+// Logits here stay below 64 in size and pass through about 20 operators of at most 128 terms, in float32: 64
+// · 2⁻²⁴ each, 20 of them in a row at worst, 8e-5. η is small (b_eta = -3), so that the memory does not
+// amplify differences.
 constexpr double kTolerance = 8e-5;
 
 }  // namespace
@@ -131,6 +146,56 @@ TEST_CASE("logits equal the double-precision reference over many windows and chu
     const auto logits = run(session, ids);
     CHECK(worst(logits, tiny.reference(ids)) < kTolerance);
     CHECK(session.position() == 200);
+  }
+}
+
+TEST_CASE(
+    "exact logits of a quantised model equal the double-precision reference on what its codes stand for") {
+  for (const unsigned bits : {4u, 8u}) {
+    const TinyModel tiny(quantised(bits));
+    Session session(load(tiny, Precision::kExact), {.threads = 1});
+    const auto ids = random_ids(200, tiny.config.vocab);
+    CHECK(worst(run(session, ids), tiny.reference(ids)) < kTolerance);
+  }
+}
+
+TEST_CASE("8-bit activations lose less than the 4-bit weights do") {
+  const TinyModel tiny(quantised(4)), unquantised(quantised(0));
+  const auto ids = random_ids(200, tiny.config.vocab);
+  Session exact(load(tiny, Precision::kExact), {.threads = 1}), fast(load(tiny), {.threads = 1});
+  const auto exact_logits = run(exact, ids), fast_logits = run(fast, ids);
+  const auto squares = [](const std::vector<float>& a, const auto& b) {
+    double sum = 0;
+    size_t i = 0;
+    for (const auto& row : b) {
+      for (const double value : row) sum += std::pow(double{a[i++]} - value, 2);
+    }
+    return sum;
+  };
+  const double by_activations = squares(fast_logits, std::vector<std::vector<float>>{exact_logits});
+  const double by_weights = squares(exact_logits, unquantised.reference(ids));
+  CHECK(by_activations > 0);  // it is the other path
+  CHECK(by_activations < by_weights);
+}
+
+TEST_CASE("in fast mode a split of the stream changes less than the 8 bits do, and threads change nothing") {
+  for (const unsigned bits : {4u, 8u}) {
+    const TinyModel tiny(quantised(bits));
+    const auto model = load(tiny);
+    const auto ids = random_ids(300, tiny.config.vocab);
+    Session whole(model, {.threads = 1}), four(model, {.threads = 4}), split(model, {.threads = 1}),
+        exact(load(tiny, Precision::kExact), {.threads = 1});
+    const auto expected = run(whole, ids);
+    CHECK(run(four, ids) == expected);  // bit for bit
+    std::mt19937 random(3);
+    std::vector<float> logits;
+    for (size_t begin = 0; begin < ids.size();) {
+      const size_t count = std::min<size_t>(ids.size() - begin, 1 + random() % 40);
+      const auto part = run(split, std::span(ids).subspan(begin, count));
+      logits.insert(logits.end(), part.begin(), part.end());
+      begin += count;
+    }
+    CHECK(worst(logits, expected) < worst(run(exact, ids), expected));
   }
 }
 

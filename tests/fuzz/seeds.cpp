@@ -1,0 +1,100 @@
+// Writes the seeds of fuzz_model, small models that between them use every operator: `fuzz_seeds DIRECTORY`.
+#include <fstream>
+#include <string>
+
+#include "../cpp/tiny_model.h"
+
+using namespace allmem::test;
+
+namespace {
+
+OnnxBuilder with_logits(int64_t vocab) {
+  return OnnxBuilder().defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, vocab});
+}
+
+std::string quantised() {
+  OnnxBuilder b = with_logits(4);
+  const auto attributes = [](int64_t bits, int64_t block, int64_t K, int64_t N) {
+    return std::vector{Attr::i("bits", bits), Attr::i("block_size", block), Attr::i("K", K), Attr::i("N", N)};
+  };
+  const auto weight = [&](const std::string& name, int64_t bits, int64_t block, int64_t K, int64_t N) {
+    std::vector<uint8_t> codes;
+    for (int64_t i = 0; i < N * K * bits / 8; ++i) codes.push_back(static_cast<uint8_t>(37 * i + 11));
+    b.bytes(name, {N, K / block, block * bits / 8}, codes);
+    b.floats(name + ".scales", {N, K / block}, std::vector<float>(static_cast<size_t>(N * K / block), 0.1f));
+  };
+  weight("embedding", 8, 64, 64, 4);
+  weight("square", 4, 64, 64, 64);
+  weight("zeros", 4, 16, 64, 16);
+  weight("eight", 8, 16, 16, 64);
+  b.bytes("points", {16, 2}, std::vector<uint8_t>(32, 0x79)).ints("rows", {4, 64});
+  b.floats("bias", {64}, std::vector<float>(64, 0.5f)).node("Reshape", {"embedding", "rows"}, {"table"});
+  b.node(
+      "GatherBlockQuantized", {"table", "input_ids", "embedding.scales"}, {"x"},
+      {Attr::i("bits", 8), Attr::i("block_size", 64), Attr::i("gather_axis", 0), Attr::i("quantize_axis", 1)},
+      "com.microsoft");
+  const auto multiply = [&](const std::vector<std::string>& inputs, const std::string& y,
+                            const std::vector<Attr>& a) {
+    b.node("MatMulNBits", inputs, {y}, a, "com.microsoft");
+  };
+  multiply({"x", "square", "square.scales", "", "", "bias"}, "a", attributes(4, 64, 64, 64));
+  multiply({"x", "square", "square.scales"}, "shared", attributes(4, 64, 64, 64));
+  b.node("Add", {"a", "shared"}, {"b"});
+  multiply({"b", "zeros", "zeros.scales", "points"}, "c", attributes(4, 16, 64, 16));
+  multiply({"c", "eight", "eight.scales"}, "d", attributes(8, 16, 16, 64));
+  multiply({"d", "embedding", "embedding.scales"}, "logits", attributes(8, 64, 64, 4));
+  return b.build();
+}
+
+std::string every_operator() {
+  OnnxBuilder b = with_logits(4);
+  b.floats("table", {4, 4}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6})
+      .floats("ones", {4}, {1, 1, 1, 1});
+  b.ints("axis", {1}).ints("zero", {0}).ints("three", {3}).ints("sizes", {1, 3}).ints("heads", {-1, 2, 2});
+  b.ints("joined", {0, 4}).ints("last", {-1});
+  b.node("Gather", {"table", "input_ids"}, {"h"}).node("RMSNormalization", {"h", "ones"}, {"n"});
+  b.node("Split", {"n", "sizes"}, {"s1", "s3"}, {Attr::i("axis", 1)});
+  b.node("Slice", {"n", "zero", "three", "axis"}, {"sliced"}).node("Mul", {"s3", "sliced"}, {"m"});
+  b.node("Concat", {"m", "s1"}, {"c"}, {Attr::i("axis", 1)}).node("Softmax", {"c"}, {"soft"});
+  b.node("Constant", {}, {"half"}, {Attr::f("value_float", 0.5f)}).node("Pow", {"soft", "half"}, {"p"});
+  b.node("Transpose", {"table"}, {"turned"}, {Attr::ints("perm", {1, 0})})
+      .node("MatMul", {"p", "turned"}, {"q"});
+  b.node("Reshape", {"q", "heads"}, {"r"}).node("ReduceSum", {"r", "last"}, {"sum"});
+  b.node("ReduceMean", {"r", "last"}, {"mean"})
+      .node("Div", {"r", "sum"}, {"d"})
+      .node("Sub", {"d", "mean"}, {"e"});
+  b.node("Reshape", {"e", "joined"}, {"f"}).node("Unsqueeze", {"f", "axis"}, {"u"});
+  b.node("Squeeze", {"u", "axis"}, {"v"}).node("Cast", {"v"}, {"w"}, {Attr::i("to", kInt32)});
+  b.node("Cast", {"w"}, {"whole"}, {Attr::i("to", kFloat)}).node("Identity", {"whole"}, {"last_0"});
+  const char* const unary[] = {"Exp",      "Neg",  "Reciprocal", "Relu", "Sigmoid",
+                               "Softplus", "Sqrt", "Swish",      "Tanh"};
+  int i = 0;
+  for (const char* op : unary) {
+    b.node(op, {"last_" + std::to_string(i)}, {"last_" + std::to_string(i + 1)});
+    ++i;
+  }
+  b.node("Gemm", {"last_9", "table"}, {"logits"}, {Attr::i("transB", 1)});
+  return b.build();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  const std::string directory = argv[1];
+  const auto write = [&](const std::string& name, const std::string& bytes) {
+    std::ofstream(directory + "/" + name, std::ios::binary) << bytes;
+  };
+  TinyConfig small{.vocab = 4,
+                   .width = 8,
+                   .heads = 2,
+                   .kv_heads = 1,
+                   .dim = 4,
+                   .window = 3,
+                   .sinks = 1,
+                   .hidden = 2,
+                   .chunk = 2};
+  write("tiny", TinyModel(small).builder().build());
+  write("quantised", quantised());
+  write("every_operator", every_operator());
+}
