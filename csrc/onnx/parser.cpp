@@ -167,9 +167,13 @@ void Parser::read_tensor_fields(pbf_reader reader, Tensor& tensor, RawTensor& ra
       case tag_and_type(13, kBytes):
         raw.entries.push_back(read_entry(reader.get_message()));
         break;
-      case tag_and_type(14, kVarint):
-        raw.external = reader.get_enum() == 1;
+      case tag_and_type(14, kVarint): {
+        const int32_t location = reader.get_enum();
+        if (location < 0 || location > 1)
+          fail("has a tensor whose data is in a place that ONNX does not know" + where_);
+        raw.external = location == 1;
         break;
+      }
       default:
         reader.skip();
     }

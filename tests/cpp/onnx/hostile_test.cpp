@@ -1,7 +1,6 @@
 // Files that are damaged or mean harm: each is refused with a typed error and one sentence, none crashes.
 #include <doctest/doctest.h>
 
-#include <functional>
 #include <random>
 
 #include "../onnx_builder.h"
@@ -33,13 +32,6 @@ std::string refusal(const std::string& path, ErrorCode code) {
   return "";
 }
 
-struct Case {
-  const char* name;
-  std::function<void(OnnxBuilder&)> spoil;
-  ErrorCode code;
-  const char* says;
-};
-
 std::string raw(size_t size) { return std::string(size, '\1'); }
 
 }  // namespace
@@ -50,99 +42,6 @@ TEST_CASE("a well-formed graph is read, and its data is viewed where it is mappe
   CHECK(model->nodes.size() == 1);
   CHECK(model->initializers[0].dims == std::vector<int64_t>{3, 4});
   CHECK(model->initializers[0].data.size() == 48);
-}
-
-TEST_CASE("each kind of damage to the graph is named") {
-  const Case cases[] = {
-      {"initializer without name", [](auto& b) { b.tensor(tensor_bytes("", kFloat, {1}, raw(4))); },
-       ErrorCode::kBadModel, "without a name"},
-      {"two initializers of one name", [](auto& b) { b.floats("table", {1}, {1}); }, ErrorCode::kBadModel,
-       "table"},
-      {"too few bytes", [](auto& b) { b.tensor(tensor_bytes("w", kFloat, {2}, raw(4))); },
-       ErrorCode::kBadModel, "need 8"},
-      {"too many bytes", [](auto& b) { b.tensor(tensor_bytes("w", kFloat, {2}, raw(12))); },
-       ErrorCode::kBadModel, "has 12 bytes"},
-      {"negative dimension", [](auto& b) { b.tensor(tensor_bytes("w", kFloat, {-2}, raw(8))); },
-       ErrorCode::kBadModel, "negative"},
-      {"huge dimension", [](auto& b) { b.tensor(tensor_bytes("w", kFloat, {INT64_MAX}, raw(8))); },
-       ErrorCode::kBadModel, "impossible"},
-      {"overflowing product",
-       [](auto& b) {
-         b.tensor(tensor_bytes("w", kFloat, {1ll << 32, 1ll << 32, 4}, raw(8)));
-       },
-       ErrorCode::kBadModel, "impossible"},
-      {"product that wraps to the right size",
-       [](auto& b) {
-         b.tensor(tensor_bytes("w", kFloat, {1ll << 62, 4, 2}, raw(0)));
-       },
-       ErrorCode::kBadModel, "impossible"},
-      {"nine dimensions",
-       [](auto& b) { b.tensor(tensor_bytes("w", kFloat, std::vector<int64_t>(9, 1), raw(4))); },
-       ErrorCode::kBadModel, "8 dimensions"},
-      {"unknown element type", [](auto& b) { b.tensor(tensor_bytes("w", 99, {1}, raw(4))); },
-       ErrorCode::kUnsupported, "type 99"},
-      {"string tensor", [](auto& b) { b.tensor(tensor_bytes("w", 8, {1}, raw(4))); }, ErrorCode::kUnsupported,
-       "type 8"},
-      {"sparse initializer", [](auto& b) { b.raw_graph_field(15, ""); }, ErrorCode::kUnsupported, "sparse"},
-      {"node without operator", [](auto& b) { b.node("", {"table"}, {"y"}); }, ErrorCode::kBadModel,
-       "without an operator"},
-      {"node without output",
-       [](auto& b) {
-         b.node("Add", {"table", "table"}, {});
-       },
-       ErrorCode::kBadModel, "no output"},
-      {"node with an empty output only",
-       [](auto& b) {
-         b.node("Add", {"table", "table"}, {""});
-       },
-       ErrorCode::kBadModel, "no output"},
-      {"output named like an initializer", [](auto& b) { b.node("Neg", {"logits"}, {"table"}); },
-       ErrorCode::kBadModel, "already taken"},
-      {"output named like an input", [](auto& b) { b.node("Neg", {"logits"}, {"input_ids"}); },
-       ErrorCode::kBadModel, "already taken"},
-      {"one output of two nodes", [](auto& b) { b.node("Neg", {"table"}, {"logits"}); }, ErrorCode::kBadModel,
-       "already taken"},
-      {"input that nothing makes", [](auto& b) { b.node("Neg", {"ghost"}, {"y"}, {}, "", "haunted"); },
-       ErrorCode::kBadModel, "haunted"},
-      {"node that reads its own output", [](auto& b) { b.node("Neg", {"y"}, {"y"}); }, ErrorCode::kBadModel,
-       "cycle"},
-      {"cycle of two nodes", [](auto& b) { b.node("Neg", {"b"}, {"a"}).node("Neg", {"a"}, {"b"}); },
-       ErrorCode::kBadModel, "cycle"},
-      {"attribute without name", [](auto& b) { b.node("Neg", {"table"}, {"y"}, {Attr::i("", 1)}); },
-       ErrorCode::kBadModel, "without a name"},
-      {"attribute given twice",
-       [](auto& b) {
-         b.node("Neg", {"table"}, {"y"}, {Attr::i("a", 1), Attr::i("a", 2)});
-       },
-       ErrorCode::kBadModel, "twice"},
-      {"two inputs of one name", [](auto& b) { b.input("input_ids", kInt64, {kT}); }, ErrorCode::kBadModel,
-       "two graph inputs"},
-      {"input without name", [](auto& b) { b.input("", kInt64, {}); }, ErrorCode::kBadModel,
-       "without a name"},
-      {"two outputs of one name",
-       [](auto& b) {
-         b.output("logits", kFloat, {kT, 4});
-       },
-       ErrorCode::kBadModel, "two graph outputs"},
-      {"output that nothing makes", [](auto& b) { b.output("ghost", kFloat, {}); }, ErrorCode::kBadModel,
-       "ghost"},
-      {"function without name", [](auto& b) { b.function("x", ""); }, ErrorCode::kBadModel, "function"},
-      {"node that is no message", [](auto& b) { b.raw_graph_field(1, "\xFF\xFF\xFF"); }, ErrorCode::kBadModel,
-       "damaged"},
-      {"tensor that is no message", [](auto& b) { b.raw_graph_field(5, "\x0A\xFF\xFF\xFF\xFF\x0F"); },
-       ErrorCode::kBadModel, "damaged"},
-      {"field number 0", [](auto& b) { b.raw_graph_field(1, std::string("\0\1", 2)); }, ErrorCode::kBadModel,
-       "damaged"},
-  };
-  const TempDir directory;
-  for (const Case& c : cases) {
-    CAPTURE(c.name);
-    OnnxBuilder b = good();
-    c.spoil(b);
-    const std::string message = refusal(directory.write("model.onnx", b.build()), c.code);
-    CAPTURE(message);
-    CHECK(message.find(c.says) != std::string::npos);
-  }
 }
 
 TEST_CASE("external data is read only from plain files inside the model's directory") {

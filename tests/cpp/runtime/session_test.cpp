@@ -54,7 +54,6 @@ TinyConfig quantised(unsigned bits) {
           .sinks = 2,
           .hidden = 16,
           .chunk = 6,
-          .seed = 5,
           .bits = bits};
 }
 
@@ -100,10 +99,19 @@ ErrorCode code_of(F&& f) {
   return ErrorCode::kIo;
 }
 
-// Logits here stay below 64 in size and pass through about 20 operators of at most 128 terms, in float32: 64
-// · 2⁻²⁴ each, 20 of them in a row at worst, 8e-5. η is small (b_eta = -3), so that the memory does not
-// amplify differences.
+// Logits here stay below 64 in size and pass through about 20 operators of at most 64 terms, in float32: 64 ·
+// 2⁻²⁴ each, 20 of them in a row at worst, 8e-5. η is small (b_eta = -3), so that the memory does not amplify
+// differences.
 constexpr double kTolerance = 8e-5;
+
+// The same for logits that may be larger.
+double tolerance(const std::vector<std::vector<double>>& logits) {
+  double most = 0;
+  for (const auto& row : logits) {
+    for (const double value : row) most = std::max(most, std::fabs(value));
+  }
+  return 20 * most * 0x1p-24;
+}
 
 }  // namespace
 
@@ -155,7 +163,8 @@ TEST_CASE(
     const TinyModel tiny(quantised(bits));
     Session session(load(tiny, Precision::kExact), {.threads = 1});
     const auto ids = random_ids(200, tiny.config.vocab);
-    CHECK(worst(run(session, ids), tiny.reference(ids)) < kTolerance);
+    const auto expected = tiny.reference(ids);
+    CHECK(worst(run(session, ids), expected) < tolerance(expected));
   }
 }
 
