@@ -39,19 +39,17 @@ void refused(int32_t status, int32_t expected = ALLMEM_INVALID_ARGUMENT) {
 
 }  // namespace
 
-TEST_CASE("status and library facts") {
-  CHECK(std::string(allmem_status_name(ALLMEM_OK)) == "ALLMEM_OK");
-  CHECK(std::string(allmem_status_name(ALLMEM_INTERNAL)) == "ALLMEM_INTERNAL");
+TEST_CASE("what cannot fail takes any number and NULL") {
   for (const int32_t status :
        {-1, 14, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
     CHECK(std::string(allmem_status_name(status)) == "unknown status");
   }
-  CHECK(allmem_abi_version() == ALLMEM_ABI_VERSION);
-  CHECK(std::string(allmem_version()).find('.') != std::string::npos);
-  CHECK(std::strlen(allmem_isa()) > 0);
   allmem_model_options_init(nullptr);
   allmem_session_options_init(nullptr);
   allmem_sampling_init(nullptr);
+  allmem_model_free(nullptr);
+  allmem_session_free(nullptr);
+  allmem_decoder_free(nullptr);
 }
 
 TEST_CASE("loading refuses") {

@@ -108,6 +108,51 @@ std::vector<int32_t> many_tokens(const ModelPtr& model, size_t count) {
 
 }  // namespace
 
+TEST_CASE("the library says what it is, and what went wrong in each thread") {
+  CHECK(allmem_abi_version() == ALLMEM_ABI_VERSION);
+  CHECK(std::string(allmem_version()).find('.') != std::string::npos);
+  CHECK(std::strlen(allmem_isa()) > 0);
+  CHECK(std::string(allmem_status_name(ALLMEM_OK)) == "ALLMEM_OK");
+  CHECK(std::string(allmem_status_name(ALLMEM_INTERNAL)) == "ALLMEM_INTERNAL");
+  allmem_model* model = nullptr;
+  std::thread([&] {
+    CHECK(*allmem_last_error() == '\0');  // nothing failed in this thread
+    CHECK(allmem_model_load("/no/such/model", nullptr, &model) == ALLMEM_NOT_FOUND);
+    CHECK(std::string(allmem_last_error()).find("/no/such/model") != std::string::npos);
+  }).join();
+  CHECK(std::string(allmem_last_error()).find("/no/such/model") == std::string::npos);
+}
+
+TEST_CASE("text becomes ids and comes back, characters of several bytes too") {
+  const ModelPtr model = load();
+  const std::string text = "Hello, Zoë! 你好 🙂";
+  std::vector<int32_t> ids = tokenize(model, text);
+  size_t count = 0;
+  std::string back(text.size() + 8, '?');
+  REQUIRE(allmem_detokenize(model.get(), ids.data(), ids.size(), back.data(), back.size(), &count) ==
+          ALLMEM_OK);
+  CHECK(back.substr(0, count) == text);
+  CHECK(allmem_detokenize(model.get(), ids.data(), ids.size(), nullptr, 0, &count) ==
+        ALLMEM_BUFFER_TOO_SMALL);
+  CHECK(count == text.size());
+}
+
+TEST_CASE("sampling at temperature 0 takes the largest of the logits") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  const allmem_sampling sampling = greedy();
+  REQUIRE(allmem_session_set_sampling(session.get(), &sampling) == ALLMEM_OK);
+  const std::vector<int32_t> ids = many_tokens(model, 50);
+  REQUIRE(allmem_session_prefill(session.get(), ids.data(), ids.size(), nullptr) == ALLMEM_OK);
+  size_t count = 0;
+  CHECK(allmem_session_logits(session.get(), nullptr, 0, &count) == ALLMEM_BUFFER_TOO_SMALL);
+  std::vector<float> logits(count);
+  REQUIRE(allmem_session_logits(session.get(), logits.data(), logits.size(), &count) == ALLMEM_OK);
+  int32_t id = -1;
+  REQUIRE(allmem_session_sample(session.get(), &id) == ALLMEM_OK);
+  CHECK(id == std::ranges::max_element(logits) - logits.begin());
+}
+
 TEST_CASE("a conversation remembers, in the session, in a clone and after saving and loading") {
   const TempDir directory;
   const std::string path = (directory / "memory").string();
@@ -397,7 +442,4 @@ TEST_CASE("freeing in any order") {
   const SessionPtr session = create(model);
   model.reset();
   CHECK(!say(session, "Hello!").empty());
-  allmem_model_free(nullptr);
-  allmem_session_free(nullptr);
-  allmem_decoder_free(nullptr);
 }
