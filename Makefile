@@ -4,7 +4,8 @@
 #   make test     everything CI runs: formatters, linters, type checks, the C++ suite (also under sanitizers), fuzzers
 #                 for some seconds, the Python suite
 #   make fuzz     the fuzzers alone; SECONDS_EACH=600 for longer
-#   make test-aarch64         only the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user
+#   make test-aarch64         only the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user; and its logits
+#                             and snapshots against this machine's
 #   make test-wheel-aarch64   only the wheel for 64-bit Arm: built, installed and used for an answer under qemu-user
 #   make format   rewrite the sources as the formatters want them
 #   make clean    remove .venv and what was built
@@ -134,6 +135,12 @@ test-aarch64: $(BUILD)/sysroot-arm64/.filled
 	@cmake --preset aarch64 >/dev/null
 	@cmake --build $(BUILD)/aarch64 -j $(JOBS)
 	@ctest --test-dir $(BUILD)/aarch64 --output-on-failure
+	@echo "== aarch64 and this machine compute the same logits and read each other's snapshots"
+	@cmake --preset release >/dev/null
+	@cmake --build $(BUILD)/release -j $(JOBS) --target cross_session
+	@cd $(BUILD)/aarch64 && cmake -DHERE=../release/tests/cpp/cross_session \
+	  "-DTHERE=qemu-aarch64;-cpu;max;-L;../sysroot-arm64;tests/cpp/cross_session" \
+	  -DMODEL=../../python/allmem_edge/models/small -P ../../cmake/cross_session.cmake
 
 test-wheel-aarch64: $(BUILD)/sysroot-arm64/.filled $(VENV)/.created
 	@echo "== wheel for aarch64, installed and used under qemu-user"

@@ -321,23 +321,34 @@ TEST_CASE("prefill, sample and decode by hand give what generate gives") {
   CHECK(text == expected);
 }
 
-TEST_CASE("two sessions in two threads answer as each does alone") {
+TEST_CASE("two sessions in two threads answer and remember as each does alone") {
   const ModelPtr model = load();
-  const auto talk = [&] {
+  const auto talk = [&](const char* fact, const char* question) {
     const SessionPtr session = create(model);
-    return say(session, "My door code is 4711.") + say(session, "What is my door code?");
+    const std::string answers = say(session, fact) + say(session, question);
+    return std::pair(answers, save(session));  // the snapshot holds the whole state
   };
-  const auto other = [&] {
-    const SessionPtr session = create(model);
-    return say(session, "I live in Velmora.") + say(session, "Where do I live?");
-  };
-  const std::string first = talk(), second = other();
-  std::string a, b;
-  std::thread one([&] { a = talk(); }), two([&] { b = other(); });
-  one.join();
-  two.join();
+  const auto one = [&] { return talk("My door code is 4711.", "What is my door code?"); };
+  const auto other = [&] { return talk("I live in Velmora.", "Where do I live?"); };
+  const auto first = one(), second = other();
+  std::pair<std::string, std::vector<char>> a, b;
+  std::thread left([&] { a = one(); }), right([&] { b = other(); });
+  left.join();
+  right.join();
   CHECK(a == first);
   CHECK(b == second);
+}
+
+TEST_CASE("nothing leaks through reset: the session is a new one, to the last byte of its snapshot") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model), fresh = create(model);
+  const std::vector<char> untouched = save(fresh);
+  say(session, "Remember that my safe code is 998877.");
+  REQUIRE(save(session) != untouched);
+  REQUIRE(allmem_session_reset(session.get()) == ALLMEM_OK);
+  CHECK(save(session) == untouched);
+  CHECK(say(session, "What is my safe code?") == say(fresh, "What is my safe code?"));
+  CHECK(save(session) == save(fresh));
 }
 
 TEST_CASE("what people write cannot speak as the assistant") {
