@@ -311,11 +311,14 @@ def test_ctrl_d_leaves_a_chat(tiny_dir: Path, tmp_path: Path) -> None:
     assert terminal.end() == 0
 
 
-def test_no_color_is_honoured(tiny_dir: Path, tmp_path: Path) -> None:
-    terminal = Terminal(["generate", tiny_dir, "--prompt", "x", "--temp", "nan"], tmp_path, {"NO_COLOR": "1"})
-    terminal.wait_for(b"error: ")
-    terminal.wait_for(b"temperature")
-    assert b"\x1b" not in terminal.output
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_no_color_is_honoured(
+    tiny_dir: Path, tmp_path: Path, environment: dict[str, str], coloured: bool
+) -> None:
+    terminal = Terminal(["generate", tiny_dir, "--prompt", "x", "--temp", "nan"], tmp_path, environment)
+    while b"temperature" not in terminal.output:
+        terminal.read_more()
+    assert (b"\x1b" in terminal.output) == coloured
     assert terminal.end() == 2
 
 
