@@ -18,7 +18,8 @@ from onnx import helper, numpy_helper
 
 BITS = {"int8": 8, "int4": 4, "int4-pure": 4}
 VOCABULARY_BITS = {"int8": 8, "int4": 8, "int4-pure": 4}
-BLOCK_SIZES = (64, 32, 16)  # the first that divides the input axis; with 64, a scale costs half a bit a weight
+# The first that divides the input axis is used; with 64, a scale costs half a bit a weight.
+BLOCK_SIZES = (64, 32, 16)
 MICROSOFT = "com.microsoft"
 _SLAB = 1 << 22  # weights quantised at a time: bounds the search's temporaries
 _STAYS_FLOAT = ("eta_proj", "beta_proj")  # a row per KV head: no size to save, and they steer the memory

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -180,6 +181,12 @@ class Log:
             self._file.flush()
 
 
+def _accelerator() -> Accelerator:
+    """One process, or its share of a torchrun; accelerate alone would not join processes that have no GPU."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerator(cpu=several and not torch.accelerator.is_available())
+
+
 def train(config_path: Path, *, resume: bool = False) -> None:
     """Runs a training config to its end and saves the model in its `out`.
 
@@ -188,7 +195,7 @@ def train(config_path: Path, *, resume: bool = False) -> None:
     config = load_config(config_path)
     settings, seed, out = config["optimizer"], int(config["seed"]), Path(config["out"])
     steps = int(settings["steps"])
-    accelerator = Accelerator()
+    accelerator = _accelerator()
     set_seed(seed)
     task = make_task(config)
     model, *optimizers = accelerator.prepare(task.model, *make_optimizers(task.model, settings))

@@ -28,7 +28,9 @@ class Model:
         self.engine = engine
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, backend: Backend = "native", exact: bool = False) -> Model:
+    def load(
+        cls, path: str | Path | None = None, *, backend: Backend = "native", exact: bool = False
+    ) -> Model:
         """Loads a model.
 
         path: a model directory (or its .onnx file), a hub id "org/name", or None for the bundled model.

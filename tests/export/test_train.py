@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,29 @@ def test_a_finished_run_loads_with_the_auto_classes_and_logs_its_metrics(tmp_pat
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
     assert any("recall_8w" in line for line in lines)
+
+
+def test_under_torchrun_the_processes_are_one_run(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "run")
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "allmem_edge",
+        "train",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, *command, str(config)], env=environment, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]  # one process writes
+    alone = write_config(tmp_path, "alone")
+    train(alone)
+    a, b = weights(tmp_path / "run"), weights(tmp_path / "alone")
+    assert a.keys() == b.keys()
+    assert any(not torch.equal(a[name], b[name]) for name in a)  # the other's batches count as well
 
 
 def test_answer_accuracy_needs_every_token_of_a_value() -> None:

@@ -21,9 +21,7 @@ from allmem_edge.cli.needs_export import export_package
     show_default=True,
     help="int4 keeps the vocabulary in 8 bits; int4-pure does not.",
 )
-def command(
-    checkpoint: Path, out: Path, quantize: Literal["none", "int8", "int4", "int4-pure"]
-) -> None:
+def command(checkpoint: Path, out: Path, quantize: Literal["none", "int8", "int4", "int4-pure"]) -> None:
     """Write the checkpoint directory CHECKPOINT as a model directory (ONNX and tokenizer)."""
     stderr = console.stderr()
     with export_package(), console.progress(stderr) as progress:

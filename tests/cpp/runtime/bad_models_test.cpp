@@ -11,9 +11,8 @@ using namespace allmem::test;
 
 TEST_CASE("what the bad models are made from loads") {
   const TempDir directory;
-  for (const std::string& good :
-       {complete().build(), without_logits().node("Neg", {"h"}, {"logits"}).build(), Attention{}.build(),
-        Memory{}.build(), Quantised{}.build()}) {
+  for (const std::string& good : {complete().build(), without_logits().node("Neg", {"h"}, {"logits"}).build(),
+                                  Attention{}.build(), Memory{}.build(), Quantised{}.build()}) {
     CHECK_NOTHROW(Model::load(directory.write("model.onnx", good)));
   }
 }
