@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <new>
 #include <string_view>
@@ -60,7 +61,8 @@ class Metadata {
     int64_t value = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
     if (digits.empty()) return 0;
-    if (error != std::errc() || end != digits.data() + digits.size() || value < 0) {
+    if (error != std::errc() || end != digits.data() + digits.size() || value < 0 ||
+        value > std::numeric_limits<int32_t>::max()) {
       fail(ErrorCode::kBadModel,
            "says '" + std::string(digits) + "' for '" + std::string(key) + "', which is no count");
     }

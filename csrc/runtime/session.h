@@ -30,7 +30,7 @@ class Session {
   void forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits);
 
   uint64_t position() const;  // tokens read so far
-  void reset();               // as new; also after an error
+  void reset();               // as new, but frozen if it was; also after an error
   void wipe();                // the same, with every byte that this session held overwritten
   void freeze(bool frozen);   // frozen: the memory is read but never written
   bool frozen() const;

@@ -493,6 +493,8 @@ inline std::vector<BadModel> bad_models() {
   said("a negative window", OnnxBuilder().defaults().metadata("allmem.window", "-4"), kBad, "no count");
   said("a window that is no number", OnnxBuilder().defaults().metadata("allmem.window", "4k"), kBad,
        "no count");
+  said("more layers than 31 bits count", OnnxBuilder().defaults().metadata("allmem.layers", "4294967297"),
+       kBad, "no count");
   said("a chunk beyond 64 bits", OnnxBuilder().defaults().metadata("allmem.chunk", "18446744073709551616"),
        kBad, "no count");
 

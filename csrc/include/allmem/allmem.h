@@ -249,7 +249,7 @@ ALLMEM_API int32_t allmem_session_cancel(allmem_session* session);
 
 /* frozen: 1 reads the long-term memory but never writes it. */
 ALLMEM_API int32_t allmem_session_freeze(allmem_session* session, int32_t frozen);
-/* As new. */
+/* As new; what was set stays set: frozen or not, and the sampling. */
 ALLMEM_API int32_t allmem_session_reset(allmem_session* session);
 /* As new, and every byte that the session held is overwritten: nothing that was read can be found in it. */
 ALLMEM_API int32_t allmem_session_wipe(allmem_session* session);

@@ -349,6 +349,12 @@ TEST_CASE("nothing leaks through reset: the session is a new one, to the last by
   CHECK(save(session) == untouched);
   CHECK(say(session, "What is my safe code?") == say(fresh, "What is my safe code?"));
   CHECK(save(session) == save(fresh));
+  REQUIRE(allmem_session_freeze(session.get(), 1) == ALLMEM_OK);
+  REQUIRE(allmem_session_reset(session.get()) == ALLMEM_OK);
+  allmem_session_info info;
+  info.struct_size = sizeof info;
+  REQUIRE(allmem_session_get_info(session.get(), &info) == ALLMEM_OK);
+  CHECK(info.frozen == 1);  // a setting, and no memory
 }
 
 TEST_CASE("what people write cannot speak as the assistant") {
