@@ -75,6 +75,7 @@ int32_t generate(allmem_session& handle, std::vector<int32_t> prompt, const allm
   };
   while (true) {
     const bool more = generator.prefill();
+    if (more && callback != nullptr && callback("", 0, user_data) != 0) handle.cancelled = true;
     if (handle.cancelled) {
       report();
       return fail(ALLMEM_CANCELLED, "Reading the prompt was cancelled.");

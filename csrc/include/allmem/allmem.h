@@ -227,8 +227,9 @@ typedef struct allmem_generation {
 } allmem_generation;
 
 /* Receives the text piece by piece: whole characters, `size` bytes, NUL-terminated, valid during the call.
- * Return 0 to go on, anything else to end the generation. It may call allmem_session_cancel() and nothing
- * else of this session. */
+ * While a long prompt is read it is called after every block of tokens, with size 0. Return 0 to go on,
+ * anything else to end the prefill or the generation as a cancel would: unlike one, that cannot come too
+ * early. It may call allmem_session_cancel() and nothing else of this session. */
 typedef int32_t (*allmem_text_callback)(const char* text, size_t size, void* user_data);
 
 /* Reads the prompt, then generates. A cancelled prefill gives ALLMEM_CANCELLED; a generation that is stopped,

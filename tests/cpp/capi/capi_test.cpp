@@ -257,6 +257,34 @@ TEST_CASE("cancel ends a long prefill within one block, and the session goes on"
   CHECK(generation.generated_tokens == 0);
 }
 
+TEST_CASE("a callback is called with no text between the blocks of a prompt, and ends the prefill there") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  const std::vector<int32_t> ids = many_tokens(model, 1000);
+  struct Calls {
+    int32_t empty = 0, with_text = 0, stop_after = 1000;
+  } calls;
+  const auto count = [](const char*, size_t size, void* user_data) {
+    auto& seen = *static_cast<Calls*>(user_data);
+    ++(size == 0 ? seen.empty : seen.with_text);
+    return int32_t{seen.empty + seen.with_text >= seen.stop_after};
+  };
+  allmem_sampling sampling = greedy();
+  allmem_generation generation;
+  generation.struct_size = sizeof generation;
+  sampling.max_tokens = 0;
+  REQUIRE(allmem_session_generate(session.get(), ids.data(), ids.size(), &sampling, count, &calls,
+                                  &generation) == ALLMEM_OK);
+  CHECK(calls.empty == 7);  // between 8 blocks of at most 128 tokens
+  CHECK(calls.with_text == 0);
+  REQUIRE(allmem_session_reset(session.get()) == ALLMEM_OK);
+  calls = {.stop_after = 3};
+  CHECK(allmem_session_generate(session.get(), ids.data(), ids.size(), &sampling, count, &calls,
+                                &generation) == ALLMEM_CANCELLED);
+  CHECK(generation.prompt_tokens == 3 * 128);
+  CHECK(position(session) == 3 * 128);
+}
+
 TEST_CASE("a callback ends a generation, and a stop text is not shown") {
   const ModelPtr model = load();
   const SessionPtr session = create(model);
