@@ -1,0 +1,463 @@
+// The native methods of org.allmem.AllMemNative, over allmem.h.
+//
+// The library calls back on the thread that called it, which is Java's own: no thread is ever attached.
+// Handles are numbers looked up here, so that a closed or an invented one is an exception and not a crash.
+// All text is UTF-8 in byte arrays: JNI's "modified UTF-8" strings break emoji and NUL.
+#include <allmem/allmem.h>
+#include <jni.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace {
+
+// --- What crosses into Java as an exception ---------------------------------------------------------------
+
+struct Failed {
+  int32_t status;  // of the library, whose allmem_last_error() has the sentence
+};
+struct Refused {
+  const char* exception;  // "java/lang/..."
+  const char* sentence;   // ASCII
+};
+struct Pending {};  // a Java exception is already on its way
+
+void check(int32_t status) {
+  if (status != ALLMEM_OK) throw Failed{status};
+}
+
+void check_pending(JNIEnv* env) {
+  if (env->ExceptionCheck()) throw Pending{};
+}
+
+void require(bool condition, const char* sentence) {
+  if (!condition) throw Refused{"java/lang/IllegalArgumentException", sentence};
+}
+
+jclass natives, answer;  // global references, kept as long as this library is loaded
+jmethodID failure, new_answer, piece;
+
+// --- Handles ----------------------------------------------------------------------------------------------
+
+struct Model {
+  allmem_model* handle;
+  explicit Model(allmem_model* model) : handle(model) {}
+  ~Model() { allmem_model_free(handle); }
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+};
+
+struct Session {
+  allmem_session* handle;
+  std::atomic<bool> closed = false;
+  explicit Session(allmem_session* session) : handle(session) {}
+  ~Session() { allmem_session_free(handle); }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+};
+
+std::atomic<jlong> next_handle = 1;  // one sequence, so that a session is never taken for a model
+
+template <class T>
+class Handles {
+ public:
+  jlong add(std::shared_ptr<T> object) {
+    const std::lock_guard lock(mutex_);
+    const jlong handle = next_handle++;
+    open_.emplace(handle, std::move(object));
+    return handle;
+  }
+  // Keeps the object alive for the caller, even if it is closed meanwhile.
+  std::shared_ptr<T> get(jlong handle) {
+    const std::lock_guard lock(mutex_);
+    const auto found = open_.find(handle);
+    if (found == open_.end()) throw Refused{"java/lang/IllegalStateException", "It is closed."};
+    return found->second;
+  }
+  // Null if it was closed before.
+  std::shared_ptr<T> remove(jlong handle) {
+    const std::lock_guard lock(mutex_);
+    const auto found = open_.find(handle);
+    if (found == open_.end()) return nullptr;
+    std::shared_ptr<T> object = std::move(found->second);
+    open_.erase(found);
+    return object;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<jlong, std::shared_ptr<T>> open_;
+};
+
+Handles<Model> models;
+Handles<Session> sessions;
+
+// --- Values -----------------------------------------------------------------------------------------------
+
+// Deletes a local reference at the end of its scope: a loop must not fill Java's table of them.
+template <class T>
+class Local {
+ public:
+  Local(JNIEnv* env, T object) : env_(env), object_(object) {}
+  ~Local() { env_->DeleteLocalRef(object_); }
+  Local(const Local&) = delete;
+  Local& operator=(const Local&) = delete;
+  T get() const { return object_; }
+
+ private:
+  JNIEnv* env_;
+  T object_;
+};
+
+jbyteArray to_java(JNIEnv* env, const void* data, size_t size) {
+  if (size > static_cast<size_t>(std::numeric_limits<jsize>::max())) throw std::bad_alloc();
+  const jbyteArray array = env->NewByteArray(static_cast<jsize>(size));
+  if (array == nullptr) throw Pending{};
+  env->SetByteArrayRegion(array, 0, static_cast<jsize>(size), static_cast<const jbyte*>(data));
+  return array;
+}
+
+std::string bytes_of(JNIEnv* env, jbyteArray array) {
+  require(array != nullptr, "An array is null.");
+  std::string bytes(static_cast<size_t>(env->GetArrayLength(array)), '\0');
+  env->GetByteArrayRegion(array, 0, static_cast<jsize>(bytes.size()), reinterpret_cast<jbyte*>(bytes.data()));
+  return bytes;
+}
+
+// Of text that the library takes up to its NUL.
+std::string text_of(JNIEnv* env, jbyteArray array) {
+  std::string text = bytes_of(env, array);
+  require(text.find('\0') == std::string::npos, "The text has a NUL character.");
+  return text;
+}
+
+std::vector<std::string> texts_of(JNIEnv* env, jobjectArray array) {
+  require(array != nullptr, "An array is null.");
+  std::vector<std::string> texts(static_cast<size_t>(env->GetArrayLength(array)));
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const Local element(env, env->GetObjectArrayElement(array, static_cast<jsize>(i)));
+    check_pending(env);
+    texts[i] = text_of(env, static_cast<jbyteArray>(element.get()));
+  }
+  return texts;
+}
+
+std::vector<jint> ints_of(JNIEnv* env, jintArray array) {
+  require(array != nullptr, "An array is null.");
+  std::vector<jint> values(static_cast<size_t>(env->GetArrayLength(array)));
+  env->GetIntArrayRegion(array, 0, static_cast<jsize>(values.size()), values.data());
+  return values;
+}
+
+std::vector<jlong> longs_of(JNIEnv* env, jlongArray array) {
+  require(array != nullptr, "An array is null.");
+  std::vector<jlong> values(static_cast<size_t>(env->GetArrayLength(array)));
+  env->GetLongArrayRegion(array, 0, static_cast<jsize>(values.size()), values.data());
+  return values;
+}
+
+// Asks for the size, then for the values.
+template <class T, class Fill>
+std::vector<T> sized(const Fill& fill) {
+  size_t count = 0;
+  const int32_t status = fill(nullptr, size_t{0}, &count);
+  if (status != ALLMEM_BUFFER_TOO_SMALL) check(status);
+  std::vector<T> values(count);
+  if (count != 0) check(fill(values.data(), values.size(), &count));
+  return values;
+}
+
+// --- The way out ------------------------------------------------------------------------------------------
+
+void raise(JNIEnv* env, const char* exception, const char* sentence) {
+  const Local type(env, env->FindClass(exception));
+  if (type.get() != nullptr) env->ThrowNew(type.get(), sentence);
+}
+
+void raise_status(JNIEnv* env, int32_t status) {
+  const std::string name = allmem_status_name(status), sentence = allmem_last_error();
+  const Local java_name(env, to_java(env, name.data(), name.size()));
+  const Local java_sentence(env, to_java(env, sentence.data(), sentence.size()));
+  const Local exception(env,
+                        env->CallStaticObjectMethod(natives, failure, java_name.get(), java_sentence.get()));
+  check_pending(env);
+  env->Throw(static_cast<jthrowable>(exception.get()));
+}
+
+// Runs the body of a native method; what it throws becomes a Java exception, and the result 0 or null.
+template <class Body>
+auto guarded(JNIEnv* env, const Body& body) noexcept -> decltype(body()) {
+  try {
+    try {
+      return body();
+    } catch (const Failed& failed) {
+      raise_status(env, failed.status);
+    }
+  } catch (const Pending&) {
+  } catch (const Refused& refused) {
+    raise(env, refused.exception, refused.sentence);
+  } catch (const std::bad_alloc&) {
+    raise(env, "java/lang/OutOfMemoryError", "There is not enough memory.");
+  } catch (...) {
+    raise(env, "java/lang/IllegalStateException", "The native code met an error that it does not know.");
+  }
+  return decltype(body())();
+}
+
+// --- The methods ------------------------------------------------------------------------------------------
+
+jlong load_model(JNIEnv* env, jclass, jbyteArray path) {
+  return guarded(env, [&] {
+    allmem_model* model = nullptr;
+    check(allmem_model_load(text_of(env, path).c_str(), nullptr, &model));
+    return models.add(std::make_shared<Model>(model));
+  });
+}
+
+jlong load_model_fds(JNIEnv* env, jclass, jobjectArray names, jintArray fds, jlongArray offsets,
+                     jlongArray sizes) {
+  return guarded(env, [&] {
+    const std::vector<std::string> all_names = texts_of(env, names);
+    const std::vector<jint> all_fds = ints_of(env, fds);
+    const std::vector<jlong> all_offsets = longs_of(env, offsets), all_sizes = longs_of(env, sizes);
+    require(all_fds.size() == all_names.size() && all_offsets.size() == all_names.size() &&
+                all_sizes.size() == all_names.size(),
+            "Names, file descriptors, offsets and sizes are not equally many.");
+    std::vector<allmem_file> files;
+    for (size_t i = 0; i < all_names.size(); ++i) {
+      require(all_offsets[i] >= 0 && all_sizes[i] >= 0, "An offset or a size is negative.");
+      files.push_back({all_names[i].c_str(), nullptr, static_cast<size_t>(all_sizes[i]), all_fds[i],
+                       static_cast<uint64_t>(all_offsets[i])});
+    }
+    allmem_model* model = nullptr;
+    check(allmem_model_load_fds(files.data(), files.size(), nullptr, &model));
+    return models.add(std::make_shared<Model>(model));
+  });
+}
+
+void close_model(JNIEnv* env, jclass, jlong model) {
+  guarded(env, [&] { models.remove(model); });
+}
+
+jlong state_bytes(JNIEnv* env, jclass, jlong model) {
+  return guarded(env, [&] {
+    allmem_model_info info;
+    info.struct_size = sizeof info;
+    check(allmem_model_get_info(models.get(model)->handle, &info));
+    return static_cast<jlong>(info.state_bytes);
+  });
+}
+
+jintArray tokenize(JNIEnv* env, jclass, jlong model, jbyteArray text) {
+  return guarded(env, [&] {
+    const std::shared_ptr<Model> open = models.get(model);
+    const std::string utf8 = bytes_of(env, text);
+    const std::vector<int32_t> ids = sized<int32_t>([&](int32_t* values, size_t capacity, size_t* count) {
+      return allmem_tokenize(open->handle, utf8.data(), utf8.size(), 0, values, capacity, count);
+    });
+    const jintArray array = env->NewIntArray(static_cast<jsize>(ids.size()));  // no more than bytes of text
+    if (array == nullptr) throw Pending{};
+    env->SetIntArrayRegion(array, 0, static_cast<jsize>(ids.size()), ids.data());
+    return array;
+  });
+}
+
+jbyteArray detokenize(JNIEnv* env, jclass, jlong model, jintArray ids) {
+  return guarded(env, [&] {
+    const std::shared_ptr<Model> open = models.get(model);
+    const std::vector<jint> all = ints_of(env, ids);
+    const std::vector<char> text = sized<char>([&](char* values, size_t capacity, size_t* count) {
+      return allmem_detokenize(open->handle, all.data(), all.size(), values, capacity, count);
+    });
+    return to_java(env, text.data(), text.size());
+  });
+}
+
+jlong create_session(JNIEnv* env, jclass, jlong model, jint threads) {
+  return guarded(env, [&] {
+    allmem_session_options options;
+    allmem_session_options_init(&options);
+    options.threads = threads;
+    allmem_session* session = nullptr;
+    check(allmem_session_create(models.get(model)->handle, &options, &session));
+    return sessions.add(std::make_shared<Session>(session));
+  });
+}
+
+void close_session(JNIEnv* env, jclass, jlong session) {
+  guarded(env, [&] {
+    const std::shared_ptr<Session> open = sessions.remove(session);
+    if (open == nullptr) return;
+    open->closed = true;  // seen by on_piece() even if the cancel comes before chat has begun
+    allmem_session_cancel(open->handle);
+  });
+}
+
+struct Chat {
+  JNIEnv* env;
+  jobject pieces;
+  const Session& session;
+};
+
+int32_t on_piece(const char* text, size_t size, void* user_data) {
+  const auto& [env, pieces, session] = *static_cast<const Chat*>(user_data);
+  if (session.closed) return 1;
+  if (pieces == nullptr) return 0;
+  const Local utf8(env, env->NewByteArray(static_cast<jsize>(size)));
+  if (utf8.get() == nullptr) return 1;  // the exception is pending
+  env->SetByteArrayRegion(utf8.get(), 0, static_cast<jsize>(size), reinterpret_cast<const jbyte*>(text));
+  const bool go_on = env->CallBooleanMethod(pieces, piece, utf8.get()) == JNI_TRUE;
+  return env->ExceptionCheck() || !go_on ? 1 : 0;
+}
+
+jobject chat(JNIEnv* env, jclass, jlong session, jobjectArray messages, jfloat temperature, jint top_k,
+             jfloat top_p, jfloat min_p, jfloat repetition_penalty, jlong seed, jlong max_tokens,
+             jobject pieces) {
+  return guarded(env, [&] {
+    const std::shared_ptr<Session> open = sessions.get(session);
+    const std::vector<std::string> texts = texts_of(env, messages);
+    require(texts.size() % 2 == 0, "Roles and contents are not equally many.");
+    std::vector<allmem_message> all;
+    for (size_t i = 0; i < texts.size(); i += 2) all.push_back({texts[i].c_str(), texts[i + 1].c_str()});
+    allmem_sampling sampling;
+    allmem_sampling_init(&sampling);
+    sampling.temperature = temperature;
+    sampling.top_k = top_k;
+    sampling.top_p = top_p;
+    sampling.min_p = min_p;
+    sampling.repetition_penalty = repetition_penalty;
+    sampling.seed = static_cast<uint64_t>(seed);
+    sampling.max_tokens = max_tokens;
+    allmem_generation result;
+    result.struct_size = sizeof result;
+    Chat call = {env, pieces, *open};
+    const int32_t status =
+        allmem_session_chat(open->handle, all.data(), all.size(), &sampling, on_piece, &call, &result);
+    check_pending(env);  // what a piece() threw
+    if (status != ALLMEM_CANCELLED) check(status);
+    const jobject figures = env->NewObject(
+        answer, new_answer, static_cast<jint>(result.finish), static_cast<jlong>(result.prompt_tokens),
+        static_cast<jlong>(result.generated_tokens), result.prefill_seconds, result.decode_seconds);
+    check_pending(env);
+    return figures;
+  });
+}
+
+void cancel(JNIEnv* env, jclass, jlong session) {
+  guarded(env, [&] { check(allmem_session_cancel(sessions.get(session)->handle)); });
+}
+
+jlong position(JNIEnv* env, jclass, jlong session) {
+  return guarded(env, [&] {
+    allmem_session_info info;
+    info.struct_size = sizeof info;
+    check(allmem_session_get_info(sessions.get(session)->handle, &info));
+    return static_cast<jlong>(info.position);
+  });
+}
+
+void freeze(JNIEnv* env, jclass, jlong session, jboolean frozen) {
+  guarded(env, [&] { check(allmem_session_freeze(sessions.get(session)->handle, frozen)); });
+}
+
+void reset(JNIEnv* env, jclass, jlong session) {
+  guarded(env, [&] { check(allmem_session_reset(sessions.get(session)->handle)); });
+}
+
+void wipe(JNIEnv* env, jclass, jlong session) {
+  guarded(env, [&] { check(allmem_session_wipe(sessions.get(session)->handle)); });
+}
+
+void save(JNIEnv* env, jclass, jlong session, jbyteArray path) {
+  guarded(env, [&] {
+    check(allmem_session_save_file(sessions.get(session)->handle, nullptr, 0, text_of(env, path).c_str()));
+  });
+}
+
+void load(JNIEnv* env, jclass, jlong session, jbyteArray path) {
+  guarded(env, [&] {
+    check(allmem_session_load_file(sessions.get(session)->handle, text_of(env, path).c_str()));
+  });
+}
+
+jbyteArray snapshot(JNIEnv* env, jclass, jlong session) {
+  return guarded(env, [&] {
+    const std::shared_ptr<Session> open = sessions.get(session);
+    const std::vector<char> bytes = sized<char>([&](char* buffer, size_t capacity, size_t* count) {
+      return allmem_session_save(open->handle, nullptr, 0, buffer, capacity, count);
+    });
+    return to_java(env, bytes.data(), bytes.size());
+  });
+}
+
+void restore(JNIEnv* env, jclass, jlong session, jbyteArray snapshot) {
+  guarded(env, [&] {
+    const std::shared_ptr<Session> open = sessions.get(session);
+    const std::string bytes = bytes_of(env, snapshot);
+    check(allmem_session_load(open->handle, bytes.data(), bytes.size()));
+  });
+}
+
+template <class Function>
+JNINativeMethod method(const char* name, const char* signature, Function function) {
+  return {const_cast<char*>(name), const_cast<char*>(signature), reinterpret_cast<void*>(function)};
+}
+
+jclass global_class(JNIEnv* env, const char* name) {
+  const Local found(env, env->FindClass(name));
+  check_pending(env);
+  return static_cast<jclass>(env->NewGlobalRef(found.get()));
+}
+
+}  // namespace
+
+// Registered by name and signature, so that a declaration that does not fit fails here and not at its first
+// call.
+JNIEXPORT jint JNI_OnLoad(JavaVM* vm, void*) {
+  JNIEnv* env = nullptr;
+  if (vm->GetEnv(reinterpret_cast<void**>(&env), JNI_VERSION_1_6) != JNI_OK) return JNI_ERR;
+  const JNINativeMethod methods[] = {
+      method("loadModel", "([B)J", load_model),
+      method("loadModel", "([[B[I[J[J)J", load_model_fds),
+      method("closeModel", "(J)V", close_model),
+      method("stateBytes", "(J)J", state_bytes),
+      method("tokenize", "(J[B)[I", tokenize),
+      method("detokenize", "(J[I)[B", detokenize),
+      method("createSession", "(JI)J", create_session),
+      method("closeSession", "(J)V", close_session),
+      method("chat", "(J[[BFIFFFJJLorg/allmem/AllMemNative$Pieces;)Lorg/allmem/AllMemNative$Answer;", chat),
+      method("cancel", "(J)V", cancel),
+      method("position", "(J)J", position),
+      method("freeze", "(JZ)V", freeze),
+      method("reset", "(J)V", reset),
+      method("wipe", "(J)V", wipe),
+      method("save", "(J[B)V", save),
+      method("load", "(J[B)V", load),
+      method("snapshot", "(J)[B", snapshot),
+      method("restore", "(J[B)V", restore),
+  };
+  const auto loaded = guarded(env, [&]() -> jint {
+    natives = global_class(env, "org/allmem/AllMemNative");
+    answer = global_class(env, "org/allmem/AllMemNative$Answer");
+    failure = env->GetStaticMethodID(natives, "failure", "([B[B)Ljava/lang/Throwable;");
+    check_pending(env);
+    new_answer = env->GetMethodID(answer, "<init>", "(IJJDD)V");
+    check_pending(env);
+    const Local pieces(env, env->FindClass("org/allmem/AllMemNative$Pieces"));
+    check_pending(env);
+    piece = env->GetMethodID(pieces.get(), "piece", "([B)Z");
+    check_pending(env);
+    const jint count = static_cast<jint>(sizeof methods / sizeof *methods);
+    return env->RegisterNatives(natives, methods, count) == JNI_OK ? JNI_VERSION_1_6 : JNI_ERR;
+  });
+  return loaded == 0 ? JNI_ERR : loaded;  // 0: an exception is pending, and says why
+}

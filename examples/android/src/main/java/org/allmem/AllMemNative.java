@@ -1,0 +1,136 @@
+// The native methods that allmem_jni.cpp implements: what AllMem.kt, or Java code of your own, builds on.
+package org.allmem;
+
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+
+/**
+ * The functions of allmem.h, one to one, for the JVM and for Android.
+ *
+ * <p>Text is UTF-8 in byte arrays: {@code text.getBytes(UTF_8)}, {@code new String(utf8, UTF_8)}. JNI's own strings are "modified
+ * UTF-8", in which an emoji is something else. Text has no NUL.
+ *
+ * <p>A handle is a number that is never used twice. One that is closed is refused with IllegalStateException, from any thread;
+ * closing while a call runs ends that call soon, and its memory is freed when it has returned. Closing again does nothing.
+ * Nothing waits for the garbage collector.
+ *
+ * <p>A session has one caller at a time (else IllegalStateException); {@link #cancel} and {@link #closeSession} may come from any thread.
+ *
+ * <p>Failures: IllegalArgumentException, FileNotFoundException, IOException, OutOfMemoryError, and AllMemException for the rest.
+ */
+public final class AllMemNative {
+  /** Why an answer ended: the values of allmem_finish. */
+  public static final int FINISH_STOP_TOKEN = 1, FINISH_STOP_TEXT = 2, FINISH_MAX_TOKENS = 3, FINISH_CANCELLED = 4;
+
+  static {
+    System.loadLibrary("allmem_jni");
+  }
+
+  private AllMemNative() {}
+
+  /** Receives an answer piece by piece, on the thread that asked for it. */
+  public interface Pieces {
+    /**
+     * @param utf8 whole characters; empty between the blocks of tokens of a long message, while it is read
+     * @return false to end the answer. An exception ends it too, and comes out of chat().
+     */
+    boolean piece(byte[] utf8);
+  }
+
+  /** How an answer went. */
+  public static final class Answer {
+    public final int finish;
+    public final long promptTokens, generatedTokens;
+    public final double prefillSeconds, decodeSeconds;
+
+    Answer(int finish, long promptTokens, long generatedTokens, double prefillSeconds, double decodeSeconds) {
+      this.finish = finish;
+      this.promptTokens = promptTokens;
+      this.generatedTokens = generatedTokens;
+      this.prefillSeconds = prefillSeconds;
+      this.decodeSeconds = decodeSeconds;
+    }
+  }
+
+  /** From a directory. The files stay mapped: do not change them. */
+  public static native long loadModel(byte[] path) throws IOException;
+
+  /**
+   * From parts of open files, as AssetFileDescriptor gives them; they may be closed afterwards.
+   *
+   * @param names "model.onnx", "model.onnx.data", "tokenizer.json", "generation_config.json"
+   */
+  public static native long loadModel(byte[][] names, int[] fds, long[] offsets, long[] sizes) throws IOException;
+
+  /** Sessions of the model go on. */
+  public static native void closeModel(long model);
+
+  /** Bytes of one session's memory, however much it reads. */
+  public static native long stateBytes(long model);
+
+  public static native int[] tokenize(long model, byte[] text);
+
+  public static native byte[] detokenize(long model, int[] ids);
+
+  /** @param threads 0: one for each core */
+  public static native long createSession(long model, int threads);
+
+  public static native void closeSession(long session);
+
+  /**
+   * Reads messages and streams the answer. It blocks: call it on a thread of its own.
+   *
+   * @param messages roles ("system", "user", "assistant") and contents in turn
+   * @param pieces may be null
+   */
+  public static native Answer chat(
+      long session, byte[][] messages, float temperature, int topK, float topP, float minP, float repetitionPenalty,
+      long seed, long maxTokens, Pieces pieces);
+
+  /** From any thread: a running chat() returns within one block of tokens. Without effect when none runs. */
+  public static native void cancel(long session);
+
+  /** Tokens read so far. */
+  public static native long position(long session);
+
+  /** Frozen, the long-term memory is read but not written. */
+  public static native void freeze(long session, boolean frozen);
+
+  /** As new. */
+  public static native void reset(long session);
+
+  /** As new, and every byte that the session held is overwritten. */
+  public static native void wipe(long session);
+
+  /** Atomic: a crash at any moment leaves the old file or the new one. */
+  public static native void save(long session, byte[] path) throws IOException;
+
+  /** Checked wholly before anything changes. */
+  public static native void load(long session, byte[] path) throws IOException;
+
+  /** What save() would write, to encrypt it, say. */
+  public static native byte[] snapshot(long session);
+
+  public static native void restore(long session, byte[] snapshot);
+
+  // Called by allmem_jni.cpp with the name of a status and what allmem_last_error() says.
+  private static Throwable failure(byte[] status, byte[] sentence) {
+    final String name = new String(status, StandardCharsets.UTF_8);
+    final String text = new String(sentence, StandardCharsets.UTF_8);
+    switch (name) {
+      case "ALLMEM_INVALID_ARGUMENT":
+        return new IllegalArgumentException(text);
+      case "ALLMEM_NOT_FOUND":
+        return new FileNotFoundException(text);
+      case "ALLMEM_IO":
+        return new IOException(text);
+      case "ALLMEM_IN_USE":
+        return new IllegalStateException(text);
+      case "ALLMEM_OUT_OF_MEMORY":
+        return new OutOfMemoryError(text);
+      default:
+        return new AllMemException(name, text);
+    }
+  }
+}

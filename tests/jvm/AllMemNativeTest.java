@@ -1,0 +1,368 @@
+// The Android example's native methods on a desktop JVM: java -Xcheck:jni org.allmem.AllMemNativeTest MODEL_DIRECTORY
+package org.allmem;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.io.RandomAccessFile;
+import java.nio.ByteBuffer;
+import java.nio.charset.CharacterCodingException;
+import java.nio.charset.CodingErrorAction;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+
+public final class AllMemNativeTest {
+  private interface Action {
+    void run() throws Exception;
+  }
+
+  private static final String EMOJI = "Zoë 😀 👩‍👩‍👧 日本 \uD834\uDD1E";
+  private static Path directory;  // of the model
+  private static Path temporary;
+  private static long model;
+
+  private AllMemNativeTest() {}
+
+  public static void main(String[] arguments) throws Exception {
+    directory = Path.of(arguments[0]);
+    temporary = Files.createTempDirectory("allmem");
+    try {
+      model = AllMemNative.loadModel(utf8(directory.toString()));
+      test("an answer streams in whole characters", AllMemNativeTest::streams);
+      test("emoji come back as they were", AllMemNativeTest::keepsEmoji);
+      test("a model loads from parts of one open file", AllMemNativeTest::loadsFromDescriptors);
+      test("what was saved is remembered", AllMemNativeTest::remembers);
+      test("cancel from another thread ends a prefill", AllMemNativeTest::cancelsPrefill);
+      test("a piece ends its answer, also before there is text", AllMemNativeTest::pieceEnds);
+      test("an exception of a piece comes out", AllMemNativeTest::pieceThrows);
+      test("closing ends a running answer", AllMemNativeTest::closesWhileRunning);
+      test("a session has one caller", AllMemNativeTest::refusesSecondCaller);
+      test("what is closed is refused", AllMemNativeTest::refusesClosed);
+      test("a wrong argument is refused", AllMemNativeTest::refusesArguments);
+      test("opening and closing leaks nothing", AllMemNativeTest::leaksNothing);
+      AllMemNative.closeModel(model);
+    } finally {
+      try (Stream<Path> left = Files.list(temporary)) {
+        for (Path path : left.collect(Collectors.toList())) Files.delete(path);
+      }
+      Files.delete(temporary);
+    }
+  }
+
+  private static void streams() throws Exception {
+    final long session = session();
+    check(!say(session, "Hello!").isEmpty(), "an answer");
+    // Hot enough that nearly every token is drawn at random: characters break between tokens. Hundreds of pieces would also
+    // overflow the table of local references if one were kept.
+    final List<byte[]> pieces = new ArrayList<>();
+    final AllMemNative.Answer answer = chat(session, "Go on!", 50, 600, pieces::add);
+    check(pieces.size() > 100, "many pieces");
+    for (byte[] piece : pieces) decodeStrictly(piece);
+    check(answer.generatedTokens >= pieces.size() - 1 && answer.decodeSeconds > 0, "figures of the answer");
+    AllMemNative.closeSession(session);
+  }
+
+  private static void keepsEmoji() throws Exception {
+    final int[] ids = AllMemNative.tokenize(model, utf8(EMOJI));
+    check(new String(AllMemNative.detokenize(model, ids), UTF_8).equals(EMOJI), "the same text");
+    final long frame = promptTokens("x") - AllMemNative.tokenize(model, utf8("x")).length;
+    check(promptTokens(EMOJI) == frame + ids.length, "all of it is read");
+  }
+
+  private static void loadsFromDescriptors() throws Exception {
+    final String[] names = {"model.onnx", "model.onnx.data", "tokenizer.json", "generation_config.json"};
+    final Path apk = temporary.resolve("apk");
+    final byte[][] nameBytes = new byte[names.length][];
+    final int[] fds = new int[names.length];
+    final long[] offsets = new long[names.length], sizes = new long[names.length];
+    Files.write(apk, utf8("some other asset"));
+    for (int i = 0; i < names.length; i++) {
+      nameBytes[i] = utf8(names[i]);
+      offsets[i] = Files.size(apk);
+      sizes[i] = Files.size(directory.resolve(names[i]));
+      Files.write(apk, Files.readAllBytes(directory.resolve(names[i])), StandardOpenOption.APPEND);
+    }
+    final long loaded;
+    try (RandomAccessFile file = new RandomAccessFile(apk.toFile(), "r")) {
+      check(file.length() > sizes[1], "an archive of all files");
+      Arrays.fill(fds, descriptorOf(apk));
+      loaded = AllMemNative.loadModel(nameBytes, fds, offsets, sizes);
+      sizes[0] = Long.MAX_VALUE;
+      fails(IllegalArgumentException.class, () -> AllMemNative.loadModel(nameBytes, fds, offsets, sizes));
+    }
+    final long session = AllMemNative.createSession(loaded, 1), other = session();
+    check(say(session, "Good morning!").equals(say(other, "Good morning!")), "the answer of the model in its directory");
+    AllMemNative.closeModel(loaded);
+    check(!say(session, "How are you?").isEmpty(), "a session outlives its model");
+    AllMemNative.closeSession(session);
+    AllMemNative.closeSession(other);
+  }
+
+  private static void remembers() throws Exception {
+    final byte[] path = utf8(temporary + "/memory 😀");
+    final long first = session();
+    say(first, "Hi, I'm Tobias.");
+    AllMemNative.save(first, path);
+    final byte[] snapshot = AllMemNative.snapshot(first);
+    AllMemNative.closeSession(first);
+
+    final long second = session(), third = session();
+    AllMemNative.load(second, path);
+    AllMemNative.restore(third, snapshot);
+    check(Arrays.equals(AllMemNative.snapshot(second), snapshot), "file and snapshot are the same");
+    final String answer = say(second, "What is my name?");
+    check(answer.contains("Tobias"), "it remembers: " + answer);
+    check(say(third, "What is my name?").equals(answer), "the snapshot does as well");
+    AllMemNative.wipe(third);
+    check(AllMemNative.position(third) == 0 && !say(third, "What is my name?").contains("Tobias"), "wiped");
+    AllMemNative.reset(second);
+    check(AllMemNative.position(second) == 0, "reset");
+
+    snapshot[snapshot.length / 2] ^= 1;
+    final Throwable refused = fails(AllMemException.class, () -> AllMemNative.restore(second, snapshot));
+    check(((AllMemException) refused).status.equals("ALLMEM_BAD_SNAPSHOT"), "a damaged snapshot");
+    AllMemNative.closeSession(second);
+    AllMemNative.closeSession(third);
+  }
+
+  private static void cancelsPrefill() throws Exception {
+    final long session = session();
+    final CountDownLatch reading = new CountDownLatch(1);
+    final Thread canceller = new Thread(() -> {
+      try {
+        reading.await();
+      } catch (InterruptedException e) {
+        throw new AssertionError(e);
+      }
+      AllMemNative.cancel(session);
+    });
+    canceller.start();
+    final AllMemNative.Answer answer = chat(session, longText(), 0, 10, piece -> {
+      reading.countDown();
+      try {
+        canceller.join();  // so that the cancel is there when the first block of tokens has been read
+      } catch (InterruptedException e) {
+        throw new AssertionError(e);
+      }
+      return true;
+    });
+    check(answer.finish == AllMemNative.FINISH_CANCELLED && answer.generatedTokens == 0, "cancelled");
+    check(answer.promptTokens == 128 && AllMemNative.position(session) == 128, "within one block");
+    check(!say(session, "Hello!").isEmpty(), "the session goes on");
+    AllMemNative.closeSession(session);
+  }
+
+  private static void pieceEnds() throws Exception {
+    final long session = session();
+    AllMemNative.Answer answer = chat(session, longText(), 0, 10, piece -> false);
+    check(answer.finish == AllMemNative.FINISH_CANCELLED && answer.promptTokens == 128, "ended in the prefill");
+    answer = chat(session, "Hello!", 0, 10, piece -> false);
+    check(answer.finish == AllMemNative.FINISH_CANCELLED && answer.generatedTokens == 1, "ended at the first piece");
+    AllMemNative.closeSession(session);
+  }
+
+  private static void pieceThrows() throws Exception {
+    final long session = session();
+    final Throwable thrown = fails(ArithmeticException.class, () -> chat(session, "Hello!", 0, 10, piece -> {
+      throw new ArithmeticException("mine");
+    }));
+    check(thrown.getMessage().equals("mine"), "the very exception");
+    check(!say(session, "Hello!").isEmpty(), "the session goes on");
+    AllMemNative.closeSession(session);
+  }
+
+  private static void closesWhileRunning() throws Exception {
+    final long session = session();
+    final AllMemNative.Answer answer = chat(session, longText(), 0, 10, piece -> {
+      AllMemNative.closeSession(session);
+      return true;
+    });
+    check(answer.finish == AllMemNative.FINISH_CANCELLED && answer.promptTokens == 128, "ended");
+    fails(IllegalStateException.class, () -> AllMemNative.position(session));
+  }
+
+  private static void refusesSecondCaller() throws Exception {
+    final long session = session();
+    final AtomicReference<Throwable> seen = new AtomicReference<>();
+    chat(session, "Hello!", 0, 10, piece -> {
+      final Thread other = new Thread(() -> {
+        try {
+          AllMemNative.position(session);
+        } catch (Throwable e) {
+          seen.set(e);
+        }
+      });
+      other.start();
+      try {
+        other.join();
+      } catch (InterruptedException e) {
+        throw new AssertionError(e);
+      }
+      return false;
+    });
+    check(seen.get() instanceof IllegalStateException, "refused: " + seen.get());
+    AllMemNative.closeSession(session);
+  }
+
+  private static void refusesClosed() throws Exception {
+    final long session = session(), closedModel = AllMemNative.loadModel(utf8(directory.toString()));
+    AllMemNative.closeSession(session);
+    AllMemNative.closeSession(session);  // again, and what never was: without effect
+    AllMemNative.closeModel(closedModel);
+    AllMemNative.closeModel(closedModel);
+    AllMemNative.closeModel(session);
+    final byte[] text = utf8("x");
+    for (long handle : new long[] {session, model, 0, -1, Long.MAX_VALUE}) {
+      for (Action action : List.<Action>of(
+          () -> chat(handle, "x", 0, 1, null), () -> AllMemNative.cancel(handle), () -> AllMemNative.position(handle),
+          () -> AllMemNative.freeze(handle, true), () -> AllMemNative.reset(handle), () -> AllMemNative.wipe(handle),
+          () -> AllMemNative.save(handle, text), () -> AllMemNative.load(handle, text), () -> AllMemNative.snapshot(handle),
+          () -> AllMemNative.restore(handle, text))) {
+        fails(IllegalStateException.class, action);
+      }
+    }
+    for (Action action : List.<Action>of(
+        () -> AllMemNative.stateBytes(closedModel), () -> AllMemNative.tokenize(closedModel, text),
+        () -> AllMemNative.detokenize(closedModel, new int[1]), () -> AllMemNative.createSession(closedModel, 1))) {
+      fails(IllegalStateException.class, action);
+    }
+  }
+
+  private static void refusesArguments() throws Exception {
+    final long session = session();
+    fails(FileNotFoundException.class, () -> AllMemNative.loadModel(utf8("/no/such/model")));
+    fails(FileNotFoundException.class, () -> AllMemNative.load(session, utf8("/no/such/memory")));
+    fails(IOException.class, () -> AllMemNative.save(session, utf8("/no/such/directory/memory")));
+    final Throwable unknown = fails(FileNotFoundException.class, () -> AllMemNative.loadModel(utf8("/no/such/😀")));
+    check(!unknown.getMessage().isEmpty(), "a sentence");
+    for (Action action : List.<Action>of(
+        () -> AllMemNative.loadModel(null), () -> AllMemNative.loadModel(null, null, null, null),
+        () -> AllMemNative.loadModel(new byte[][] {utf8("model.onnx")}, new int[0], new long[1], new long[1]),
+        () -> AllMemNative.loadModel(new byte[][] {utf8("model.onnx")}, new int[1], new long[] {-1}, new long[1]),
+        () -> AllMemNative.loadModel(new byte[][] {null}, new int[1], new long[1], new long[1]),
+        () -> AllMemNative.tokenize(model, null), () -> AllMemNative.detokenize(model, null),
+        () -> AllMemNative.detokenize(model, new int[] {-1}), () -> AllMemNative.createSession(model, -1),
+        () -> AllMemNative.save(session, null), () -> AllMemNative.load(session, null),
+        () -> AllMemNative.save(session, utf8("a\0b")), () -> AllMemNative.restore(session, null),
+        () -> chat(session, "a\0b", 0, 1, null), () -> chat(session, "x", Float.NaN, 1, null),
+        () -> chat(session, "x", 0, -1, null),
+        () -> AllMemNative.chat(session, null, 0, 0, 1, 0, 1, 0, 1, null),
+        () -> AllMemNative.chat(session, new byte[0][], 0, 0, 1, 0, 1, 0, 1, null),
+        () -> AllMemNative.chat(session, new byte[][] {utf8("user")}, 0, 0, 1, 0, 1, 0, 1, null),
+        () -> AllMemNative.chat(session, new byte[][] {utf8("user"), null}, 0, 0, 1, 0, 1, 0, 1, null),
+        () -> AllMemNative.chat(session, new byte[][] {utf8("fool"), utf8("x")}, 0, 0, 1, 0, 1, 0, 1, null))) {
+      fails(IllegalArgumentException.class, action);
+    }
+    fails(AllMemException.class, () -> AllMemNative.restore(session, new byte[0]));
+    check(AllMemNative.position(session) == 0, "nothing was read");
+    check(AllMemNative.tokenize(model, new byte[0]).length == 0, "no text, no tokens");
+    AllMemNative.freeze(session, true);
+    AllMemNative.closeSession(session);
+  }
+
+  private static void leaksNothing() throws Exception {
+    final byte[] path = utf8(directory.toString());
+    final Action cycle = () -> {
+      final long loaded = AllMemNative.loadModel(path), session = AllMemNative.createSession(loaded, 1);
+      AllMemNative.closeModel(loaded);
+      final AtomicInteger pieces = new AtomicInteger();
+      chat(session, "Hi!", 0, 2, piece -> pieces.incrementAndGet() > 0);
+      AllMemNative.closeSession(session);
+    };
+    for (int i = 0; i < 100; i++) cycle.run();
+    final long before = residentKilobytes();
+    for (int i = 0; i < 1000; i++) cycle.run();
+    final long grown = residentKilobytes() - before;
+    // One session is 2.6 MB: a thousand lost ones would be 2.6 GB, one lost each hundred times 26 MB.
+    check(grown < 24 << 10, "grown by " + grown + " KB");
+  }
+
+  // --- help ------------------------------------------------------------------------------------------------
+
+  private static void test(String property, Action body) throws Exception {
+    final long start = System.nanoTime();
+    body.run();
+    System.out.printf("ok  %s (%.1f s)%n", property, (System.nanoTime() - start) / 1e9);
+  }
+
+  private static void check(boolean condition, String what) {
+    if (!condition) throw new AssertionError(what);
+  }
+
+  private static Throwable fails(Class<? extends Throwable> expected, Action action) {
+    try {
+      action.run();
+    } catch (Throwable thrown) {
+      if (expected.isInstance(thrown)) return thrown;
+      throw new AssertionError("expected " + expected, thrown);
+    }
+    throw new AssertionError("expected " + expected + ", but nothing was thrown");
+  }
+
+  private static byte[] utf8(String text) {
+    return text.getBytes(UTF_8);
+  }
+
+  private static void decodeStrictly(byte[] utf8) throws CharacterCodingException {
+    UTF_8.newDecoder().onMalformedInput(CodingErrorAction.REPORT).decode(ByteBuffer.wrap(utf8));
+  }
+
+  private static long session() {
+    return AllMemNative.createSession(model, 1);
+  }
+
+  private static AllMemNative.Answer chat(
+      long session, String text, float temperature, long maxTokens, AllMemNative.Pieces pieces) {
+    return AllMemNative.chat(
+        session, new byte[][] {utf8("user"), utf8(text)}, temperature, 0, 1, 0, 1, 7, maxTokens, pieces);
+  }
+
+  private static String say(long session, String text) {
+    final StringBuilder answer = new StringBuilder();
+    chat(session, text, 0, 48, piece -> {
+      answer.append(new String(piece, UTF_8));
+      return true;
+    });
+    return answer.toString();
+  }
+
+  private static long promptTokens(String text) {
+    final long session = session();
+    final long tokens = chat(session, text, 0, 0, null).promptTokens;
+    AllMemNative.closeSession(session);
+    return tokens;
+  }
+
+  private static String longText() {
+    return "The weather was fine and we talked about the garden. ".repeat(100);
+  }
+
+  // The number of the descriptor that has `path` open; Java itself does not tell it.
+  private static int descriptorOf(Path path) throws IOException {
+    try (Stream<Path> links = Files.list(Path.of("/proc/self/fd"))) {
+      for (Path link : links.collect(Collectors.toList())) {
+        if (Files.isSymbolicLink(link) && Files.readSymbolicLink(link).equals(path)) {
+          return Integer.parseInt(link.getFileName().toString());
+        }
+      }
+    }
+    throw new IOException(path + " is not open");
+  }
+
+  private static long residentKilobytes() throws IOException {
+    for (String line : Files.readAllLines(Path.of("/proc/self/status"))) {
+      if (line.startsWith("VmRSS:")) return Long.parseLong(line.replaceAll("[^0-9]", ""));
+    }
+    throw new IOException("no VmRSS");
+  }
+}
