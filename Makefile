@@ -7,6 +7,7 @@
 #   make test-aarch64         only the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user; and its logits
 #                             and snapshots against this machine's
 #   make test-wheel-aarch64   only the wheel for 64-bit Arm: built, installed and used for an answer under qemu-user
+#   make test-kotlin          the Kotlin classes of the Android example; fetches a Kotlin compiler of 90 MB with npm first
 #   make format   rewrite the sources as the formatters want them
 #   make clean    remove .venv and what was built
 
@@ -19,7 +20,8 @@ JOBS ?= $(shell nproc)
 
 # Debian's packages: what the wheel is built from, and what the C++ tests need on top.
 BUILD_PACKAGES := g++ python3-dev python3-venv libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
-TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-format ninja-build clang libclang-rt-dev pkg-config
+TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-format ninja-build clang libclang-rt-dev pkg-config \
+  default-jdk-headless
 # For the C++ suite and the wheel on processors that this machine is not.
 EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user qemu-user-static
 ARM_COMPILER := aarch64-linux-gnu-g++
@@ -33,7 +35,7 @@ CPP_FILES = $(shell git ls-files '*.cpp' '*.h' '*.c')
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: chat test check cpp-test fuzz test-x86-64 test-aarch64 test-wheel-aarch64 python-test format clean
+.PHONY: chat test check cpp-test fuzz test-x86-64 test-aarch64 test-wheel-aarch64 test-kotlin python-test format clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.installed
@@ -79,8 +81,8 @@ $(VENV)/.test-installed: $(VENV)/.installed
 check: $(VENV)/.test-installed
 	@echo "== formatting, lint, types"
 	@clang-format --dry-run --Werror $(CPP_FILES)
-	@$(BIN)/ruff format --check python export tests docs bench
-	@$(BIN)/ruff check python export tests docs bench
+	@$(BIN)/ruff format --check python export tests docs bench examples
+	@$(BIN)/ruff check python export tests docs bench examples
 	@$(BIN)/mypy
 
 cpp-test: $(VENV)/.test-installed
@@ -146,14 +148,24 @@ test-wheel-aarch64: $(BUILD)/sysroot-arm64/.filled $(VENV)/.created
 	@echo "== wheel for aarch64, installed and used under qemu-user"
 	@tests/wheel_aarch64.sh $(BIN)/pip $(BUILD)/sysroot-arm64
 
+# Not part of `make test`: the compiler is large. The classes under the Kotlin ones are tested there, from Java.
+$(BUILD)/kotlin/node_modules/kotlin-compiler/package.json:
+	@echo "Fetching the Kotlin compiler into $(BUILD)/kotlin"
+	@npm install --silent --no-audit --no-fund --prefix $(BUILD)/kotlin kotlin-compiler@2.4.20
+
+test-kotlin: $(BUILD)/kotlin/node_modules/kotlin-compiler/package.json $(VENV)/.test-installed
+	@cmake --preset release -DKOTLINC=$(CURDIR)/$(<D)/bin/kotlinc >/dev/null
+	@cmake --build $(BUILD)/release -j $(JOBS) --target allmem_jni kotlin_test_classes
+	@ctest --test-dir $(BUILD)/release --output-on-failure -R kotlin
+
 python-test: $(VENV)/.test-installed
 	@echo "== Python suite"
 	@$(BIN)/python -m pytest -q --durations=10
 
 format: $(VENV)/.test-installed
 	clang-format -i $(CPP_FILES)
-	$(BIN)/ruff format python export tests docs bench
-	$(BIN)/ruff check --fix python export tests docs bench
+	$(BIN)/ruff format python export tests docs bench examples
+	$(BIN)/ruff check --fix python export tests docs bench examples
 
 clean:
 	rm -rf $(VENV) $(BUILD)

@@ -1,4 +1,4 @@
-// The Android example's native methods on a desktop JVM: java -Xcheck:jni org.allmem.AllMemNativeTest MODEL_DIRECTORY
+// The Android example's native methods on a desktop JVM: java -Xcheck:jni org.allmem.AllMemNativeTest MODEL_DIRECTORY CYCLES
 package org.allmem;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
@@ -49,7 +49,7 @@ public final class AllMemNativeTest {
       test("a session has one caller", AllMemNativeTest::refusesSecondCaller);
       test("what is closed is refused", AllMemNativeTest::refusesClosed);
       test("a wrong argument is refused", AllMemNativeTest::refusesArguments);
-      test("opening and closing leaks nothing", AllMemNativeTest::leaksNothing);
+      test("opening and closing leaks nothing", () -> leaksNothing(Integer.parseInt(arguments[1])));
       AllMemNative.closeModel(model);
     } finally {
       try (Stream<Path> left = Files.list(temporary)) {
@@ -270,7 +270,7 @@ public final class AllMemNativeTest {
     AllMemNative.closeSession(session);
   }
 
-  private static void leaksNothing() throws Exception {
+  private static void leaksNothing(int cycles) throws Exception {
     final byte[] path = utf8(directory.toString());
     final Action cycle = () -> {
       final long loaded = AllMemNative.loadModel(path), session = AllMemNative.createSession(loaded, 1);
@@ -279,11 +279,11 @@ public final class AllMemNativeTest {
       chat(session, "Hi!", 0, 2, piece -> pieces.incrementAndGet() > 0);
       AllMemNative.closeSession(session);
     };
-    for (int i = 0; i < 100; i++) cycle.run();
+    for (int i = 0; i < cycles / 10; i++) cycle.run();
     final long before = residentKilobytes();
-    for (int i = 0; i < 1000; i++) cycle.run();
+    for (int i = 0; i < cycles; i++) cycle.run();
     final long grown = residentKilobytes() - before;
-    // One session is 2.6 MB: a thousand lost ones would be 2.6 GB, one lost each hundred times 26 MB.
+    // A session holds more than 2.6 MB: of a thousand, losing one in a hundred would show.
     check(grown < 24 << 10, "grown by " + grown + " KB");
   }
 

@@ -2,27 +2,103 @@
 #include <doctest/doctest.h>
 
 #include <cstddef>
+#include <fstream>
+#include <sstream>
+#include <string>
 
 #include "allmem/allmem.h"
 
 extern "C" int header_compiles_as_c99(void);
 extern "C" int header_compiles_as_c11(void);
 
-// On every 64-bit platform that we build for.
-static_assert(sizeof(void*) != 8 || sizeof(allmem_model_options) == 32);
-static_assert(sizeof(void*) != 8 || sizeof(allmem_file) == 40);
-static_assert(sizeof(void*) != 8 || offsetof(allmem_file, offset) == 32);
-static_assert(sizeof(void*) != 8 || sizeof(allmem_model_info) == 80);
-static_assert(sizeof(void*) != 8 || offsetof(allmem_model_info, weight_bytes) == 40);
-static_assert(sizeof(void*) != 8 || offsetof(allmem_model_info, quantization) == 64);
-static_assert(sizeof(void*) != 8 || sizeof(allmem_message) == 16);
-static_assert(sizeof(void*) != 8 || sizeof(allmem_session_options) == 16);
-static_assert(sizeof(void*) != 8 || sizeof(allmem_sampling) == 64);
-static_assert(sizeof(void*) != 8 || offsetof(allmem_sampling, seed) == 32);
-static_assert(sizeof(void*) != 8 || sizeof(allmem_generation) == 48);
-static_assert(sizeof(void*) != 8 || sizeof(allmem_session_info) == 40);
-static_assert(sizeof(void*) != 8 || sizeof(allmem_snapshot_info) == 40);
-static_assert(ALLMEM_OK == 0 && ALLMEM_INTERNAL == 13 && ALLMEM_ABI_VERSION == 1);
+namespace {
+
+// "struct size", then "struct.field offset size" for each field.
+template <class Struct, class... Fields>
+void describe(std::ostream& out, const char* name, const Struct& value, std::string field_names,
+              const Fields&... fields) {
+  const auto* begin = reinterpret_cast<const char*>(&value);
+  std::istringstream names(field_names);
+  const auto line = [&](const auto& field) {
+    std::string field_name;
+    std::getline(names >> std::ws, field_name, ',');
+    out << name << '.' << field_name << ' ' << reinterpret_cast<const char*>(&field) - begin << ' '
+        << sizeof field << '\n';
+  };
+  out << name << ' ' << sizeof value << '\n';
+  (line(fields), ...);
+}
+
+// A structured binding does not compile unless it names every field.
+#define DESCRIBE(out, type, ...)                            \
+  {                                                         \
+    const type value = {};                                  \
+    const auto& [__VA_ARGS__] = value;                      \
+    describe(out, #type, value, #__VA_ARGS__, __VA_ARGS__); \
+  }
+
+std::string layout() {
+  std::ostringstream out;
+  DESCRIBE(out, allmem_model_options, struct_size, log, user_data, exact, reserved)
+  DESCRIBE(out, allmem_model_info, struct_size, vocab_size, layers, window, sinks, chunk, has_tokenizer,
+           has_chat, reserved, weight_bytes, state_bytes, fingerprint, quantization)
+  DESCRIBE(out, allmem_file, name, data, size, fd, offset)
+  DESCRIBE(out, allmem_message, role, content)
+  DESCRIBE(out, allmem_session_options, struct_size, threads)
+  DESCRIBE(out, allmem_sampling, struct_size, temperature, top_k, top_p, min_p, repetition_penalty,
+           repetition_window, seed, max_tokens, stop, stop_count)
+  DESCRIBE(out, allmem_generation, struct_size, finish, reserved, prompt_tokens, generated_tokens,
+           prefill_seconds, decode_seconds)
+  DESCRIBE(out, allmem_session_info, struct_size, position, state_bytes, total_bytes, threads, frozen)
+  DESCRIBE(out, allmem_snapshot_info, struct_size, position, fingerprint, state_bytes, frozen, reserved)
+  return out.str();
+}
+
+std::string text_of(const char* path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+}  // namespace
+
+TEST_CASE("structs have the layout of the committed list") {
+  if (sizeof(void*) == 8) CHECK(layout() == text_of(ALLMEM_LAYOUT));  // of every 64-bit platform we build for
+}
+
+TEST_CASE("the list has every struct of the header") {
+  std::istringstream header(text_of(ALLMEM_HEADER));
+  const std::string list = text_of(ALLMEM_LAYOUT);
+  int structs = 0;
+  for (std::string line; std::getline(header, line);) {
+    if (!line.starts_with("typedef struct ") || !line.ends_with("{")) continue;
+    const std::string name = line.substr(15, line.size() - 15 - 2);
+    CHECK_MESSAGE(list.find(name + " ") != std::string::npos, name);
+    ++structs;
+  }
+  CHECK(structs == 9);
+}
+
+TEST_CASE("numbers keep their meaning") {
+  CHECK(ALLMEM_ABI_VERSION == 1);
+  const int statuses[] = {ALLMEM_OK,
+                          ALLMEM_INVALID_ARGUMENT,
+                          ALLMEM_NOT_FOUND,
+                          ALLMEM_IO,
+                          ALLMEM_BAD_MODEL,
+                          ALLMEM_UNSUPPORTED,
+                          ALLMEM_BAD_TOKENIZER,
+                          ALLMEM_CANCELLED,
+                          ALLMEM_BAD_SNAPSHOT,
+                          ALLMEM_POISONED,
+                          ALLMEM_BUFFER_TOO_SMALL,
+                          ALLMEM_IN_USE,
+                          ALLMEM_OUT_OF_MEMORY,
+                          ALLMEM_INTERNAL};
+  for (int i = 0; i < 14; ++i) CHECK(statuses[i] == i);
+  const int finishes[] = {ALLMEM_FINISH_STOP_TOKEN, ALLMEM_FINISH_STOP_TEXT, ALLMEM_FINISH_MAX_TOKENS,
+                          ALLMEM_FINISH_CANCELLED};
+  for (int i = 0; i < 4; ++i) CHECK(finishes[i] == i + 1);
+}
 
 TEST_CASE("the header is C99, C11 and C++") {
   CHECK(header_compiles_as_c99() == 1);

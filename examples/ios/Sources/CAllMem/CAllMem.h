@@ -1,0 +1,2 @@
+/* What `import CAllMem` brings to Swift. */
+#include <allmem/allmem.h>
