@@ -28,6 +28,7 @@ struct SharedModel {
   std::shared_ptr<const Tokenizer> tokenizer;  // null: the model came without tokenizer.json
   std::optional<ChatMl> chat;                  // nothing when its tokens are not ChatML's
   std::vector<int32_t> stop_ids;
+  allmem_sampling sampling = {};  // what generation_config.json asks for
   uint64_t fingerprint = 0;
   allmem_log_callback log = nullptr;
   void* user_data = nullptr;
@@ -83,16 +84,19 @@ std::span<const T> input(const T* data, size_t size, const char* what) {
 std::string_view text_input(const char* text, size_t size, const char* what);
 std::string path_input(const char* path);
 
+inline int32_t too_small(size_t capacity, size_t needed) {
+  return fail(ALLMEM_BUFFER_TOO_SMALL, ("The buffer has room for " + std::to_string(capacity) +
+                                        " elements, but " + std::to_string(needed) + " are needed.")
+                                           .c_str());
+}
+
 // Copies `values` to the caller's buffer, or says how large it must be.
 template <class T>
 int32_t output(std::span<const T> values, T* buffer, size_t capacity, size_t* count) {
   require(count != nullptr, "`count` is NULL; it receives the size that is needed.");
   *count = values.size();
   if (buffer == nullptr ? !values.empty() : capacity < values.size()) {
-    return fail(ALLMEM_BUFFER_TOO_SMALL,
-                ("The buffer has room for " + std::to_string(buffer == nullptr ? 0 : capacity) +
-                 " elements, but " + std::to_string(values.size()) + " are needed.")
-                    .c_str());
+    return too_small(buffer == nullptr ? 0 : capacity, values.size());
   }
   if (!values.empty()) std::memcpy(buffer, values.data(), values.size_bytes());
   return ALLMEM_OK;

@@ -9,7 +9,7 @@
 #include "platform/printable.h"
 #include "runtime/isa.h"
 #include "runtime/snapshot.h"
-#include "tokenizer/stop_tokens.h"
+#include "tokenizer/generation_config.h"
 
 namespace allmem::capi {
 namespace {
@@ -26,17 +26,42 @@ std::string_view text_of(const MappedFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
-std::vector<int32_t> find_stop_ids(const Find& find, const Tokenizer& tokenizer) {
-  std::vector<int32_t> ids;
-  if (const auto config = find("generation_config.json")) {
-    if (config->bytes().size() > kMaxConfigBytes) {
-      throw Error(ErrorCode::kBadModel, config->path() + " is larger than 16 MiB, which no such file needs.");
-    }
-    ids = eos_ids(text_of(*config), config->path());
+GenerationConfig find_config(const Find& find) {
+  const auto file = find("generation_config.json");
+  if (!file) return {};
+  if (file->bytes().size() > kMaxConfigBytes) {
+    throw Error(ErrorCode::kBadModel, file->path() + " is larger than 16 MiB, which no such file needs.");
   }
+  return generation_config(text_of(*file), file->path());
+}
+
+std::vector<int32_t> stop_ids(const GenerationConfig& config, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids = config.stop_ids;
   const auto end = tokenizer.token_id("<|im_end|>");
   if (end && std::ranges::find(ids, *end) == ids.end()) ids.push_back(*end);
   return ids;
+}
+
+// The defaults, and what the model says of itself.
+allmem_sampling own_sampling(const GenerationConfig& config) {
+  allmem_sampling sampling;
+  allmem_sampling_init(&sampling);
+  const auto set = [](const std::optional<double>& from, float& to) {
+    if (from) to = static_cast<float>(*from);
+  };
+  set(config.temperature, sampling.temperature);
+  set(config.top_p, sampling.top_p);
+  set(config.min_p, sampling.min_p);
+  set(config.repetition_penalty, sampling.repetition_penalty);
+  if (config.top_k) {
+    sampling.top_k = static_cast<int32_t>(std::clamp<int64_t>(*config.top_k, INT32_MIN, INT32_MAX));
+  }
+  try {
+    Sampler(sampler_options(sampling), 1);
+  } catch (const Error& error) {
+    throw Error(ErrorCode::kBadTokenizer, std::string("generation_config.json: ") + error.what());
+  }
+  return sampling;
 }
 
 allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find,
@@ -48,6 +73,8 @@ allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find,
     shared->user_data = options->user_data;
   }
   const ModelInfo& info = shared->model->info();
+  const GenerationConfig config = find_config(find);
+  shared->sampling = own_sampling(config);
   if (const auto file = find("tokenizer.json")) {
     shared->tokenizer = Tokenizer::from_json(text_of(*file), file->path());
     if (shared->tokenizer->vocab_size() > info.vocab_size) {
@@ -57,7 +84,7 @@ allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find,
                       "; the file belongs to another model.");
     }
     shared->chat = ChatMl::of(shared->tokenizer);
-    shared->stop_ids = find_stop_ids(find, *shared->tokenizer);
+    shared->stop_ids = stop_ids(config, *shared->tokenizer);
   }
   shared->fingerprint = fingerprint(*shared->model);
   shared->say("loaded: " + std::to_string(info.layers) + " layers, window " + std::to_string(info.window) +
@@ -165,6 +192,15 @@ int32_t allmem_model_get_info(const allmem_model* model, allmem_model_info* info
     info->state_bytes = facts.state_bytes;
     info->fingerprint = model->shared->fingerprint;
     facts.quantization.copy(info->quantization, sizeof info->quantization - 1);
+    return ALLMEM_OK;
+  });
+}
+
+int32_t allmem_model_get_sampling(const allmem_model* model, allmem_sampling* sampling) {
+  return guarded([&] {
+    require(model != nullptr, "The model is NULL.");
+    check_struct(sampling, "sampling");
+    *sampling = model->shared->sampling;
     return ALLMEM_OK;
   });
 }

@@ -19,9 +19,8 @@ std::unique_ptr<allmem_session> make_session(std::shared_ptr<const SharedModel> 
                                                             .logits = std::vector<float>(vocab)});
 }
 
-const allmem_sampling& checked(const allmem_sampling* sampling, allmem_sampling& defaults) {
-  allmem_sampling_init(&defaults);
-  if (sampling == nullptr) return defaults;
+const allmem_sampling& checked(const SharedModel& model, const allmem_sampling* sampling) {
+  if (sampling == nullptr) return model.sampling;
   check_struct(sampling, "sampling");
   return *sampling;
 }
@@ -51,10 +50,39 @@ int32_t finish_of(FinishReason reason) {
   return ALLMEM_FINISH_CANCELLED;
 }
 
+// Checked before the first block runs, so that a refused call has read nothing.
+std::span<const int32_t> checked_ids(const allmem_session& handle, const int32_t* ids, size_t count) {
+  const auto all = input(ids, count, "The list of ids");
+  require(!all.empty(), "There are no tokens to read.");
+  const int64_t vocab = handle.shared->model->info().vocab_size;
+  for (const int32_t id : all) {
+    if (id < 0 || id >= vocab) {
+      throw Error(ErrorCode::kInvalidArgument, "Token " + std::to_string(id) +
+                                                   " is outside the model's vocabulary of " +
+                                                   std::to_string(vocab) + " tokens.");
+    }
+  }
+  return all;
+}
+
+// Reads tokens block by block until somebody cancels: `forward` runs the block that begins at an index of
+// `ids`.
+template <class ForwardBlock>
+int32_t read_blocks(allmem_session& handle, std::span<const int32_t> ids, const ForwardBlock& forward) {
+  for (size_t begin = 0; begin < ids.size(); begin += kPrefillBlock) {
+    const auto block = ids.subspan(begin, std::min(kPrefillBlock, ids.size() - begin));
+    if (handle.cancelled)
+      return fail(ALLMEM_CANCELLED, "Reading was cancelled between two blocks of tokens.");
+    forget_logits(handle);
+    forward(block, begin);
+    for (const int32_t id : block) handle.sampler.accept(id);
+  }
+  return ALLMEM_OK;
+}
+
 int32_t generate(allmem_session& handle, std::vector<int32_t> prompt, const allmem_sampling* sampling,
                  allmem_text_callback callback, void* user_data, allmem_generation* generation) {
-  allmem_sampling defaults;
-  const GenerateOptions options = generate_options(*handle.shared, checked(sampling, defaults));
+  const GenerateOptions options = generate_options(*handle.shared, checked(*handle.shared, sampling));
   if (generation != nullptr) check_struct(generation, "generation");
   Session& session = *handle.session;
   const Forward forward = [&session](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
@@ -137,10 +165,8 @@ int32_t allmem_session_create(const allmem_model* model, const allmem_session_op
     require(session != nullptr, "`session` is NULL; it receives the session.");
     if (options != nullptr) check_struct(options, "options");
     const SessionOptions core{.threads = options != nullptr ? options->threads : 0};
-    allmem_sampling sampling;
-    allmem_sampling_init(&sampling);
     auto owned = std::make_unique<Session>(model->shared->model, core);
-    const Sampler sampler(sampler_options(sampling),
+    const Sampler sampler(sampler_options(model->shared->sampling),
                           static_cast<size_t>(model->shared->model->info().vocab_size));
     *session = make_session(model->shared, std::move(owned), sampler).release();
     return ALLMEM_OK;
@@ -161,31 +187,40 @@ int32_t allmem_session_clone(allmem_session* session, allmem_session** copy) {
 void allmem_session_free(allmem_session* session) { delete session; }
 
 int32_t allmem_session_prefill(allmem_session* session, const int32_t* ids, size_t id_count, size_t* read) {
-  return with_session(session, [&](allmem_session& handle) -> int32_t {
+  return with_session(session, [&](allmem_session& handle) {
     if (read != nullptr) *read = 0;
-    const auto all = input(ids, id_count, "The list of ids");
-    require(!all.empty(), "There are no tokens to read.");
-    const int64_t vocab = handle.shared->model->info().vocab_size;
-    for (const int32_t id : all) {  // before the first block runs, so that a refused call has read nothing
-      if (id < 0 || id >= vocab) {
-        throw Error(ErrorCode::kInvalidArgument, "Token " + std::to_string(id) +
-                                                     " is outside the model's vocabulary of " +
-                                                     std::to_string(vocab) + " tokens.");
-      }
-    }
-    for (size_t begin = 0; begin < all.size(); begin += kPrefillBlock) {
-      const auto block = all.subspan(begin, std::min(kPrefillBlock, all.size() - begin));
+    const auto all = checked_ids(handle, ids, id_count);
+    return read_blocks(handle, all, [&](std::span<const int32_t> block, size_t begin) {
       const bool last = begin + block.size() == all.size();
-      if (handle.cancelled)
-        return fail(ALLMEM_CANCELLED, "Reading was cancelled between two blocks of tokens.");
-      forget_logits(handle);
       handle.session->forward(block, last ? LogitsFor::kLast : LogitsFor::kNone,
                               last ? std::span<float>(handle.logits) : std::span<float>());
-      for (const int32_t id : block) handle.sampler.accept(id);
-      if (read != nullptr) *read = begin + block.size();
       handle.has_logits = last;
+      if (read != nullptr) *read = begin + block.size();
+    });
+  });
+}
+
+int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size_t id_count, float* logits,
+                               size_t capacity, size_t* count) {
+  return with_session(session, [&](allmem_session& handle) -> int32_t {
+    require(count != nullptr, "`count` is NULL; it receives the size that is needed.");
+    const auto all = checked_ids(handle, ids, id_count);
+    const size_t vocab = handle.logits.size();
+    require(all.size() <= static_cast<size_t>(PTRDIFF_MAX) / sizeof(float) / vocab,
+            "The logits of so many tokens fit into no memory.");
+    *count = all.size() * vocab;
+    if (logits == nullptr || capacity < *count) {
+      return too_small(logits == nullptr ? 0 : capacity, *count);
     }
-    return ALLMEM_OK;
+    const std::span<float> rows(logits, *count);
+    *count = 0;
+    return read_blocks(handle, all, [&](std::span<const int32_t> block, size_t begin) {
+      const auto written = rows.subspan(begin * vocab, block.size() * vocab);
+      handle.session->forward(block, LogitsFor::kAll, written);
+      std::ranges::copy(written.last(vocab), handle.logits.begin());
+      handle.has_logits = true;
+      *count = (begin + block.size()) * vocab;
+    });
   });
 }
 
@@ -198,8 +233,8 @@ int32_t allmem_session_logits(allmem_session* session, float* logits, size_t cap
 
 int32_t allmem_session_set_sampling(allmem_session* session, const allmem_sampling* sampling) {
   return with_session(session, [&](allmem_session& handle) {
-    allmem_sampling defaults;
-    handle.sampler = Sampler(sampler_options(checked(sampling, defaults)), handle.logits.size());
+    const allmem_sampling& chosen = checked(*handle.shared, sampling);
+    handle.sampler = Sampler(sampler_options(chosen), handle.logits.size());
     return ALLMEM_OK;
   });
 }

@@ -50,6 +50,7 @@ class JsonNode {
     return nodes;
   }
 
+  bool is_array() const { return element_.is_array(); }
   simdjson::dom::object object() const { return get<simdjson::dom::object>("an object"); }
   simdjson::dom::array array() const { return get<simdjson::dom::array>("an array"); }
   std::string_view string() const { return get<std::string_view>("a string"); }

@@ -36,13 +36,10 @@ static int32_t remember(allmem_session* session, const char* path) {
 
 static int32_t answer(allmem_session* session, const char* text) {
   const allmem_message message = {"user", text};
-  allmem_sampling sampling;
   allmem_generation result;
   int32_t status;
-  allmem_sampling_init(&sampling);
-  sampling.temperature = 0.3f;
   result.struct_size = sizeof result;
-  status = allmem_session_chat(session, &message, 1, &sampling, print_piece, NULL, &result);
+  status = allmem_session_chat(session, &message, 1, NULL, print_piece, NULL, &result);
   if (status == ALLMEM_OK) {
     printf("\n");
     fprintf(stderr, "  [%d tokens, %.0f a second]\n", (int)result.generated_tokens,

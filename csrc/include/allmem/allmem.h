@@ -16,9 +16,9 @@
  *  - Strings are UTF-8. A length of ALLMEM_NUL_TERMINATED means "up to the NUL".
  *  - Where you give a buffer, its capacity follows it, then `count`, which receives the size that is needed.
  *    A buffer that is NULL or too small gives ALLMEM_BUFFER_TOO_SMALL and still the count: ask, allocate, ask
- * again.
+ *    again.
  *  - Structs of options begin with struct_size and are filled by their _init function; NULL means the
- * defaults.
+ *    defaults.
  *  - free(NULL) does nothing. A session keeps its model alive, so they may be freed in any order.
  *  - A session has one caller at a time; a second one gets ALLMEM_IN_USE. Only allmem_session_cancel() may be
  *    called from any thread at any time, while the session exists.
@@ -186,6 +186,10 @@ ALLMEM_API void allmem_session_free(allmem_session* session);
 /* Reads tokens. *read (may be NULL) receives how many were read, also when the call is cancelled. */
 ALLMEM_API int32_t allmem_session_prefill(allmem_session* session, const int32_t* ids, size_t id_count,
                                           size_t* read);
+/* Reads tokens and gives the logits after each of them, [id_count, vocab_size]. Too small a buffer: nothing
+ * is read. Cancelled: what was read is written, and `count` says how much that is. */
+ALLMEM_API int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size_t id_count,
+                                          float* logits, size_t capacity, size_t* count);
 /* The logits after the last token read, [vocab_size]. ALLMEM_INVALID_ARGUMENT when nothing was read since
  * creation, reset, wipe or load. */
 ALLMEM_API int32_t allmem_session_logits(allmem_session* session, float* logits, size_t capacity,
@@ -205,6 +209,10 @@ typedef struct allmem_sampling {
   size_t stop_count;
 } allmem_sampling;
 ALLMEM_API void allmem_sampling_init(allmem_sampling* sampling);
+
+/* How the model is best drawn from, by its generation_config.json; the defaults where that says nothing. Set
+ * struct_size before (_init does). Where a function takes NULL for its sampling, this is what it takes. */
+ALLMEM_API int32_t allmem_model_get_sampling(const allmem_model* model, allmem_sampling* sampling);
 
 /* Starts a new sequence of draws for allmem_session_sample(); also sets its repetition window empty. */
 ALLMEM_API int32_t allmem_session_set_sampling(allmem_session* session, const allmem_sampling* sampling);

@@ -91,6 +91,15 @@ TEST_CASE_FIXTURE(Fixture, "model info refuses") {
   refused(allmem_model_get_info(model, &info));
 }
 
+TEST_CASE_FIXTURE(Fixture, "a model's sampling refuses") {
+  allmem_sampling sampling;
+  allmem_sampling_init(&sampling);
+  refused(allmem_model_get_sampling(nullptr, &sampling));
+  refused(allmem_model_get_sampling(model, nullptr));
+  sampling.struct_size = kHuge;
+  refused(allmem_model_get_sampling(model, &sampling));
+}
+
 TEST_CASE_FIXTURE(Fixture, "text refuses") {
   int32_t ids[4] = {1, 2, 3, 4};
   char text[16];
@@ -196,6 +205,15 @@ TEST_CASE_FIXTURE(Fixture, "reading refuses and changes nothing") {
   ids[2] = std::numeric_limits<int32_t>::max();
   refused(allmem_session_prefill(session, ids, 3, &read));
   CHECK(read == 0);
+  refused(allmem_session_forward(nullptr, ids, 2, logits, 4, &count));
+  refused(allmem_session_forward(session, nullptr, 2, logits, 4, &count));
+  refused(allmem_session_forward(session, ids, 0, logits, 4, &count));
+  refused(allmem_session_forward(session, ids, kHuge, logits, 4, &count));
+  refused(allmem_session_forward(session, ids, kHuge / 4 / 2048, logits, 4, nullptr));
+  refused(allmem_session_forward(session, ids, 3, logits, 4, &count));
+  refused(allmem_session_forward(session, ids, 2, logits, 4, nullptr));
+  refused(allmem_session_forward(session, ids, 2, logits, 4, &count), ALLMEM_BUFFER_TOO_SMALL);
+  CHECK(count == 2 * 2048);
   refused(allmem_session_logits(session, logits, 4, &count));
   refused(allmem_session_sample(session, &id));
   allmem_session_info info;

@@ -349,6 +349,72 @@ TEST_CASE("prefill, sample and decode by hand give what generate gives") {
   CHECK(text == expected);
 }
 
+TEST_CASE("the logits of all tokens end with those of the last one") {
+  const ModelPtr model = load();
+  const SessionPtr all = create(model), last = create(model);
+  const std::vector<int32_t> ids = many_tokens(model, 300);
+  size_t count = 0;
+  CHECK(allmem_session_forward(all.get(), ids.data(), ids.size(), nullptr, 0, &count) ==
+        ALLMEM_BUFFER_TOO_SMALL);
+  std::vector<float> logits(count);
+  REQUIRE(logits.size() == 300 * 2048);
+  CHECK(position(all) == 0);
+  REQUIRE(allmem_session_forward(all.get(), ids.data(), ids.size(), logits.data(), logits.size(), &count) ==
+          ALLMEM_OK);
+  CHECK(count == logits.size());
+  REQUIRE(allmem_session_prefill(last.get(), ids.data(), ids.size(), nullptr) == ALLMEM_OK);
+  std::vector<float> of_last(2048), kept(2048);
+  REQUIRE(allmem_session_logits(last.get(), of_last.data(), of_last.size(), &count) == ALLMEM_OK);
+  REQUIRE(allmem_session_logits(all.get(), kept.data(), kept.size(), &count) == ALLMEM_OK);
+  const std::vector<float> row(logits.end() - 2048, logits.end());
+  CHECK(row == kept);
+  const auto best = [](const std::vector<float>& values) {
+    return std::max_element(values.begin(), values.end()) - values.begin();
+  };
+  CHECK(best(row) == best(of_last));  // equal up to rounding: one row or many are other kernels
+  const std::vector<float> first(logits.begin(), logits.begin() + 2048);
+  CHECK(best(first) != best(row));  // rows differ
+}
+
+TEST_CASE("an answer is drawn as generation_config.json asks for") {
+  const ModelPtr model = load();
+  allmem_sampling sampling;
+  allmem_sampling_init(&sampling);
+  REQUIRE(allmem_model_get_sampling(model.get(), &sampling) == ALLMEM_OK);
+  CHECK(sampling.temperature == 0.3f);
+  CHECK(sampling.top_p == 0.9f);
+  CHECK(sampling.max_tokens == 512);
+  const auto answer = [&](const allmem_sampling* chosen) {
+    const SessionPtr session = create(model);
+    const allmem_message message = {"user", "Tell me a story."};
+    std::string text;
+    REQUIRE(allmem_session_chat(session.get(), &message, 1, chosen, append, &text, nullptr) == ALLMEM_OK);
+    return text;
+  };
+  CHECK(answer(nullptr) == answer(&sampling));
+
+  std::vector<std::vector<char>> contents;
+  std::vector<allmem_file> files;
+  for (const char* name : {"model.onnx", "model.onnx.data", "tokenizer.json"}) {
+    std::ifstream file(kBundled + "/" + name, std::ios::binary);
+    contents.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+    files.push_back({name, nullptr, 0, -1, 0});
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    files[i].data = contents[i].data();
+    files[i].size = contents[i].size();
+  }
+  allmem_model* loaded = nullptr;
+  REQUIRE(allmem_model_load_memory(files.data(), files.size(), nullptr, &loaded) == ALLMEM_OK);
+  const ModelPtr without(loaded);
+  REQUIRE(allmem_model_get_sampling(without.get(), &sampling) == ALLMEM_OK);
+  CHECK(sampling.temperature == 0.7f);
+  const std::string bad = R"({"top_p": 7})";
+  files.push_back({"generation_config.json", bad.data(), bad.size(), -1, 0});
+  CHECK(allmem_model_load_memory(files.data(), files.size(), nullptr, &loaded) == ALLMEM_BAD_TOKENIZER);
+  CHECK(std::string(allmem_last_error()).starts_with("generation_config.json: "));
+}
+
 TEST_CASE("two sessions in two threads answer and remember as each does alone") {
   const ModelPtr model = load();
   const auto talk = [&](const char* fact, const char* question) {
