@@ -7,6 +7,7 @@ plugins {
 android {
     namespace = "org.allmem"
     compileSdk = 35
+    ndkVersion = "27.2.12479018"  // at least r26, for C++20
 
     defaultConfig {
         minSdk = 24
@@ -14,13 +15,13 @@ android {
         ndk { abiFilters += listOf("arm64-v8a", "x86_64") }
         externalNativeBuild {
             // The two native libraries share nothing but allmem.h, so each may have its own C++ runtime.
-            cmake { arguments += listOf("-DANDROID_STL=c++_static", "-DCMAKE_BUILD_TYPE=Release") }
+            cmake { arguments += listOf("-DANDROID_STL=c++_static", "-DCMAKE_BUILD_TYPE=Release", "-DALLMEM_FETCH_DEPS=ON") }
         }
     }
     externalNativeBuild {
         cmake {
             path = file("src/main/cpp/CMakeLists.txt")
-            version = "3.25.0+"
+            version = "3.31.6"  // at least 3.25
         }
     }
     compileOptions {

@@ -12,8 +12,8 @@
 static allmem_session* running; /* what Ctrl-C stops */
 
 static void on_interrupt(int signal_number) {
-  (void)signal_number;
-  allmem_session_cancel(running); /* sets a flag; the answer ends within one block of tokens */
+  signal(signal_number, on_interrupt); /* strict C99 takes a handler only once */
+  allmem_session_cancel(running);      /* sets a flag; the answer ends within one block of tokens */
 }
 
 static int32_t print_piece(const char* text, size_t size, void* user_data) {

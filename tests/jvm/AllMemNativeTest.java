@@ -62,6 +62,7 @@ public final class AllMemNativeTest {
   private static void streams() throws Exception {
     final long session = session();
     check(!say(session, "Hello!").isEmpty(), "an answer");
+    check(Arrays.equals(AllMemNative.sampling(model), new float[] {0.3f, 0, 0.9f, 0, 1}), "what the model asks for");
     // Hot enough that nearly every token is drawn at random: characters break between tokens. Hundreds of pieces would also
     // overflow the table of local references if one were kept.
     final List<byte[]> pieces = new ArrayList<>();
@@ -232,7 +233,8 @@ public final class AllMemNativeTest {
       }
     }
     for (Action action : List.<Action>of(
-        () -> AllMemNative.stateBytes(closedModel), () -> AllMemNative.tokenize(closedModel, text),
+        () -> AllMemNative.stateBytes(closedModel), () -> AllMemNative.sampling(closedModel),
+        () -> AllMemNative.tokenize(closedModel, text),
         () -> AllMemNative.detokenize(closedModel, new int[1]), () -> AllMemNative.createSession(closedModel, 1))) {
       fails(IllegalStateException.class, action);
     }

@@ -21,6 +21,7 @@ fun main(arguments: Array<String>) = runBlocking {
         suspend fun Chat.say(text: String) = send(text, greedy).toList().joinToString("")
 
         model.chat().use { chat ->
+            check(model.sampling.temperature == 0.3f) { "the model's own sampling" }
             check(chat.send("Hello! 😀", greedy).toList().size > 1) { "an answer streams" }
             val before = chat.position
             val reading = launch { chat.send(longText, greedy).toList() }

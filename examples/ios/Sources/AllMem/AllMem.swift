@@ -16,7 +16,7 @@ private func check(_ status: Int32) throws {
     status: String(cString: allmem_status_name(status)), description: String(cString: allmem_last_error()))
 }
 
-/// How an answer is drawn. A temperature of 0 always takes the most likely token.
+/// How an answer is drawn; `Model.sampling` is what the model asks for. A temperature of 0 always takes the most likely token.
 public struct Sampling: Sendable {
   public var temperature: Float = 0.7
   public var topK: Int32 = 0
@@ -48,10 +48,25 @@ public final class Model: @unchecked Sendable {
     allmem_model_get_info(handle, &info)
     return info.state_bytes
   }
+
+  /// How the model is best drawn from, with a new seed each time.
+  public var sampling: Sampling {
+    var own = allmem_sampling()
+    allmem_sampling_init(&own)
+    allmem_model_get_sampling(handle, &own)
+    var sampling = Sampling()
+    sampling.temperature = own.temperature
+    sampling.topK = own.top_k
+    sampling.topP = own.top_p
+    sampling.minP = own.min_p
+    sampling.repetitionPenalty = own.repetition_penalty
+    return sampling
+  }
 }
 
 /// A conversation that remembers. Its calls run one after another on a queue of its own.
 public final class Chat: @unchecked Sendable {
+  private let model: Model
   private let session: OpaquePointer
   private let system: String?
   private let queue = DispatchQueue(label: "org.allmem.chat", qos: .userInitiated)
@@ -64,6 +79,7 @@ public final class Chat: @unchecked Sendable {
     var created: OpaquePointer?
     try check(allmem_session_create(model.handle, &options, &created))
     session = created!
+    self.model = model
     self.system = system
   }
 
@@ -71,13 +87,13 @@ public final class Chat: @unchecked Sendable {
 
   /// The answer, piece by piece. A task that is cancelled, or leaves its loop, ends it: also while a long message
   /// is still being read, within one block of tokens. The chat then goes on from what it has read and said.
-  public func send(_ text: String, sampling: Sampling = Sampling()) -> AsyncThrowingStream<String, Error> {
+  public func send(_ text: String, sampling: Sampling? = nil) -> AsyncThrowingStream<String, Error> {
     AsyncThrowingStream { continuation in
       let answer = Answer(continuation)
       continuation.onTermination = { _ in answer.stop() }
       queue.async {
         do {
-          try self.generate(text, sampling, answer)
+          try self.generate(text, sampling ?? self.model.sampling, answer)
           continuation.finish()
         } catch {
           continuation.finish(throwing: error)

@@ -257,6 +257,20 @@ jlong state_bytes(JNIEnv* env, jclass, jlong model) {
   });
 }
 
+jfloatArray sampling(JNIEnv* env, jclass, jlong model) {
+  return guarded(env, [&] {
+    allmem_sampling own;
+    allmem_sampling_init(&own);
+    check(allmem_model_get_sampling(models.get(model)->handle, &own));
+    const jfloat values[] = {own.temperature, static_cast<jfloat>(own.top_k), own.top_p, own.min_p,
+                             own.repetition_penalty};
+    const jfloatArray array = env->NewFloatArray(5);
+    if (array == nullptr) throw Pending{};
+    env->SetFloatArrayRegion(array, 0, 5, values);
+    return array;
+  });
+}
+
 jintArray tokenize(JNIEnv* env, jclass, jlong model, jbyteArray text) {
   return guarded(env, [&] {
     const std::shared_ptr<Model> open = models.get(model);
@@ -328,20 +342,20 @@ jobject chat(JNIEnv* env, jclass, jlong session, jobjectArray messages, jfloat t
     require(texts.size() % 2 == 0, "Roles and contents are not equally many.");
     std::vector<allmem_message> all;
     for (size_t i = 0; i < texts.size(); i += 2) all.push_back({texts[i].c_str(), texts[i + 1].c_str()});
-    allmem_sampling sampling;
-    allmem_sampling_init(&sampling);
-    sampling.temperature = temperature;
-    sampling.top_k = top_k;
-    sampling.top_p = top_p;
-    sampling.min_p = min_p;
-    sampling.repetition_penalty = repetition_penalty;
-    sampling.seed = static_cast<uint64_t>(seed);
-    sampling.max_tokens = max_tokens;
+    allmem_sampling options;
+    allmem_sampling_init(&options);
+    options.temperature = temperature;
+    options.top_k = top_k;
+    options.top_p = top_p;
+    options.min_p = min_p;
+    options.repetition_penalty = repetition_penalty;
+    options.seed = static_cast<uint64_t>(seed);
+    options.max_tokens = max_tokens;
     allmem_generation result;
     result.struct_size = sizeof result;
     Chat call = {env, pieces, *open};
     const int32_t status =
-        allmem_session_chat(open->handle, all.data(), all.size(), &sampling, on_piece, &call, &result);
+        allmem_session_chat(open->handle, all.data(), all.size(), &options, on_piece, &call, &result);
     check_pending(env);  // what a piece() threw
     if (status != ALLMEM_CANCELLED) check(status);
     const jobject figures = env->NewObject(
@@ -430,6 +444,7 @@ JNIEXPORT jint JNI_OnLoad(JavaVM* vm, void*) {
       method("loadModel", "([[B[I[J[J)J", load_model_fds),
       method("closeModel", "(J)V", close_model),
       method("stateBytes", "(J)J", state_bytes),
+      method("sampling", "(J)[F", sampling),
       method("tokenize", "(J[B)[I", tokenize),
       method("detokenize", "(J[I)[B", detokenize),
       method("createSession", "(JI)J", create_session),

@@ -69,6 +69,9 @@ public final class AllMemNative {
   /** Bytes of one session's memory, however much it reads. */
   public static native long stateBytes(long model);
 
+  /** How the model is best drawn from: temperature, topK, topP, minP, repetitionPenalty. */
+  public static native float[] sampling(long model);
+
   public static native int[] tokenize(long model, byte[] text);
 
   public static native byte[] detokenize(long model, int[] ids);

@@ -13,7 +13,7 @@ import kotlinx.coroutines.sync.Mutex
 import kotlinx.coroutines.sync.withLock
 import kotlinx.coroutines.withContext
 
-/** How an answer is drawn. A temperature of 0 always takes the most likely token; topK = 0, topP = 1 and minP = 0 filter nothing. */
+/** How an answer is drawn; AllMem.sampling is what the model asks for. A temperature of 0 always takes the most likely token; topK = 0, topP = 1 and minP = 0 filter nothing. */
 data class Sampling(
     val temperature: Float = 0.7f,
     val topK: Int = 0,
@@ -33,11 +33,19 @@ class AllMem private constructor(private val handle: Long) : AutoCloseable {
     val stateBytes: Long
         get() = AllMemNative.stateBytes(handle)
 
+    /** How the model is best drawn from. */
+    val sampling: Sampling
+        get() {
+            val (temperature, topK, topP, minP, repetitionPenalty) = AllMemNative.sampling(handle)
+            return Sampling(temperature, topK.toInt(), topP, minP, repetitionPenalty)
+        }
+
     /** How many tokens the model reads for this text. */
     fun countTokens(text: String): Int = AllMemNative.tokenize(handle, text.toByteArray()).size
 
     /** A new conversation. threads: 0 takes every core; the fast cores of a phone, two to four, save battery. */
-    fun chat(system: String? = null, threads: Int = 2) = Chat(AllMemNative.createSession(handle, threads), system)
+    fun chat(system: String? = null, threads: Int = 2) =
+        Chat(AllMemNative.createSession(handle, threads), system, sampling)
 
     override fun close() = AllMemNative.closeModel(handle)
 
@@ -62,14 +70,18 @@ class AllMem private constructor(private val handle: Long) : AutoCloseable {
  * A conversation that remembers. Calls wait for each other, so that an answer is over before the next one, or a save, begins.
  * close() waits for nobody: it ends a running answer, and whatever is called later throws IllegalStateException.
  */
-class Chat internal constructor(private val handle: Long, private val system: String?) : AutoCloseable {
+class Chat internal constructor(
+    private val handle: Long,
+    private val system: String?,
+    private val sampling: Sampling,
+) : AutoCloseable {
     private val turn = Mutex()
 
     /**
      * The answer, piece by piece. Nothing happens until it is collected. Cancelling the collector ends the answer, also while a
      * long message is still being read, within one block of tokens; the chat then goes on from what it has read and said.
      */
-    fun send(text: String, sampling: Sampling = Sampling()): Flow<String> =
+    fun send(text: String, sampling: Sampling = this.sampling.copy(seed = Random.nextLong())): Flow<String> =
         channelFlow {
             turn.withLock {
                 val first = if (system != null && position == 0L) listOf("system", system) else emptyList()
