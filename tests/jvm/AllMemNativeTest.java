@@ -10,6 +10,7 @@ import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.CodingErrorAction;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
@@ -35,7 +36,7 @@ public final class AllMemNativeTest {
 
   public static void main(String[] arguments) throws Exception {
     directory = Path.of(arguments[0]);
-    temporary = Files.createTempDirectory("allmem");
+    temporary = Files.createTempDirectory("allmem").toRealPath();
     try {
       model = AllMemNative.loadModel(utf8(directory.toString()));
       test("an answer streams in whole characters", AllMemNativeTest::streams);
@@ -353,8 +354,10 @@ public final class AllMemNativeTest {
   private static int descriptorOf(Path path) throws IOException {
     try (Stream<Path> links = Files.list(Path.of("/proc/self/fd"))) {
       for (Path link : links.collect(Collectors.toList())) {
-        if (Files.isSymbolicLink(link) && Files.readSymbolicLink(link).equals(path)) {
-          return Integer.parseInt(link.getFileName().toString());
+        try {
+          if (Files.readSymbolicLink(link).equals(path)) return Integer.parseInt(link.getFileName().toString());
+        } catch (NoSuchFileException closed) {
+          continue;  // by another thread of the JVM, meanwhile
         }
       }
     }

@@ -468,6 +468,28 @@ TEST_CASE("what people write cannot speak as the assistant") {
   CHECK(ends(hostile) == 1);
 }
 
+TEST_CASE("messages become what the bundled model's chat_template.jinja makes of them") {
+  const ModelPtr model = load();
+  const auto ids_of = [&](const std::string& text) {
+    std::vector<int32_t> ids(256);
+    size_t count = 0;
+    REQUIRE(allmem_tokenize(model.get(), text.data(), text.size(), 1, ids.data(), ids.size(), &count) ==
+            ALLMEM_OK);
+    ids.resize(count);
+    return ids;
+  };
+  const allmem_message first[] = {{"system", "Be kind."}, {"user", "Hello!"}}, next[] = {{"user", "Why?"}};
+  std::vector<int32_t> ids(256);
+  size_t count = 0;
+  REQUIRE(allmem_chat_encode(model.get(), first, 2, 0, ids.data(), ids.size(), &count) == ALLMEM_OK);
+  CHECK(std::vector(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(count)) ==
+        ids_of("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello!<|im_end|>\n"
+               "<|im_start|>assistant\n"));
+  REQUIRE(allmem_chat_encode(model.get(), next, 1, 1, ids.data(), ids.size(), &count) == ALLMEM_OK);
+  CHECK(std::vector(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(count)) ==
+        ids_of("<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"));
+}
+
 TEST_CASE("a wiped session is as new, and its snapshot holds nothing of what was read") {
   const ModelPtr model = load();
   const SessionPtr session = create(model), fresh = create(model);
