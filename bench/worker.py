@@ -97,7 +97,8 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise SystemExit(f"{self.name} ended while it was asked to {do}; what it said is above.")
+            status = self._process.wait()
+            raise SystemExit(f"{self.name} ended with status {status} while it was asked to {do}.")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -161,6 +161,6 @@ def test_a_worker_answers_and_its_end_is_told(tmp_path: Path) -> None:
     side = Worker("adder", command, {"PYTHONPATH": str(BENCH)})
     assert side.ask("add", number=2) == {"sum": 7}
     assert side.ask("add", number=3) == {"sum": 10}
-    with pytest.raises(SystemExit, match="adder ended while it was asked to die"):
+    with pytest.raises(SystemExit, match="adder ended with status 1 while it was asked to die"):
         side.ask("die")
     side.close()
