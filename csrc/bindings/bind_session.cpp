@@ -1,5 +1,6 @@
-// _core.Session: reading tokens and looking at the state.
+// _core.Session: reading tokens, sampling by hand, looking at the state, saving and going back.
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <limits>
@@ -9,6 +10,7 @@
 
 #include "bindings/bindings.h"
 #include "runtime/generate.h"
+#include "runtime/layer_memory.h"
 #include "runtime/snapshot.h"
 
 namespace py = pybind11;
@@ -38,9 +40,9 @@ std::vector<int32_t> checked_ids(const Ids& ids, int64_t vocab_size) {
 }
 
 Floats forward(SessionHandle& handle, const Ids& array, bool last_only) {
-  InUse session(handle);
+  InUse writer(handle);
   handle.cancelled = false;
-  const auto vocab = static_cast<size_t>(session->model().info().vocab_size);
+  const auto vocab = static_cast<size_t>(handle.session().model().info().vocab_size);
   const std::vector<int32_t> ids = checked_ids(array, static_cast<int64_t>(vocab));
   const size_t rows = last_only ? 1 : ids.size();
   if (rows > std::numeric_limits<size_t>::max() / sizeof(float) / vocab) throw std::bad_alloc();
@@ -54,101 +56,175 @@ Floats forward(SessionHandle& handle, const Ids& array, bool last_only) {
       throw Error(ErrorCode::kCancelled, "Reading was cancelled between two blocks of tokens.");
     const py::gil_scoped_release release;
     if (!last_only) {
-      session->forward(block, LogitsFor::kAll, logits.subspan(begin * vocab, block.size() * vocab));
+      writer->read(block, LogitsFor::kAll, logits.subspan(begin * vocab, block.size() * vocab));
     } else if (last) {
-      session->forward(block, LogitsFor::kLast, logits);
+      writer->read(block, LogitsFor::kLast, logits);
     } else {
-      session->forward(block, LogitsFor::kNone, {});
+      writer->read(block, LogitsFor::kNone, {});
     }
   }
   return result;
 }
 
 Floats state(SessionHandle& handle, size_t index) {
-  InUse session(handle);
-  const std::vector<StateInfo>& states = session->model().info().states;
+  InUse writer(handle);
+  const std::vector<StateInfo>& states = handle.session().model().info().states;
   if (index >= states.size()) {
     throw Error(ErrorCode::kInvalidArgument, "There is no state " + std::to_string(index) +
                                                  "; the model has " + std::to_string(states.size()) + ".");
   }
   Floats copy(states[index].shape);
-  std::ranges::copy(session->state(index), copy.mutable_data());
+  std::ranges::copy(handle.session().state(index), copy.mutable_data());
   return copy;
 }
 
 std::shared_ptr<SessionHandle> create(std::shared_ptr<Model> model, int threads) {
   const py::gil_scoped_release release;
   return std::make_shared<SessionHandle>(
-      std::make_unique<Session>(std::move(model), SessionOptions{threads}));
+      std::make_unique<Writer>(std::make_unique<Session>(std::move(model), SessionOptions{threads})));
 }
 
 std::shared_ptr<SessionHandle> clone(SessionHandle& handle) {
-  InUse session(handle);
+  InUse writer(handle);
   const py::gil_scoped_release release;
-  return std::make_shared<SessionHandle>(session->clone());
+  return std::make_shared<SessionHandle>(writer->clone());
+}
+
+void set_sampling(SessionHandle& handle, double temperature, int64_t top_k, double top_p, double min_p,
+                  double repetition_penalty, int64_t repetition_window, uint64_t seed) {
+  InUse(handle)->set_sampling(
+      sampler_options(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, seed));
+}
+
+py::bytes snapshot(SessionHandle& handle, const std::string& note) {
+  InUse writer(handle);
+  const size_t size = snapshot_size(*writer, note);
+  PyObject* const made = PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size));
+  if (made == nullptr) throw py::error_already_set();
+  auto bytes = py::reinterpret_steal<py::bytes>(made);
+  const py::gil_scoped_release release;
+  save_snapshot(*writer, note, {reinterpret_cast<std::byte*>(PyBytes_AS_STRING(made)), size});
+  return bytes;
+}
+
+std::span<const std::byte> bytes_of(const py::bytes& snapshot) {
+  const std::string_view bytes(snapshot);
+  return std::as_bytes(std::span(bytes));
 }
 
 }  // namespace
 
 void bind_session(py::module_& m) {
+  py::class_<LayerMemory>(m, "LayerMemory")
+      .def_readonly("layer", &LayerMemory::layer)
+      .def_readonly("drift", &LayerMemory::drift)
+      .def_readonly("weight", &LayerMemory::weight)
+      .def_readonly("momentum", &LayerMemory::momentum)
+      .def_readonly("gradient", &LayerMemory::gradient);
+
+  py::class_<SnapshotInfo>(m, "SnapshotInfo")
+      .def_readonly("format", &SnapshotInfo::format)
+      .def_readonly("position", &SnapshotInfo::position)
+      .def_readonly("frozen", &SnapshotInfo::frozen)
+      .def_readonly("exact", &SnapshotInfo::exact)
+      .def_readonly("unfinished", &SnapshotInfo::unfinished)
+      .def_readonly("fingerprint", &SnapshotInfo::fingerprint)
+      .def_readonly("state_bytes", &SnapshotInfo::state_bytes)
+      .def_readonly("states", &SnapshotInfo::states)
+      .def_property_readonly("note", [](const SnapshotInfo& info) { return py::bytes(info.note); });
+  m.def(
+      "inspect_snapshot", [](const py::bytes& snapshot) { return inspect_snapshot(bytes_of(snapshot)); },
+      py::arg("snapshot"));
+
   py::class_<SessionHandle, std::shared_ptr<SessionHandle>>(m, "Session")
       .def(py::init(&create), py::arg("model"), py::arg("threads") = 0)
       .def("forward", &forward, py::arg("ids"), py::arg("last_only") = false)
+      .def("set_sampling", &set_sampling, py::kw_only(), py::arg("temperature"), py::arg("top_k"),
+           py::arg("top_p"), py::arg("min_p"), py::arg("repetition_penalty"), py::arg("repetition_window"),
+           py::arg("seed"))
+      .def(
+          "sample",
+          [](SessionHandle& handle, const std::shared_ptr<Tokenizer>& tokenizer) {
+            return InUse(handle)->sample(tokenizer.get());
+          },
+          py::arg("tokenizer"))
       .def("reset",
            [](SessionHandle& handle) {
-             InUse session(handle);
+             InUse writer(handle);
              const py::gil_scoped_release release;
-             session->reset();
+             writer->reset();
+           })
+      .def("wipe",
+           [](SessionHandle& handle) {
+             InUse writer(handle);
+             const py::gil_scoped_release release;
+             writer->wipe();
            })
       .def(
-          "freeze", [](SessionHandle& handle, bool frozen) { InUse(handle)->freeze(frozen); },
+          "freeze",
+          [](SessionHandle& handle, bool frozen) { InUse(handle)->session().freeze(frozen); },
           py::arg("frozen") = true)
       .def("clone", &clone)
       .def(
-          "snapshot",
-          [](SessionHandle& handle, const std::string& note) {
-            InUse session(handle);
-            const std::vector<std::byte> bytes = save_snapshot(*session, note);
-            return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+          "mark",
+          [](SessionHandle& handle, size_t max_bytes) {
+            InUse writer(handle);
+            const py::gil_scoped_release release;
+            writer->mark(max_bytes);
           },
-          py::arg("note"))
+          py::arg("max_bytes"))
+      .def("undo",
+           [](SessionHandle& handle) {
+             InUse writer(handle);
+             const py::gil_scoped_release release;
+             return writer->undo();
+           })
+      .def("snapshot", &snapshot, py::arg("note"))
       .def(
           "restore",
-          [](SessionHandle& handle, const py::bytes& snapshot) {
-            InUse session(handle);
-            const std::string_view bytes(snapshot);
-            return py::bytes(load_snapshot(*session, std::as_bytes(std::span(bytes))).note);
+          [](SessionHandle& handle, const py::bytes& snapshot, const std::shared_ptr<Tokenizer>& tokenizer) {
+            InUse writer(handle);
+            return py::bytes(load_snapshot(*writer, tokenizer, bytes_of(snapshot)).note);
           },
-          py::arg("snapshot"))
+          py::arg("snapshot"), py::arg("tokenizer") = py::none())
       .def(
           "save",
           [](SessionHandle& handle, const std::string& path, const std::string& note) {
-            InUse session(handle);
+            InUse writer(handle);
             const py::gil_scoped_release release;
-            save_snapshot_file(*session, note, path);
+            save_snapshot_file(*writer, note, path);
           },
           py::arg("path"), py::arg("note"))
       .def(
           "load",
-          [](SessionHandle& handle, const std::string& path) {
-            InUse session(handle);
-            return py::bytes(load_snapshot_file(*session, path).note);
+          [](SessionHandle& handle, const std::string& path, const std::shared_ptr<Tokenizer>& tokenizer) {
+            InUse writer(handle);
+            return py::bytes(load_snapshot_file(*writer, tokenizer, path).note);
           },
-          py::arg("path"))
+          py::arg("path"), py::arg("tokenizer") = py::none())
       .def("state", &state, py::arg("index"))
       .def(
           "place",
           [](SessionHandle& handle, uint64_t position) {
-            InUse session(handle);
-            session->restore(session->state_memory(), position);
+            InUse writer(handle);
+            writer->session().restore(writer->session().state_memory(), position);
           },
           py::arg("position"))
+      .def("layer_memories",
+           [](SessionHandle& handle) {
+             InUse writer(handle);
+             const py::gil_scoped_release release;
+             return layer_memories(writer->session());
+           })
       .def("cancel", [](SessionHandle& handle) { handle.cancelled = true; })
-      .def_property_readonly("position", [](const SessionHandle& h) { return h.session->position(); })
-      .def_property_readonly("frozen", [](const SessionHandle& h) { return h.session->frozen(); })
-      .def_property_readonly("state_bytes", [](const SessionHandle& h) { return h.session->state_bytes(); })
-      .def_property_readonly("total_bytes", [](const SessionHandle& h) { return h.session->total_bytes(); })
-      .def_property_readonly("threads", [](const SessionHandle& h) { return h.session->threads(); });
+      .def_property_readonly("unfinished", [](const SessionHandle& h) { return h.writer->unfinished(); })
+      .def_property_readonly("marks", [](const SessionHandle& h) { return h.writer->marks(); })
+      .def_property_readonly("mark_bytes", [](const SessionHandle& h) { return h.writer->mark_bytes(); })
+      .def_property_readonly("position", [](const SessionHandle& h) { return h.session().position(); })
+      .def_property_readonly("frozen", [](const SessionHandle& h) { return h.session().frozen(); })
+      .def_property_readonly("state_bytes", [](const SessionHandle& h) { return h.session().state_bytes(); })
+      .def_property_readonly("total_bytes", [](const SessionHandle& h) { return h.session().total_bytes(); })
+      .def_property_readonly("threads", [](const SessionHandle& h) { return h.session().threads(); });
 }
 
 }  // namespace allmem::python

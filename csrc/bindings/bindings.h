@@ -8,14 +8,15 @@
 #include <utility>
 
 #include "platform/error.h"
-#include "runtime/session.h"
+#include "runtime/writer.h"
 
 namespace allmem::python {
 
 // A session that two Python threads may touch by mistake: the second gets an error instead of a data race.
 struct SessionHandle {
-  explicit SessionHandle(std::unique_ptr<Session> owned) : session(std::move(owned)) {}
-  std::unique_ptr<Session> session;
+  explicit SessionHandle(std::unique_ptr<Writer> owned) : writer(std::move(owned)) {}
+  const Session& session() const { return writer->session(); }
+  std::unique_ptr<Writer> writer;
   std::atomic<bool> busy = false;
   std::atomic<bool> cancelled = false;  // set from any thread, looked at between blocks of tokens
 };
@@ -32,8 +33,8 @@ class InUse {
   ~InUse() { handle_.busy = false; }
   InUse(const InUse&) = delete;
   InUse& operator=(const InUse&) = delete;
-  Session* operator->() { return handle_.session.get(); }
-  Session& operator*() { return *handle_.session; }
+  Writer* operator->() { return handle_.writer.get(); }
+  Writer& operator*() { return *handle_.writer; }
 
  private:
   SessionHandle& handle_;
@@ -43,6 +44,11 @@ class InUse {
 inline void check_signals() {
   if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
 }
+
+// Python's numbers as the sampler takes them. Throws kInvalidArgument for what is far out of range; the sampler
+// checks the rest.
+SamplerOptions sampler_options(double temperature, int64_t top_k, double top_p, double min_p,
+                               double repetition_penalty, int64_t repetition_window, uint64_t seed);
 
 void bind_errors();
 void bind_model(pybind11::module_& m);

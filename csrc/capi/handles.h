@@ -15,9 +15,8 @@
 #include "platform/error.h"
 #include "platform/wipe.h"
 #include "runtime/chatml.h"
-#include "runtime/generate.h"
 #include "runtime/model.h"
-#include "runtime/session.h"
+#include "runtime/writer.h"
 #include "tokenizer/tokenizer.h"
 
 namespace allmem::capi {
@@ -145,10 +144,7 @@ struct allmem_decoder {
 
 struct allmem_session {
   std::shared_ptr<const allmem::capi::SharedModel> shared;
-  std::unique_ptr<allmem::Session> session;
-  allmem::Sampler sampler;
-  std::vector<float> logits;  // [vocab], after the last token that prefill read
-  bool has_logits = false;
+  std::unique_ptr<allmem::Writer> writer;
   std::atomic<bool> busy = false;
   std::atomic<bool> cancelled = false;  // set from any thread, looked at between blocks of tokens
 };

@@ -2,21 +2,15 @@
 #include <algorithm>
 
 #include "capi/handles.h"
-#include "runtime/memory_drift.h"
+#include "runtime/layer_memory.h"
 
 namespace allmem::capi {
 namespace {
 
-// What a session holds beside its core: nothing has been read that could be sampled from.
-void forget_logits(allmem_session& handle) { handle.has_logits = false; }
-
 std::unique_ptr<allmem_session> make_session(std::shared_ptr<const SharedModel> shared,
-                                             std::unique_ptr<Session> session, const Sampler& sampler) {
-  const auto vocab = static_cast<size_t>(session->model().info().vocab_size);
-  return std::unique_ptr<allmem_session>(new allmem_session{.shared = std::move(shared),
-                                                            .session = std::move(session),
-                                                            .sampler = sampler,
-                                                            .logits = std::vector<float>(vocab)});
+                                             std::unique_ptr<Writer> writer) {
+  return std::unique_ptr<allmem_session>(
+      new allmem_session{.shared = std::move(shared), .writer = std::move(writer)});
 }
 
 const allmem_sampling& checked(const SharedModel& model, const allmem_sampling* sampling) {
@@ -43,7 +37,6 @@ int32_t finish_of(FinishReason reason) {
       return ALLMEM_FINISH_STOP_TEXT;
     case FinishReason::kMaxTokens:
       return ALLMEM_FINISH_MAX_TOKENS;
-    case FinishReason::kCancelled:
     case FinishReason::kNone:  // left in the middle
       break;
   }
@@ -65,34 +58,25 @@ std::span<const int32_t> checked_ids(const allmem_session& handle, const int32_t
   return all;
 }
 
-// Reads tokens block by block until somebody cancels: `forward` runs the block that begins at an index of
-// `ids`.
-template <class ForwardBlock>
-int32_t read_blocks(allmem_session& handle, std::span<const int32_t> ids, const ForwardBlock& forward) {
+// Reads tokens block by block until somebody cancels: `read` takes the block that begins at an index of `ids`.
+template <class ReadBlock>
+int32_t read_blocks(allmem_session& handle, std::span<const int32_t> ids, const ReadBlock& read) {
   for (size_t begin = 0; begin < ids.size(); begin += kPrefillBlock) {
     const auto block = ids.subspan(begin, std::min(kPrefillBlock, ids.size() - begin));
     if (handle.cancelled)
       return fail(ALLMEM_CANCELLED, "Reading was cancelled between two blocks of tokens.");
-    forget_logits(handle);
-    forward(block, begin);
-    for (const int32_t id : block) handle.sampler.accept(id);
+    read(block, begin);
   }
   return ALLMEM_OK;
 }
 
-int32_t generate(allmem_session& handle, std::vector<int32_t> prompt, const allmem_sampling* sampling,
-                 allmem_text_callback callback, void* user_data, allmem_generation* generation) {
-  const GenerateOptions options = generate_options(*handle.shared, checked(*handle.shared, sampling));
-  if (generation != nullptr) check_struct(generation, "generation");
-  Session& session = *handle.session;
-  const Forward forward = [&session](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
-    session.forward(ids, which, logits);
-  };
-  Generator generator(forward, handle.logits.size(), handle.shared->text(), std::move(prompt), options);
-  forget_logits(handle);
+// Goes on with the text that the session's writer has begun.
+int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* user_data,
+                 allmem_generation* generation) {
+  Writer& writer = *handle.writer;
   const auto report = [&] {
     if (generation == nullptr) return;
-    const GenerateStats& stats = generator.stats();
+    const GenerateStats& stats = *writer.stats();
     *generation = {.struct_size = sizeof *generation,
                    .finish = finish_of(stats.finish),
                    .reserved = 0,
@@ -102,7 +86,7 @@ int32_t generate(allmem_session& handle, std::vector<int32_t> prompt, const allm
                    .decode_seconds = stats.decode_seconds};
   };
   while (true) {
-    const bool more = generator.prefill();
+    const bool more = writer.prefill();
     if (more && callback != nullptr && callback("", 0, user_data) != 0) handle.cancelled = true;
     if (handle.cancelled) {
       report();
@@ -112,7 +96,7 @@ int32_t generate(allmem_session& handle, std::vector<int32_t> prompt, const allm
   }
   bool go_on = true;
   while (go_on) {
-    const std::optional<std::string> piece = generator.next();
+    const std::optional<std::string> piece = writer.next();
     if (!piece) break;
     if (!piece->empty() && callback != nullptr)
       go_on = callback(piece->c_str(), piece->size(), user_data) == 0;
@@ -120,6 +104,14 @@ int32_t generate(allmem_session& handle, std::vector<int32_t> prompt, const allm
   }
   report();
   return ALLMEM_OK;
+}
+
+int32_t generate(allmem_session& handle, std::span<const int32_t> prompt, const allmem_sampling* sampling,
+                 allmem_text_callback callback, void* user_data, allmem_generation* generation) {
+  const GenerateOptions options = generate_options(*handle.shared, checked(*handle.shared, sampling));
+  if (generation != nullptr) check_struct(generation, "generation");
+  handle.writer->start(handle.shared->text(), prompt, options);
+  return write_on(handle, callback, user_data, generation);
 }
 
 }  // namespace
@@ -165,10 +157,9 @@ int32_t allmem_session_create(const allmem_model* model, const allmem_session_op
     require(session != nullptr, "`session` is NULL; it receives the session.");
     if (options != nullptr) check_struct(options, "options");
     const SessionOptions core{.threads = options != nullptr ? options->threads : 0};
-    auto owned = std::make_unique<Session>(model->shared->model, core);
-    const Sampler sampler(sampler_options(model->shared->sampling),
-                          static_cast<size_t>(model->shared->model->info().vocab_size));
-    *session = make_session(model->shared, std::move(owned), sampler).release();
+    auto writer = std::make_unique<Writer>(std::make_unique<Session>(model->shared->model, core));
+    writer->set_sampling(sampler_options(model->shared->sampling));
+    *session = make_session(model->shared, std::move(writer)).release();
     return ALLMEM_OK;
   });
 }
@@ -176,10 +167,7 @@ int32_t allmem_session_create(const allmem_model* model, const allmem_session_op
 int32_t allmem_session_clone(allmem_session* session, allmem_session** copy) {
   return with_session(session, [&](allmem_session& handle) {
     require(copy != nullptr, "`copy` is NULL; it receives the new session.");
-    auto twin = make_session(handle.shared, handle.session->clone(), handle.sampler);
-    twin->logits = handle.logits;
-    twin->has_logits = handle.has_logits;
-    *copy = twin.release();
+    *copy = make_session(handle.shared, handle.writer->clone()).release();
     return ALLMEM_OK;
   });
 }
@@ -192,9 +180,7 @@ int32_t allmem_session_prefill(allmem_session* session, const int32_t* ids, size
     const auto all = checked_ids(handle, ids, id_count);
     return read_blocks(handle, all, [&](std::span<const int32_t> block, size_t begin) {
       const bool last = begin + block.size() == all.size();
-      handle.session->forward(block, last ? LogitsFor::kLast : LogitsFor::kNone,
-                              last ? std::span<float>(handle.logits) : std::span<float>());
-      handle.has_logits = last;
+      handle.writer->read(block, last ? LogitsFor::kLast : LogitsFor::kNone, {});
       if (read != nullptr) *read = begin + block.size();
     });
   });
@@ -205,7 +191,7 @@ int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size
   return with_session(session, [&](allmem_session& handle) -> int32_t {
     require(count != nullptr, "`count` is NULL; it receives the size that is needed.");
     const auto all = checked_ids(handle, ids, id_count);
-    const size_t vocab = handle.logits.size();
+    const auto vocab = static_cast<size_t>(handle.shared->model->info().vocab_size);
     require(all.size() <= static_cast<size_t>(PTRDIFF_MAX) / sizeof(float) / vocab,
             "The logits of so many tokens fit into no memory.");
     *count = all.size() * vocab;
@@ -215,10 +201,7 @@ int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size
     const std::span<float> rows(logits, *count);
     *count = 0;
     return read_blocks(handle, all, [&](std::span<const int32_t> block, size_t begin) {
-      const auto written = rows.subspan(begin * vocab, block.size() * vocab);
-      handle.session->forward(block, LogitsFor::kAll, written);
-      std::ranges::copy(written.last(vocab), handle.logits.begin());
-      handle.has_logits = true;
+      handle.writer->read(block, LogitsFor::kAll, rows.subspan(begin * vocab, block.size() * vocab));
       *count = (begin + block.size()) * vocab;
     });
   });
@@ -226,15 +209,15 @@ int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size
 
 int32_t allmem_session_logits(allmem_session* session, float* logits, size_t capacity, size_t* count) {
   return with_session(session, [&](allmem_session& handle) {
-    require(handle.has_logits, "There are no logits: let allmem_session_prefill() read a token first.");
-    return output(std::span<const float>(handle.logits), logits, capacity, count);
+    const std::span<const float> all = handle.writer->logits();
+    require(!all.empty(), "There are no logits: let allmem_session_prefill() read a token first.");
+    return output(all, logits, capacity, count);
   });
 }
 
 int32_t allmem_session_set_sampling(allmem_session* session, const allmem_sampling* sampling) {
   return with_session(session, [&](allmem_session& handle) {
-    const allmem_sampling& chosen = checked(*handle.shared, sampling);
-    handle.sampler = Sampler(sampler_options(chosen), handle.logits.size());
+    handle.writer->set_sampling(sampler_options(checked(*handle.shared, sampling)));
     return ALLMEM_OK;
   });
 }
@@ -242,12 +225,7 @@ int32_t allmem_session_set_sampling(allmem_session* session, const allmem_sampli
 int32_t allmem_session_sample(allmem_session* session, int32_t* id) {
   return with_session(session, [&](allmem_session& handle) {
     require(id != nullptr, "`id` is NULL; it receives the token.");
-    require(handle.has_logits, "There are no logits: let allmem_session_prefill() read a token first.");
-    size_t samplable = handle.logits.size();  // tokens that the tokenizer does not know are never drawn
-    if (const auto& tokenizer = handle.shared->tokenizer) {
-      samplable = std::min(samplable, static_cast<size_t>(tokenizer->vocab_size()));
-    }
-    *id = handle.sampler.sample(std::span<const float>(handle.logits).first(samplable));
+    *id = handle.writer->sample(handle.shared->tokenizer.get());
     return ALLMEM_OK;
   });
 }
@@ -257,7 +235,7 @@ int32_t allmem_session_generate(allmem_session* session, const int32_t* ids, siz
                                 void* user_data, allmem_generation* generation) {
   return with_session(session, [&](allmem_session& handle) {
     const auto prompt = input(ids, id_count, "The list of ids");
-    return generate(handle, {prompt.begin(), prompt.end()}, sampling, callback, user_data, generation);
+    return generate(handle, prompt, sampling, callback, user_data, generation);
   });
 }
 
@@ -266,9 +244,18 @@ int32_t allmem_session_chat(allmem_session* session, const allmem_message* messa
                             allmem_generation* generation) {
   return with_session(session, [&](allmem_session& handle) {
     const auto all = input(messages, message_count, "The list of messages");
-    const bool continues = handle.session->position() > 0;
+    const bool continues = handle.writer->session().position() > 0;
     return generate(handle, encode_messages(*handle.shared, all, continues), sampling, callback, user_data,
                     generation);
+  });
+}
+
+int32_t allmem_session_resume(allmem_session* session, allmem_text_callback callback, void* user_data,
+                              allmem_generation* generation) {
+  return with_session(session, [&](allmem_session& handle) {
+    if (generation != nullptr) check_struct(generation, "generation");
+    require(handle.writer->unfinished(), "There is no unfinished text to go on with.");
+    return write_on(handle, callback, user_data, generation);
   });
 }
 
@@ -282,26 +269,35 @@ int32_t allmem_session_cancel(allmem_session* session) {
 
 int32_t allmem_session_freeze(allmem_session* session, int32_t frozen) {
   return with_session(session, [&](allmem_session& handle) {
-    handle.session->freeze(frozen != 0);
+    handle.writer->session().freeze(frozen != 0);
     return ALLMEM_OK;
   });
 }
 
 int32_t allmem_session_reset(allmem_session* session) {
   return with_session(session, [&](allmem_session& handle) {
-    handle.session->reset();
-    handle.sampler = Sampler(handle.sampler.options(), handle.logits.size());
-    forget_logits(handle);
+    handle.writer->reset();
     return ALLMEM_OK;
   });
 }
 
 int32_t allmem_session_wipe(allmem_session* session) {
   return with_session(session, [&](allmem_session& handle) {
-    handle.session->wipe();
-    handle.sampler.wipe();
-    wipe_memory(std::as_writable_bytes(std::span(handle.logits)));
-    forget_logits(handle);
+    handle.writer->wipe();
+    return ALLMEM_OK;
+  });
+}
+
+int32_t allmem_session_mark(allmem_session* session, uint64_t max_bytes) {
+  return with_session(session, [&](allmem_session& handle) {
+    handle.writer->mark(static_cast<size_t>(std::min<uint64_t>(max_bytes, SIZE_MAX)));
+    return ALLMEM_OK;
+  });
+}
+
+int32_t allmem_session_undo(allmem_session* session) {
+  return with_session(session, [&](allmem_session& handle) {
+    require(handle.writer->undo(), "There is no marked state to go back to.");
     return ALLMEM_OK;
   });
 }
@@ -309,21 +305,38 @@ int32_t allmem_session_wipe(allmem_session* session) {
 int32_t allmem_session_get_info(allmem_session* session, allmem_session_info* info) {
   return with_session(session, [&](allmem_session& handle) {
     check_struct(info, "info");
-    const Session& core = *handle.session;
+    const Session& core = handle.writer->session();
+    const StateParts parts = state_parts(core.model().info().states, core.state_bytes());
     *info = {.struct_size = sizeof *info,
              .position = core.position(),
              .state_bytes = core.state_bytes(),
+             .window_bytes = parts.window,
+             .fast_weight_bytes = parts.fast_weights,
+             .momentum_bytes = parts.momentum,
+             .gradient_bytes = parts.gradient,
              .total_bytes = core.total_bytes(),
+             .mark_bytes = handle.writer->mark_bytes(),
+             .marks = static_cast<int32_t>(std::min<size_t>(handle.writer->marks(), INT32_MAX)),
+             .unfinished = handle.writer->unfinished(),
              .threads = core.threads(),
              .frozen = core.frozen()};
     return ALLMEM_OK;
   });
 }
 
-int32_t allmem_session_memory_drift(allmem_session* session, int32_t layer, double* drift) {
+int32_t allmem_session_inspect(allmem_session* session, int32_t layer, allmem_layer_memory* memory) {
   return with_session(session, [&](allmem_session& handle) {
-    require(drift != nullptr, "`drift` is NULL.");
-    *drift = memory_drift(*handle.session, layer);
-    return ALLMEM_OK;
+    check_struct(memory, "memory");
+    for (const LayerMemory& found : layer_memories(handle.writer->session())) {
+      if (found.layer != layer) continue;
+      *memory = {.struct_size = sizeof *memory,
+                 .drift = found.drift,
+                 .weight = found.weight,
+                 .momentum = found.momentum,
+                 .gradient = found.gradient};
+      return ALLMEM_OK;
+    }
+    throw Error(ErrorCode::kInvalidArgument,
+                "The model has no memory in a layer " + std::to_string(layer) + ".");
   });
 }

@@ -13,8 +13,7 @@ std::string_view note_input(const void* note, size_t size) {
   return {bytes.data(), bytes.size()};
 }
 
-void after_load(allmem_session& handle, const SnapshotInfo& info) {
-  handle.has_logits = false;
+void after_load(const allmem_session& handle, const SnapshotInfo& info) {
   handle.shared->say("loaded a memory of " + std::to_string(info.position) + " tokens");
 }
 
@@ -22,17 +21,21 @@ void after_load(allmem_session& handle, const SnapshotInfo& info) {
 
 int32_t allmem_session_save(allmem_session* session, const void* note, size_t note_size, void* buffer,
                             size_t capacity, size_t* count) {
-  return with_session(session, [&](allmem_session& handle) {
-    const std::vector<std::byte> bytes = save_snapshot(*handle.session, note_input(note, note_size));
-    return output(std::span<const std::byte>(bytes), static_cast<std::byte*>(buffer), capacity, count);
+  return with_session(session, [&](allmem_session& handle) -> int32_t {
+    require(count != nullptr, "`count` is NULL; it receives the size that is needed.");
+    const std::string_view text = note_input(note, note_size);
+    *count = snapshot_size(*handle.writer, text);
+    if (buffer == nullptr || capacity < *count) return too_small(buffer == nullptr ? 0 : capacity, *count);
+    save_snapshot(*handle.writer, text, {static_cast<std::byte*>(buffer), *count});
+    return ALLMEM_OK;
   });
 }
 
 int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
                                  const char* path) {
   return with_session(session, [&](allmem_session& handle) {
-    save_snapshot_file(*handle.session, note_input(note, note_size), path_input(path));
-    handle.shared->say("saved a memory of " + std::to_string(handle.session->position()) + " tokens");
+    save_snapshot_file(*handle.writer, note_input(note, note_size), path_input(path));
+    handle.shared->say("saved a memory of " + std::to_string(handle.writer->session().position()) + " tokens");
     return ALLMEM_OK;
   });
 }
@@ -40,14 +43,14 @@ int32_t allmem_session_save_file(allmem_session* session, const void* note, size
 int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size) {
   return with_session(session, [&](allmem_session& handle) {
     const auto bytes = input(static_cast<const std::byte*>(snapshot), size, "The snapshot");
-    after_load(handle, load_snapshot(*handle.session, bytes));
+    after_load(handle, load_snapshot(*handle.writer, handle.shared->tokenizer, bytes));
     return ALLMEM_OK;
   });
 }
 
 int32_t allmem_session_load_file(allmem_session* session, const char* path) {
   return with_session(session, [&](allmem_session& handle) {
-    after_load(handle, load_snapshot_file(*handle.session, path_input(path)));
+    after_load(handle, load_snapshot_file(*handle.writer, handle.shared->tokenizer, path_input(path)));
     return ALLMEM_OK;
   });
 }
@@ -62,8 +65,10 @@ int32_t allmem_snapshot_inspect(const void* snapshot, size_t size, allmem_snapsh
              .position = facts.position,
              .fingerprint = facts.fingerprint,
              .state_bytes = facts.state_bytes,
+             .format = facts.format,
              .frozen = facts.frozen,
-             .reserved = 0};
+             .exact = facts.exact,
+             .unfinished = facts.unfinished};
     if (note == nullptr && count == nullptr) return ALLMEM_OK;
     return output(std::as_bytes(std::span(facts.note)), static_cast<std::byte*>(note), capacity, count);
   });

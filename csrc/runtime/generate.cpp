@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <utility>
 
 #include "platform/error.h"
@@ -31,7 +32,7 @@ size_t overlap(std::string_view text, std::string_view stop) {
   return 0;
 }
 
-std::vector<int32_t> checked_prompt(std::vector<int32_t> prompt, size_t vocab_size) {
+std::span<const int32_t> checked_prompt(std::span<const int32_t> prompt, size_t vocab_size) {
   if (prompt.empty()) {
     throw Error(ErrorCode::kInvalidArgument,
                 "The prompt is empty; give the model at least one token to read.");
@@ -47,20 +48,50 @@ std::vector<int32_t> checked_prompt(std::vector<int32_t> prompt, size_t vocab_si
   return prompt;
 }
 
-const GenerateOptions& checked_options(const GenerateOptions& options) {
-  if (options.max_tokens < 0) {
+int64_t checked_count(int64_t max_tokens) {
+  if (max_tokens < 0) {
     throw Error(ErrorCode::kInvalidArgument,
-                "max_tokens is " + std::to_string(options.max_tokens) + "; it must be at least 0.");
+                "max_tokens is " + std::to_string(max_tokens) + "; it must be at least 0.");
   }
-  return options;
+  return max_tokens;
+}
+
+constexpr size_t kMany = std::numeric_limits<size_t>::max();  // of what the snapshot's size alone limits
+constexpr size_t kMaxPending = 3;                             // bytes of an incomplete character
+
+WipedVector<int32_t> read_prompt(ByteReader& from, size_t vocab_size) {
+  WipedVector<int32_t> ids = from.list<int32_t>(kMany);
+  for (const int32_t id : ids) {
+    if (id < 0 || static_cast<size_t>(id) >= vocab_size) refuse_snapshot("a token is outside the vocabulary");
+  }
+  return ids;
+}
+
+int64_t read_count(ByteReader& from) {
+  const auto count = from.number<int64_t>();
+  if (count < 0) refuse_snapshot("it counts tokens below zero");
+  return count;
+}
+
+StopFilter read_filter(ByteReader& from) {
+  std::vector<std::string> stop;
+  const auto count = from.number<uint64_t>();
+  for (uint64_t i = 0; i < count; ++i) {
+    stop.emplace_back(from.text(kMany));
+    if (stop.back().empty()) refuse_snapshot("a stop text is empty");
+  }
+  StopFilter filter(stop);
+  filter.set_pending(from.text(kMany));
+  return filter;
 }
 
 }  // namespace
 
-StopFilter::StopFilter(std::vector<std::string> stop) : stop_(std::move(stop)) {
-  for (const std::string& s : stop_) {
+StopFilter::StopFilter(std::span<const std::string> stop) {
+  for (const std::string& s : stop) {
     if (s.empty())
       throw Error(ErrorCode::kInvalidArgument, "A stop string is empty; it would stop everything.");
+    stop_.emplace_back(s);
   }
 }
 
@@ -68,59 +99,96 @@ std::string StopFilter::push(std::string_view text) {
   if (stopped_) return {};
   pending_ += text;
   size_t found = std::string::npos;
-  for (const std::string& s : stop_) found = std::min(found, pending_.find(s));
-  if (found != std::string::npos) {
-    stopped_ = true;
-    return std::exchange(pending_, {}).substr(0, found);
+  for (const WipedString& s : stop_) found = std::min(found, pending_.find(s));
+  size_t shown = std::min(found, pending_.size());
+  stopped_ = found != std::string::npos;
+  if (!stopped_) {
+    size_t held = 0;
+    for (const WipedString& s : stop_) held = std::max(held, overlap(pending_, s));
+    shown -= held;
   }
-  size_t held = 0;
-  for (const std::string& s : stop_) held = std::max(held, overlap(pending_, s));
-  std::string certain = pending_.substr(0, pending_.size() - held);
-  pending_.erase(0, certain.size());
+  std::string certain(pending_, 0, shown);
+  pending_.erase(0, stopped_ ? std::string::npos : shown);
   return certain;
 }
 
-std::string StopFilter::flush() { return std::exchange(pending_, {}); }
+std::string StopFilter::flush() {
+  const std::string rest(pending_);
+  pending_.clear();
+  return rest;
+}
 
-Generator::Generator(Forward forward, size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer,
-                     std::vector<int32_t> prompt, const GenerateOptions& options)
-    : forward_(std::move(forward)),
-      prompt_(checked_prompt(std::move(prompt), vocab_size)),
-      options_(checked_options(options)),
-      sampler_(options.sampling, vocab_size),
+Generator::Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer,
+                     std::span<const int32_t> prompt, const GenerateOptions& options)
+    : sampler_(options.sampling, vocab_size),
+      max_tokens_(checked_count(options.max_tokens)),
+      stop_ids_(options.stop_ids.begin(), options.stop_ids.end()),
       decoder_(tokenizer),
       filter_(options.stop),
       logits_(vocab_size),
-      samplable_(std::min(vocab_size, static_cast<size_t>(tokenizer->vocab_size()))) {}
+      samplable_(std::min(vocab_size, static_cast<size_t>(tokenizer->vocab_size()))) {
+  prompt = checked_prompt(prompt, vocab_size);
+  prompt_.assign(prompt.begin(), prompt.end());
+}
 
-bool Generator::prefill() {
-  if (cancelled_ || stats_.prompt_tokens == prompt_.size()) return false;
+void Generator::save(ByteWriter& to) const {
+  to.list(std::span<const int32_t>(prompt_).subspan(prompt_read_));
+  sampler_.save(to);
+  to.number(max_tokens_);
+  to.list(std::span<const int32_t>(stop_ids_));
+  to.number(uint64_t{filter_.stop().size()});
+  for (const WipedString& stop : filter_.stop()) to.text(stop);
+  to.text(filter_.pending());
+  to.text(decoder_.pending());
+  const bool begun = prompt_read_ == prompt_.size();  // before that there are no logits
+  to.list(std::span<const float>(logits_).first(begun ? logits_.size() : 0));
+  to.number(uint64_t{stats_.prompt_tokens});
+  to.number(uint64_t{stats_.generated_tokens});
+}
+
+// Members are read in the order of their declaration, which is the order of save().
+Generator::Generator(ByteReader& from, size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer)
+    : prompt_(read_prompt(from, vocab_size)),
+      sampler_(from, vocab_size),
+      max_tokens_(read_count(from)),
+      stop_ids_(from.list<int32_t>(kMany)),
+      decoder_(tokenizer),
+      filter_(read_filter(from)),
+      samplable_(std::min(vocab_size, static_cast<size_t>(tokenizer->vocab_size()))) {
+  decoder_.set_pending(from.text(kMaxPending));
+  logits_ = from.list<float>(vocab_size);
+  if (logits_.size() != (prompt_.empty() ? vocab_size : 0)) {
+    refuse_snapshot("its unfinished text lacks the logits to go on from");
+  }
+  logits_.resize(vocab_size);
+  stats_.prompt_tokens = static_cast<size_t>(read_count(from));
+  stats_.generated_tokens = static_cast<size_t>(read_count(from));
+}
+
+bool Generator::prefill(const Forward& forward) {
+  if (prompt_read_ == prompt_.size()) return false;
   const Timer timer(stats_.prefill_seconds);
-  const size_t left = prompt_.size() - stats_.prompt_tokens;
-  const std::span<const int32_t> block(prompt_.data() + stats_.prompt_tokens, std::min(left, kPrefillBlock));
+  const size_t left = prompt_.size() - prompt_read_;
+  const auto block = std::span<const int32_t>(prompt_).subspan(prompt_read_, std::min(left, kPrefillBlock));
   const bool last = block.size() == left;
-  forward_(block, last ? LogitsFor::kLast : LogitsFor::kNone,
-           last ? std::span<float>(logits_) : std::span<float>());
+  forward(block, last ? LogitsFor::kLast : LogitsFor::kNone,
+          last ? std::span<float>(logits_) : std::span<float>());
   for (int32_t id : block) sampler_.accept(id);
+  prompt_read_ += block.size();
   stats_.prompt_tokens += block.size();
   return !last;
 }
 
-std::optional<std::string> Generator::next() {
-  if (stats_.finish != FinishReason::kNone) return std::nullopt;
-  while (prefill()) {
+std::optional<std::string> Generator::next(const Forward& forward) {
+  if (over()) return std::nullopt;
+  while (prefill(forward)) {
   }
   const Timer timer(stats_.decode_seconds);
-  if (cancelled_) return finish(FinishReason::kCancelled);
-  if (static_cast<int64_t>(stats_.generated_tokens) >= options_.max_tokens) {
-    return finish(FinishReason::kMaxTokens);
-  }
+  if (static_cast<int64_t>(stats_.generated_tokens) >= max_tokens_) return finish(FinishReason::kMaxTokens);
   const int32_t id = sampler_.sample(std::span<const float>(logits_).first(samplable_));
-  if (std::ranges::find(options_.stop_ids, id) != options_.stop_ids.end()) {
-    return finish(FinishReason::kStopToken);
-  }
+  if (std::ranges::find(stop_ids_, id) != stop_ids_.end()) return finish(FinishReason::kStopToken);
   sampler_.accept(id);
-  forward_({&id, 1}, LogitsFor::kLast, logits_);
+  forward({&id, 1}, LogitsFor::kLast, logits_);
   ++stats_.generated_tokens;
   std::string piece = filter_.push(decoder_.push(id));
   if (filter_.stopped()) stats_.finish = FinishReason::kStopString;
@@ -129,7 +197,6 @@ std::optional<std::string> Generator::next() {
 
 // Ends the generation; what was held back is the last piece.
 std::optional<std::string> Generator::finish(FinishReason reason) {
-  if (stats_.finish != FinishReason::kNone) return std::nullopt;
   stats_.finish = reason;
   std::string rest = filter_.push(decoder_.flush());
   rest += filter_.flush();  // not in one expression: the order of its operands would be the compiler's choice

@@ -1,7 +1,6 @@
 // The generate loop: reads a prompt, samples tokens, hands out their text piece by piece.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -29,7 +28,7 @@ struct GenerateOptions {
   std::vector<int32_t> stop_ids = {};  // tokens that end the text and are neither shown nor read
 };
 
-enum class FinishReason { kNone, kStopToken, kStopString, kMaxTokens, kCancelled };
+enum class FinishReason { kNone, kStopToken, kStopString, kMaxTokens };
 
 struct GenerateStats {
   size_t prompt_tokens = 0;     // read so far
@@ -42,54 +41,65 @@ struct GenerateStats {
 // Lets text through up to the first stop string, holding back what could still become one.
 class StopFilter {
  public:
-  explicit StopFilter(std::vector<std::string> stop);  // throws Error (kInvalidArgument) if one is empty
+  // Throws Error (kInvalidArgument) if one is empty.
+  explicit StopFilter(std::span<const std::string> stop);
   std::string push(std::string_view text);             // the text that is now certain to be shown
   std::string flush();  // what was held back, when the text ends without a stop
   bool stopped() const { return stopped_; }
 
+  std::span<const WipedString> stop() const { return stop_; }
+  // What is held back, and its return: all that a filter remembers before it stops.
+  std::string_view pending() const { return pending_; }
+  void set_pending(std::string_view text) { pending_ = text; }
+
  private:
-  std::vector<std::string> stop_;
-  std::string pending_;
+  WipedVector<WipedString> stop_;
+  WipedString pending_;
   bool stopped_ = false;
 };
 
 // Runs the model on `ids`; has the contract of Session::forward.
 using Forward = std::function<void(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits)>;
 
-// One caller at a time, except for cancel(). At every return the model has read exactly the prompt tokens and
-// generated tokens that stats() counts, so a conversation can go on from there; an error ends the generation.
+// One text being written. A value: a copy goes on as the original would, over a model in the same state; so it
+// may stop between any two steps, for as long as one likes. At every return the model has read exactly the
+// prompt tokens and generated tokens that stats() counts; an error of the model ends the generation.
 class Generator {
  public:
   // `vocab_size`: of the model's logits; tokens that the tokenizer does not know are never sampled.
   // Throws Error (kInvalidArgument): an empty prompt, ids out of range, options out of range.
-  Generator(Forward forward, size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer,
-            std::vector<int32_t> prompt, const GenerateOptions& options);
+  Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer, std::span<const int32_t> prompt,
+            const GenerateOptions& options);
 
-  // Reads the next block of the prompt. True while more of it is left; false when it is read, or cancelled.
-  bool prefill();
+  // All that it needs to go on: options, the rest of the prompt, the last logits, sampler, text held back. Not
+  // the seconds. To be called before it is over. The constructor throws kBadSnapshot.
+  void save(ByteWriter& to) const;
+  Generator(ByteReader& from, size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer);
+
+  // Reads the next block of the prompt. True while more of it is left.
+  bool prefill(const Forward& forward);
 
   // The text that became certain with one more token: empty while a character or a possible stop string is
   // incomplete, nothing when the generation is over. Reads what is left of the prompt first.
-  std::optional<std::string> next();
+  std::optional<std::string> next(const Forward& forward);
 
-  // From any thread: ends the generation before the next token or block.
-  void cancel() { cancelled_ = true; }
-
+  bool over() const { return stats_.finish != FinishReason::kNone; }
   const GenerateStats& stats() const { return stats_; }
+  const std::shared_ptr<const Tokenizer>& tokenizer() const { return decoder_.tokenizer(); }
 
  private:
   std::optional<std::string> finish(FinishReason reason);
 
-  Forward forward_;
-  std::vector<int32_t> prompt_;
-  GenerateOptions options_;
+  WipedVector<int32_t> prompt_;  // what is to be read
+  size_t prompt_read_ = 0;       // how many of them were
   Sampler sampler_;
+  int64_t max_tokens_;
+  WipedVector<int32_t> stop_ids_;
   StreamDecoder decoder_;
   StopFilter filter_;
-  std::vector<float> logits_;  // [vocab_size], of the last token read
+  WipedVector<float> logits_;  // [vocab_size], of the last token read
   size_t samplable_;           // how many of them the tokenizer knows
   GenerateStats stats_;
-  std::atomic<bool> cancelled_ = false;
 };
 
 }  // namespace allmem

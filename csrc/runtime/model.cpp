@@ -103,6 +103,7 @@ std::shared_ptr<const Model> Model::make(std::shared_ptr<const onnx::Model> sour
   std::shared_ptr<Model> model(new Model());
   model->program_ = lower(source, find_op, best_kernels(), precision);
   model->info_ = describe(*source, *model->program_);
+  model->info_.exact = precision == Precision::kExact;
   return model;
 }
 

@@ -22,6 +22,7 @@ struct ModelInfo {
   int64_t vocab_size = 0;
   int64_t window = 0, sinks = 0, chunk = 0, layers = 0;
   std::string quantization;  // "none", "int8", "int4"; like the names, what the file says as valid UTF-8
+  bool exact = false;        // calculates in float32 everywhere
   size_t weight_bytes = 0;
   size_t state_bytes = 0;  // of one session, without scratch
   std::vector<StateInfo> states;

@@ -54,6 +54,12 @@ Random::Random(uint64_t seed) {
   }
 }
 
+Random::Random(const std::array<uint64_t, 4>& state) : state_(state) {
+  if (std::ranges::all_of(state, [](uint64_t word) { return word == 0; })) {
+    refuse_snapshot("its random numbers have no state");
+  }
+}
+
 uint64_t Random::next() {
   const uint64_t result = std::rotl(state_[1] * 5, 7) * 9;
   const uint64_t shifted = state_[1] << 17;
@@ -74,6 +80,54 @@ Sampler::Sampler(const SamplerOptions& options, size_t vocab_size)
       candidates_(checked_vocab(vocab_size)),
       recent_(static_cast<size_t>(options.repetition_window)),
       recent_count_(vocab_size) {}
+
+namespace {
+
+SamplerOptions read_options(ByteReader& from) {
+  SamplerOptions o;
+  o.temperature = from.number<float>();
+  o.top_k = from.number<int32_t>();
+  o.top_p = from.number<float>();
+  o.min_p = from.number<float>();
+  o.repetition_penalty = from.number<float>();
+  o.repetition_window = from.number<int32_t>();
+  o.seed = from.number<uint64_t>();
+  try {
+    return checked(o);
+  } catch (const Error&) {
+    refuse_snapshot("its sampling options are out of their range");
+  }
+}
+
+}  // namespace
+
+Sampler::Sampler(ByteReader& from, size_t vocab_size) : Sampler(read_options(from), vocab_size) {
+  std::array<uint64_t, 4> state;
+  for (uint64_t& word : state) word = from.number<uint64_t>();
+  random_ = Random(state);
+  for (const int32_t id : from.list<int32_t>(recent_.size())) {
+    if (id < 0 || static_cast<size_t>(id) >= vocab_size) {
+      refuse_snapshot("a recent token is outside the vocabulary");
+    }
+    accept(id);
+  }
+}
+
+void Sampler::save(ByteWriter& to) const {
+  to.number(options_.temperature);
+  to.number(options_.top_k);
+  to.number(options_.top_p);
+  to.number(options_.min_p);
+  to.number(options_.repetition_penalty);
+  to.number(options_.repetition_window);
+  to.number(options_.seed);
+  for (const uint64_t word : random_.state()) to.number(word);
+  WipedVector<int32_t> oldest_first(recent_size_);
+  for (size_t i = 0; i < recent_size_; ++i) {
+    oldest_first[i] = recent_[(recent_next_ + recent_.size() - recent_size_ + i) % recent_.size()];
+  }
+  to.list(std::span<const int32_t>(oldest_first));
+}
 
 // A total order, so that every standard library sorts equally.
 bool Sampler::more_likely(const Candidate& a, const Candidate& b) {

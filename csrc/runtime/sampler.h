@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
+
+#include "platform/wipe.h"
+#include "runtime/bytes.h"
 
 namespace allmem {
 
@@ -24,8 +26,10 @@ struct SamplerOptions {
 class Random {
  public:
   explicit Random(uint64_t seed);
+  explicit Random(const std::array<uint64_t, 4>& state);  // throws kBadSnapshot for the one it cannot leave
   uint64_t next();
   double uniform();  // [0, 1), multiples of 2^-53
+  const std::array<uint64_t, 4>& state() const { return state_; }
 
  private:
   std::array<uint64_t, 4> state_;
@@ -37,6 +41,11 @@ class Sampler {
   // `vocab_size` > 0 is the longest logits that sample() takes. Throws Error (kInvalidArgument) naming the
   // option that is out of its range.
   Sampler(const SamplerOptions& options, size_t vocab_size);
+
+  // Its options, random state and recent tokens, and a sampler that goes on from them. The constructor throws
+  // kBadSnapshot.
+  void save(ByteWriter& to) const;
+  Sampler(ByteReader& from, size_t vocab_size);
 
   // The next token, not yet accepted. `logits`: 1 to vocab_size finite values, else Error (kInvalidArgument).
   // The filters apply in the order temperature, top-k, top-p, min-p, each to what the one before it left.
@@ -64,11 +73,11 @@ class Sampler {
 
   SamplerOptions options_;
   Random random_;
-  std::vector<Candidate> candidates_;  // vocab_size
+  WipedVector<Candidate> candidates_;  // vocab_size
   size_t live_ = 0;                    // how many of them are still in the race
-  std::vector<int32_t> recent_;        // a ring of the last accepted ids
+  WipedVector<int32_t> recent_;        // a ring of the last accepted ids
   size_t recent_next_ = 0, recent_size_ = 0;
-  std::vector<int32_t> recent_count_;  // [vocab_size], occurrences in the ring
+  WipedVector<int32_t> recent_count_;  // [vocab_size], occurrences in the ring
 };
 
 }  // namespace allmem

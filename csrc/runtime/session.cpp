@@ -21,8 +21,6 @@ namespace {
 
 using Home = Buffer::Home;
 
-constexpr uint64_t kMaxPosition = uint64_t{1} << 53;  // RoPE angles are exact below it
-
 int thread_count(int wanted) {
   if (wanted < 0 || wanted > ThreadPool::kMaxThreads) {
     throw Error(ErrorCode::kInvalidArgument, "A session has 1 to " + std::to_string(ThreadPool::kMaxThreads) +

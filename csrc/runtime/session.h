@@ -21,6 +21,8 @@ enum class LogitsFor { kNone, kLast, kAll };
 // kPoisoned.
 class Session {
  public:
+  static constexpr uint64_t kMaxPosition = uint64_t{1} << 53;  // RoPE angles are exact below it
+
   Session(std::shared_ptr<const Model> model, const SessionOptions& options);
   ~Session();
 

@@ -1,4 +1,5 @@
-// Snapshots: a head of fixed size, the caller's note, the state; all under one checksum.
+// Snapshots: a head of fixed size, then the caller's note, the layout of the state, the draft (sampler, last
+// logits, unfinished text) and the state; all under one checksum.
 #include "runtime/snapshot.h"
 
 #include <fcntl.h>
@@ -12,7 +13,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -23,23 +23,32 @@ namespace allmem {
 
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "snapshots hold little-endian numbers as they are");
-
 constexpr std::array<char, 8> kMagic = {'A', 'L', 'L', 'M', 'E', 'M', 'S', 'S'};
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kFormat = 3;  // 1 and 2 were never released
+constexpr uint32_t kFrozen = 1, kExact = 2, kUnfinished = 4;
+// Sections that cannot be larger in an honest file.
+constexpr size_t kMaxLayout = size_t{1} << 24, kMaxDraft = size_t{1} << 28;
 
 // All fields lie without gaps.
 struct Head {
   std::array<char, 8> magic;
-  uint32_t version;
-  uint32_t frozen;       // 0 or 1
+  uint32_t format;
+  uint32_t flags;
   uint64_t fingerprint;  // of the model
   uint64_t position;
   uint64_t note_bytes;
+  uint64_t layout_bytes;
+  uint64_t draft_bytes;
   uint64_t state_bytes;
   uint64_t checksum;  // of everything else, with this field as 0
 };
-static_assert(sizeof(Head) == 56 && std::is_trivially_copyable_v<Head>);
+static_assert(sizeof(Head) == 72 && std::is_trivially_copyable_v<Head>);
+
+// A snapshot in pieces, in the order in which they follow each other.
+struct Snapshot {
+  Head head;
+  std::span<const std::byte> note, layout, draft, state;
+};
 
 // FNV-1a over words of 8 bytes, the last one filled up with zeros. Every step is a bijection of the hash, so
 // a change within one word never goes unnoticed.
@@ -54,38 +63,89 @@ uint64_t hash(std::span<const std::byte> bytes, uint64_t seed) {
   return value;
 }
 
-uint64_t checksum(Head head, std::span<const std::byte> note_and_state) {
+// Each piece continues the hash of the one before.
+uint64_t checksum(const Snapshot& snapshot) {
+  Head head = snapshot.head;
   head.checksum = 0;
-  return hash(note_and_state, hash(std::as_bytes(std::span(&head, 1)), 0xCBF29CE484222325));
+  uint64_t value = hash(std::as_bytes(std::span(&head, 1)), 0xCBF29CE484222325);
+  for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.draft, snapshot.state}) {
+    value = hash(piece, value);
+  }
+  return value;
 }
 
-[[noreturn]] void refuse(const std::string& why) {
-  throw Error(ErrorCode::kBadSnapshot, "This memory cannot be loaded: " + why + ".");
+// Refuses a head that cannot be right, before anything is read or allocated by what it says.
+void check_head(const Head& head, uint64_t total) {
+  if (head.magic != kMagic) refuse_snapshot("it is not a snapshot of allmem-edge");
+  if (head.format != kFormat) {
+    refuse_snapshot("it has the format " + std::to_string(head.format) +
+                    ", but this version of allmem-edge reads format " + std::to_string(kFormat) +
+                    (head.format > kFormat ? "; update allmem-edge" : ""));
+  }
+  const bool plausible = head.note_bytes <= kMaxNote && head.layout_bytes <= kMaxLayout &&
+                         head.draft_bytes <= kMaxDraft;
+  const uint64_t before_state = sizeof head + head.note_bytes + head.layout_bytes + head.draft_bytes;
+  if (!plausible || before_state > total || head.state_bytes != total - before_state) {
+    refuse_snapshot("its length is not what its head says; it may have been cut short");
+  }
+  if (head.flags > (kFrozen | kExact | kUnfinished)) {
+    refuse_snapshot("its head has a mark that this version of allmem-edge does not know");
+  }
 }
 
-Head read_head(std::span<const std::byte> snapshot) {
-  Head head{};
-  if (snapshot.size() < sizeof head) {
-    refuse("it has only " + std::to_string(snapshot.size()) + " bytes, too few for a snapshot");
+// Checks all that can be checked without the model.
+Snapshot parse(std::span<const std::byte> bytes) {
+  Snapshot snapshot{};
+  Head& head = snapshot.head;
+  if (bytes.size() < sizeof head) {
+    refuse_snapshot("it has only " + std::to_string(bytes.size()) + " bytes, too few for a snapshot");
   }
-  std::memcpy(&head, snapshot.data(), sizeof head);
-  if (head.magic != kMagic) refuse("it is not a snapshot of allmem-edge");
-  if (head.version != kVersion) {
-    refuse("it has the format " + std::to_string(head.version) +
-           ", but this version of allmem-edge reads format " + std::to_string(kVersion) +
-           (head.version > kVersion ? "; update allmem-edge" : ""));
-  }
-  const size_t rest = snapshot.size() - sizeof head;
-  if (head.note_bytes > kMaxNote || head.note_bytes > rest || head.state_bytes != rest - head.note_bytes) {
-    refuse("its length is not what its head says; it may have been cut short");
-  }
-#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
-  return head;  // a fuzzer would not get past the checksum
+  std::memcpy(&head, bytes.data(), sizeof head);
+  check_head(head, bytes.size());
+  size_t place = sizeof head;
+  const auto piece = [&](uint64_t size) {
+    const auto taken = bytes.subspan(place, size);
+    place += size;
+    return taken;
+  };
+  snapshot.note = piece(head.note_bytes);
+  snapshot.layout = piece(head.layout_bytes);
+  snapshot.draft = piece(head.draft_bytes);
+  snapshot.state = piece(head.state_bytes);
+#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // a fuzzer would not get past it
+  if (head.checksum != checksum(snapshot)) refuse_snapshot("its checksum is wrong, so it is damaged");
 #endif
-  if (head.checksum != checksum(head, snapshot.subspan(sizeof head))) {
-    refuse("its checksum is wrong, so it is damaged");
+  return snapshot;
+}
+
+// Which bytes of the state are what: for every state its name, its form and its bytes, in their order; then
+// the bytes that operators keep for themselves. Two sessions with equal layouts understand each other's state.
+WipedVector<std::byte> layout_of(const Program& program) {
+  ByteWriter layout;
+  size_t end = 0;
+  for (const State& state : program.states) {
+    layout.text(state.name);
+    layout.number(uint8_t{state.packed});
+    layout.number(uint64_t{state.bytes});
+    end = align_up(state.offset + state.bytes);
   }
-  return head;
+  layout.text("");
+  layout.number(uint8_t{1});
+  layout.number(uint64_t{program.state_bytes - end});
+  return layout.bytes();
+}
+
+std::vector<StateInfo> read_layout(std::span<const std::byte> bytes, size_t total) {
+  ByteReader layout(bytes);
+  std::vector<StateInfo> states;
+  while (!layout.at_end()) {
+    const WipedString name = layout.text(kMaxLayout);
+    if (layout.number<uint8_t>() > 1) refuse_snapshot("a part of its state has an unknown form");
+    const auto size = layout.number<uint64_t>();
+    if (size > total) refuse_snapshot("a part of its state is larger than the whole");
+    if (!name.empty()) states.push_back({printable(name), {}, size});
+  }
+  return states;
 }
 
 std::string reason() { return std::strerror(errno); }
@@ -163,77 +223,170 @@ uint64_t fingerprint(const Model& model) {
   return value;
 }
 
-std::vector<std::byte> save_snapshot(const Session& session, std::string_view note) {
+namespace {
+
+// `draft` and `layout` are what the snapshot's pieces view.
+Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter& draft,
+                  const WipedVector<std::byte>& layout) {
   if (note.size() > kMaxNote) {
     throw Error(ErrorCode::kInvalidArgument, "The note of a snapshot has at most " +
                                                  std::to_string(kMaxNote) + " bytes, not " +
                                                  std::to_string(note.size()) + ".");
   }
-  const std::span<const std::byte> state = session.state_memory();
-  Head head{.magic = kMagic,
-            .version = kVersion,
-            .frozen = session.frozen(),
-            .fingerprint = fingerprint(session.model()),
-            .position = session.position(),
-            .note_bytes = note.size(),
-            .state_bytes = state.size(),
-            .checksum = 0};
-  std::vector<std::byte> bytes(sizeof head + note.size() + state.size());
-  std::ranges::copy(std::as_bytes(std::span(note)), bytes.begin() + sizeof head);
-  std::ranges::copy(state, bytes.end() - static_cast<ptrdiff_t>(state.size()));
-  head.checksum = checksum(head, std::span(bytes).subspan(sizeof head));
-  std::memcpy(bytes.data(), &head, sizeof head);
-  return bytes;
-}
-
-SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot) {
-  const Head head = read_head(snapshot);
-  if (head.frozen > 1) refuse("it neither says that it is frozen nor that it is not");
-  const auto note = snapshot.subspan(sizeof head, head.note_bytes);
-  return {.position = head.position,
-          .frozen = head.frozen == 1,
-          .state_bytes = head.state_bytes,
-          .fingerprint = head.fingerprint,
-          .note = std::string(reinterpret_cast<const char*>(note.data()), note.size())};
-}
-
-SnapshotInfo load_snapshot(Session& session, std::span<const std::byte> snapshot) {
-  SnapshotInfo info = inspect_snapshot(snapshot);
-  if (info.fingerprint != fingerprint(session.model()) || info.state_bytes != session.state_bytes()) {
-    refuse("it belongs to another model");
+  if (draft.bytes().size() > kMaxDraft) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "The unfinished text is too long to be saved: its prompt and options take " +
+                    std::to_string(draft.bytes().size()) + " bytes.");
   }
-  session.restore(snapshot.last(info.state_bytes), info.position);
-  session.freeze(info.frozen);
+  const Session& session = writer.session();
+  Snapshot snapshot{.head = {.magic = kMagic,
+                             .format = kFormat,
+                             .flags = (session.frozen() ? kFrozen : 0) |
+                                      (session.model().info().exact ? kExact : 0) |
+                                      (writer.unfinished() ? kUnfinished : 0),
+                             .fingerprint = fingerprint(session.model()),
+                             .position = session.position(),
+                             .note_bytes = note.size(),
+                             .layout_bytes = layout.size(),
+                             .draft_bytes = draft.bytes().size(),
+                             .state_bytes = session.state_bytes(),
+                             .checksum = 0},
+                    .note = std::as_bytes(std::span(note)),
+                    .layout = layout,
+                    .draft = draft.bytes(),
+                    .state = session.state_memory()};
+  snapshot.head.checksum = checksum(snapshot);
+  return snapshot;
+}
+
+// Calls write(bytes) for one piece after the other.
+template <class Write>
+void save_pieces(const Writer& writer, std::string_view note, const Write& write) {
+  ByteWriter draft;
+  writer.save(draft);
+  const WipedVector<std::byte> layout = layout_of(writer.session().model().program());
+  const Snapshot snapshot = describe(writer, note, draft, layout);
+  write(std::as_bytes(std::span(&snapshot.head, 1)));
+  for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.draft, snapshot.state}) write(piece);
+}
+
+SnapshotInfo info_of(const Snapshot& snapshot) {
+  const Head& head = snapshot.head;
+  return {.format = head.format,
+          .position = head.position,
+          .frozen = (head.flags & kFrozen) != 0,
+          .exact = (head.flags & kExact) != 0,
+          .unfinished = (head.flags & kUnfinished) != 0,
+          .fingerprint = head.fingerprint,
+          .state_bytes = head.state_bytes,
+          .states = read_layout(snapshot.layout, head.state_bytes),
+          .note = std::string(reinterpret_cast<const char*>(snapshot.note.data()), snapshot.note.size())};
+}
+
+// Refuses the snapshot of a session whose state cannot be this one's.
+void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, const Session& session) {
+  if (info.fingerprint != fingerprint(session.model())) refuse_snapshot("it belongs to another model");
+  if (std::ranges::equal(layout, layout_of(session.model().program())) &&
+      info.state_bytes == session.state_bytes()) {
+    return;
+  }
+  if (info.exact != session.model().info().exact) {
+    refuse_snapshot(info.exact ? "it was saved by an exact session, which keeps its state in another form; load "
+                                 "the model as exact to go on with it"
+                               : "it was saved by a fast session, which keeps its state in another form; load "
+                                 "the model without `exact` to go on with it");
+  }
+  refuse_snapshot("its state has another layout than this version of allmem-edge gives it");
+}
+
+}  // namespace
+
+size_t snapshot_size(const Writer& writer, std::string_view note) {
+  ByteWriter draft;
+  writer.save(draft);
+  return sizeof(Head) + note.size() + layout_of(writer.session().model().program()).size() +
+         draft.bytes().size() + writer.session().state_bytes();
+}
+
+void save_snapshot(const Writer& writer, std::string_view note, std::span<std::byte> buffer) {
+  save_pieces(writer, note, [&](std::span<const std::byte> piece) {
+    if (piece.size() > buffer.size()) {
+      throw Error(ErrorCode::kInvalidArgument, "The buffer is too small for the snapshot.");
+    }
+    std::ranges::copy(piece, buffer.begin());
+    buffer = buffer.subspan(piece.size());
+  });
+}
+
+SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot) { return info_of(parse(snapshot)); }
+
+SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
+                           std::span<const std::byte> bytes) {
+  const Snapshot snapshot = parse(bytes);
+  SnapshotInfo info = info_of(snapshot);
+  check_model(info, snapshot.layout, writer.session());
+  if (info.position > Session::kMaxPosition) refuse_snapshot("it counts more tokens than a session can read");
+  ByteReader reader(snapshot.draft);
+  Writer::Draft draft = writer.read_draft(reader, tokenizer);
+  if (info.unfinished != (draft.text != nullptr)) {
+    refuse_snapshot("its head and its content disagree whether a text was being written");
+  }
+  writer.restore(snapshot.state, info.position, std::move(draft));
+  writer.session().freeze(info.frozen);
   return info;
 }
 
-void save_snapshot_file(const Session& session, std::string_view note, const std::string& path) {
+void save_snapshot_file(const Writer& writer, std::string_view note, const std::string& path) {
   if (path.empty() || path.find('\0') != std::string::npos) {
     throw Error(ErrorCode::kInvalidArgument, "A snapshot needs the name of a file to be saved to.");
   }
-  const std::vector<std::byte> bytes = save_snapshot(session, note);
   TemporaryFile file(path);
-  file.write(bytes);
+  save_pieces(writer, note, [&](std::span<const std::byte> piece) { file.write(piece); });
   file.replace(path);
 }
 
-SnapshotInfo load_snapshot_file(Session& session, const std::string& path) {
-  // Read, not mapped: another program may cut the file short meanwhile. A byte more than can be right will
-  // do.
-  std::vector<std::byte> bytes(sizeof(Head) + kMaxNote + session.state_bytes() + 1);
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) {
+// Read, not mapped: another program may cut the file short meanwhile. A state of another size is not read at
+// all: what comes before it says why it cannot be this session's.
+SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
+                                const std::string& path) {
+  const auto unreadable = [&] {
+    return Error(ErrorCode::kIo, printable("The saved memory '" + path + "' cannot be read."));
+  };
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
     throw Error(ErrorCode::kNotFound, printable("There is no saved memory '" + path + "'."));
   }
+  if (!std::filesystem::is_regular_file(path, error)) throw unreadable();
   std::ifstream file(path, std::ios::binary);
-  file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  if (file.bad() || !std::filesystem::is_regular_file(path, ignored)) {
-    throw Error(ErrorCode::kIo, printable("The saved memory '" + path + "' cannot be read."));
-  }
+  const uint64_t total = std::filesystem::file_size(path, error);
+  if (!file || error) throw unreadable();
+  WipedVector<std::byte> bytes;
+  const auto read_to = [&](size_t end) {
+    const size_t begin = bytes.size();
+    bytes.resize(end);
+    file.read(reinterpret_cast<char*>(bytes.data() + begin), static_cast<std::streamsize>(end - begin));
+    if (file.bad()) throw unreadable();
+    bytes.resize(begin + static_cast<size_t>(file.gcount()));
+  };
   try {
-    return load_snapshot(session, std::span(bytes).first(static_cast<size_t>(file.gcount())));
-  } catch (const Error& error) {
-    throw Error(error.code(), printable("'" + path + "': " + error.what()));
+    read_to(std::min(total, uint64_t{sizeof(Head)}));
+    if (bytes.size() == sizeof(Head)) {
+      Snapshot snapshot{};
+      std::memcpy(&snapshot.head, bytes.data(), sizeof(Head));
+      check_head(snapshot.head, total);
+      const Head& head = snapshot.head;
+      if (head.state_bytes == writer.session().state_bytes()) {
+        read_to(total);
+      } else {
+        read_to(sizeof head + head.note_bytes + head.layout_bytes);
+        snapshot.layout = std::span<const std::byte>(bytes).last(std::min(head.layout_bytes, bytes.size()));
+        check_model(info_of(snapshot), snapshot.layout, writer.session());
+      }
+    }
+    return load_snapshot(writer, tokenizer, bytes);
+  } catch (const Error& reason) {
+    if (reason.code() == ErrorCode::kIo) throw;
+    throw Error(reason.code(), printable("'" + path + "': " + reason.what()));
   }
 }
 

@@ -147,7 +147,7 @@ std::string StreamDecoder::push(int32_t id) {
 }
 
 std::string StreamDecoder::flush() {
-  std::string text = replace_invalid_utf8(pending_);
+  const std::string text = replace_invalid_utf8(pending_);
   pending_.clear();
   return text;
 }

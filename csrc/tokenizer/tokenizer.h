@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "platform/wipe.h"
+
 namespace allmem {
 
 // Immutable after load; safe to share between threads.
@@ -48,10 +50,15 @@ class StreamDecoder {
   std::string push(int32_t id);  // the text that became complete with this token
   std::string flush();           // what is left, incomplete bytes replaced by U+FFFD
 
+  // The bytes of a character that is not complete yet, and their return: all that a decoder remembers.
+  std::string_view pending() const { return pending_; }
+  void set_pending(std::string_view bytes) { pending_ = bytes; }
+  const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
+
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool skip_special_;
-  std::string pending_;
+  WipedString pending_;
 };
 
 }  // namespace allmem

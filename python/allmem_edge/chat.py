@@ -13,25 +13,33 @@ from allmem_edge.sampling import Sampling, check_text
 from allmem_edge.session import Session
 from allmem_edge.template import ChatTemplate, Message, Segment
 
+_KEPT_ANSWER = 1 << 16  # characters of an unfinished answer that a file holds, at most 12 bytes each
+
 
 @dataclass(frozen=True)
-class _Before:
-    """What undo() goes back to."""
+class _Turn:
+    """What undo() goes back to, beside the session's mark."""
 
-    session: Session
     text: str  # the message that was sent then
     turns: int
+    answer: str
 
 
 class Chat:
     """A conversation with a model. One caller at a time, like its session.
 
-    The chat keeps no history: what was said lives in the session's window and memory. It keeps one copy of
-    the session from before the last turn, for undo() and regenerate().
+    The chat keeps no history: what was said lives in the session's window and memory. For undo() and
+    regenerate() it marks the session's state before every turn, as many turns back as `undo_bytes` allow.
     """
 
     def __init__(
-        self, session: Session, template: ChatTemplate, *, system: str | None, sampling: Sampling
+        self,
+        session: Session,
+        template: ChatTemplate,
+        *,
+        system: str | None,
+        sampling: Sampling,
+        undo_bytes: int,
     ) -> None:
         """Use Model.chat()."""
         self._template = template
@@ -39,11 +47,13 @@ class Chat:
         self.session = session
         self.sampling = sampling
         self.turns = 0  # messages answered, wholly or in part
+        self.answer = ""  # the last answer so far
         self.last: _core.Generator | None = None  # figures of the last answer
-        self._before: _Before | None = None
+        self._undo_bytes = undo_bytes
+        self._past: list[_Turn] = []  # one for each of the session's marks
         # A broken template or a bad option shows now rather than at the first message.
         ids = [self._encode(self._render_turn("", after=turns)) for turns in (0, 1)]
-        session.start_generator(ids[0], sampling)
+        session.check_generator(ids[0], sampling)
 
     def send(self, text: str) -> Iterator[str]:
         """Reads `text` as the user's next message and yields the pieces of the answer.
@@ -66,71 +76,114 @@ class Chat:
             held += 1
         if ids:
             self.session.forward(ids, last_only=True)
-            self.turns, self.last, self._before = held, None, None
+            self._become(self.session, held, assistant)
 
     def fork(self) -> Chat:
-        """An independent chat that goes on from here."""
-        other = Chat(self.session.clone(), self._template, system=self._system, sampling=self.sampling)
-        other.turns = self.turns
+        """An independent chat that goes on from here. It cannot undo what was before."""
+        other = Chat(
+            self.session.clone(),
+            self._template,
+            system=self._system,
+            sampling=self.sampling,
+            undo_bytes=self._undo_bytes,
+        )
+        other.turns, other.answer = self.turns, self.answer
         return other
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last answer was stopped before its end, so that resume() can go on with it."""
+        return self.session.unfinished
+
+    def resume(self) -> Iterator[str]:
+        """Goes on with the answer that was stopped, as if it had not been. `answer` is what was said so far.
+
+        Raises InvalidArgumentError when there is none.
+        """
+        self.last = self.session.resume()
+        return self._speak(self.last)
+
+    @property
+    def undo_turns(self) -> int:
+        """How many turns undo() can take back."""
+        return len(self._past)
+
     def undo(self) -> bool:
-        """Forgets the last turn, wholly. Only one turn back is kept; False when there is none."""
-        before = self._before
-        if before is None:
+        """Forgets the last turn, wholly; False when none is left that can be undone."""
+        if not self._past or not self.session.undo():
             return False
-        before.session.freeze(self.session.frozen)
-        self._restore(before)
+        before = self._past.pop()
+        self.turns, self.answer, self.last = before.turns, before.answer, None
         return True
 
     def regenerate(self) -> Iterator[str]:
         """Takes the last answer back and yields another one to the same message."""
-        before = self._before
-        if before is None or not self.undo():
+        text = self._past[-1].text if self._past else ""
+        if not self.undo():
             raise InvalidArgumentError("There is no answer to take back.")
         if self.sampling.seed is not None:  # the same seed would give the same answer
             self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
-        return self.send(before.text)
+        return self.send(text)
 
     def reset(self) -> None:
         """Starts over: an empty window, an empty memory, the system message again."""
         self.session.reset()
-        self.turns, self.last, self._before = 0, None, None
+        self._become(self.session, 0, "")
+
+    def wipe(self) -> None:
+        """reset(), and every byte that the session held is overwritten (Session.wipe)."""
+        self.session.wipe()
+        self._become(self.session, 0, "")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Saves the conversation to a file (Session.save)."""
-        self.session.save(path, json.dumps({"turns": self.turns}).encode())
+        """Saves the conversation to a file (Session.save), in the middle of an answer too.
+
+        Of its text the file holds an unfinished answer so far, and nothing else; marks are not saved.
+        """
+        note: dict[str, object] = {"turns": self.turns}
+        if self.unfinished:
+            note["answer"] = self.answer[-_KEPT_ANSWER:]
+        self.session.save(path, json.dumps(note).encode())
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Goes on with a saved conversation. Raises what Session.load() does; the chat is then as before."""
         session = self.session.clone()
         try:
-            turns = json.loads(session.load(path))["turns"]
-            if type(turns) is not int or turns < 0:
-                raise ValueError(turns)
-        except (ValueError, KeyError, TypeError) as error:
+            note = json.loads(session.load(path))
+            turns, answer = note["turns"], note.get("answer", "")
+            if type(turns) is not int or turns < 0 or not isinstance(answer, str):
+                raise ValueError(note)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SnapshotError(
                 f"'{os.fspath(path)}' is the memory of a session, but not of a chat."
             ) from error
-        self.session, self.turns, self.last, self._before = session, turns, None, None
+        self._become(session, turns, answer)
+
+    def _become(self, session: Session, turns: int, answer: str) -> None:
+        """Another past: nothing of it can be undone."""
+        self.session, self.turns, self.answer = session, turns, answer
+        self.last, self._past = None, []
 
     def _answer(self, text: str, ids: list[int]) -> Iterator[str]:
-        before = _Before(self.session.clone(), text, self.turns)
+        before = _Turn(text, self.turns, self.answer)
+        if self._undo_bytes > 0:
+            self.session.mark(self._undo_bytes)
+            self._past = [*self._past, before][-self.session.marks :]
         generator = self.session.start_generator(ids, self.sampling)
         try:
             generator.prefill()
         except BaseException:
-            self._restore(before)
+            self.undo()
             raise
-        self._before, self.turns, self.last = before, self.turns + 1, generator
+        self.turns, self.answer, self.last = self.turns + 1, "", generator
         if self.sampling.seed is not None:  # each turn draws anew, and a whole chat still repeats
             self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
-        yield from generator
+        yield from self._speak(generator)
 
-    def _restore(self, before: _Before) -> None:
-        self.session = before.session
-        self.turns = before.turns
-        self._before, self.last = None, None
+    def _speak(self, generator: _core.Generator) -> Iterator[str]:
+        for piece in generator:
+            self.answer += piece
+            yield piece
 
     def _render_turn(self, text: str, *, after: int) -> list[Segment]:
         """What a message of the user adds to a conversation of `after` turns.

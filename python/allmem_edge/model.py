@@ -65,8 +65,12 @@ class Model:
         min_p: float | None = None,
         repetition_penalty: float | None = None,
         seed: int | None = None,
+        undo_bytes: int = 64 << 20,
     ) -> Chat:
         """A new chat in the model's own chat format.
+
+        undo_bytes: how much memory the states of earlier turns may take, for Chat.undo(). The last turn's is
+        always kept, however large, unless this is 0.
 
         Options as in Session.generate(); one that is None is what the model's generation_config.json says,
         else temperature 0.7 and no filter. Raises ChatTemplateError, TokenizerError, InvalidArgumentError.
@@ -81,7 +85,10 @@ class Model:
         chosen: dict[str, Any] = {"temperature": 0.7, **files.sampling_defaults(self.directory)}
         chosen |= {key: value for key, value in given.items() if value is not None}
         sampling = Sampling(max_tokens=max_tokens, seed=seed, **chosen)
-        return Chat(self.session(threads), self.chat_template, system=system, sampling=sampling)
+        if isinstance(undo_bytes, bool) or not isinstance(undo_bytes, int) or not 0 <= undo_bytes < 1 << 63:
+            raise InvalidArgumentError(f"undo_bytes is {undo_bytes!r}; it must be a number of bytes.")
+        session, template = self.session(threads), self.chat_template
+        return Chat(session, template, system=system, sampling=sampling, undo_bytes=undo_bytes)
 
     def new_engine_session(self, threads: int) -> EngineSession:
         """The backend's own session object, in its initial state."""
@@ -107,11 +114,16 @@ class Model:
             return resolved.parent.parent.name.removeprefix("models--").replace("--", "/")
         return resolved.name
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer.json; without it the model takes and gives token ids alone."""
+        return (self.directory / "tokenizer.json").is_file()
+
     @cached_property
     def tokenizer(self) -> _core.Tokenizer:
         """The model's tokenizer. Raises TokenizerError if it is missing, broken or another model's."""
         path = self.directory / "tokenizer.json"
-        if not path.is_file():
+        if not self.has_tokenizer:
             raise TokenizerError(
                 f"The model has no tokenizer: {path} is missing. Pass token ids, or add the file."
             )

@@ -134,6 +134,17 @@ class OrtModel:
             return self._runners[threads]
 
 
+@dataclass(frozen=True)
+class LayerMemory:
+    """As engine.LayerMemory."""
+
+    layer: int
+    drift: float
+    weight: float
+    momentum: float
+    gradient: float
+
+
 class OrtSession:
     """The state of one conversation as plain arrays, fed back after every call."""
 
@@ -147,6 +158,7 @@ class OrtSession:
         self._busy = threading.Lock()
         self._state = dict(model.initial)
         self._position = 0
+        self._marks: list[tuple[dict[str, NDArray[np.float32]], int]] = []
 
     def forward(self, ids: NDArray[np.int64], last_only: bool = False) -> NDArray[np.float32]:
         """Reads ids; float32 [T, vocab] or [1, vocab]. An error leaves the state at the last whole block."""
@@ -204,6 +216,7 @@ class OrtSession:
     def reset(self) -> None:
         self._state = dict(self._model.initial)
         self._position = 0
+        self._marks = []
 
     def freeze(self, frozen: bool = True) -> None:
         self._frozen = frozen
@@ -217,17 +230,43 @@ class OrtSession:
     def state(self, index: int) -> NDArray[np.float32]:
         return np.array(self._state[self._model.states[index].name], dtype=np.float32)
 
-    def snapshot(self, note: bytes) -> bytes:
-        raise _no_snapshots()
+    def mark(self, max_bytes: int) -> None:
+        room = max_bytes - self.state_bytes
+        while self._marks and self.mark_bytes > room:
+            del self._marks[0]
+        self._marks.append((dict(self._state), self._position))
 
-    def restore(self, snapshot: bytes) -> bytes:
-        raise _no_snapshots()
+    def undo(self) -> bool:
+        if not self._marks:
+            return False
+        self._state, self._position = self._marks.pop()
+        return True
 
-    def save(self, path: str, note: bytes) -> None:
-        raise _no_snapshots()
+    @property
+    def marks(self) -> int:
+        return len(self._marks)
 
-    def load(self, path: str) -> bytes:
-        raise _no_snapshots()
+    @property
+    def mark_bytes(self) -> int:
+        return len(self._marks) * self.state_bytes
+
+    def layer_memories(self) -> list[LayerMemory]:
+        squares: dict[int, dict[str, float]] = {}
+        for name, now in self._state.items():
+            for kind in ("weight", "momentum", "gradient"):
+                if f"memory.{kind}." in name:
+                    layer = squares.setdefault(_layer_of(name), dict.fromkeys(_SQUARES, 0.0))
+                    start = self._model.initial[name]
+                    layer[kind] += _square_norm(start if kind == "weight" else now)
+                    layer["moved"] += _square_norm(now - start) if kind == "weight" else 0.0
+        return [
+            LayerMemory(
+                layer,
+                math.sqrt(of["moved"] / of["weight"] if of["weight"] > 0 else of["moved"]),
+                *(math.sqrt(of[kind]) for kind in ("weight", "momentum", "gradient")),
+            )
+            for layer, of in sorted(squares.items())
+        ]
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -259,7 +298,14 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
-def _no_snapshots() -> UnsupportedModelError:
-    return UnsupportedModelError(
-        "Only the native runtime saves and loads memories, not the onnxruntime backend."
-    )
+_SQUARES = ("moved", "weight", "momentum", "gradient")
+
+
+def _layer_of(state_name: str) -> int:
+    """ "layers.3.memory..." is of layer 3."""
+    part = state_name.split(".")[1] if state_name.startswith("layers.") else ""
+    return int(part) if part.isdecimal() else 0
+
+
+def _square_norm(values: NDArray[np.float32]) -> float:
+    return float(np.sum(np.square(values, dtype=np.float64)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from allmem_edge import _core
 from allmem_edge.engine import EngineSession
-from allmem_edge.errors import InvalidArgumentError
+from allmem_edge.errors import InvalidArgumentError, UnsupportedModelError
 from allmem_edge.sampling import Sampling, check_text
 
 if TYPE_CHECKING:
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """How far one layer's memory has moved."""
+    """How far one layer's memory has moved: Frobenius norms over its matrices and heads."""
 
     layer: int
     drift: float  # ||W - W_0|| / ||W_0|| over the layer's fast weights
-    momentum: float  # ||S||
+    weight: float  # ||W_0||
+    momentum: float  # ||S||: the size of the last update, made at the end of the last chunk
+    gradient: float  # ||G||: of the next update, as much as is there in blocks of 32 tokens
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Session:
         """Reads `prompt` (text, or token ids) and yields the pieces of what the model writes after it.
 
         The iterator also has finish_reason, prompt_tokens, generated_tokens, prefill_seconds, decode_seconds.
-        The session has read every token whose text was yielded, so a second call goes on from there.
+        The session has read every token whose text was yielded, so a second call goes on from there. A text
+        that is left in the middle belongs to the session: save() keeps it, and resume() goes on with it.
         Options: see allmem_edge.sampling.Sampling. Raises InvalidArgumentError before anything is read.
         """
         sampling = Sampling(
@@ -94,22 +97,81 @@ class Session:
 
     def start_generator(self, prompt: Sequence[int], sampling: Sampling) -> _core.Generator:
         """generate() with the options in one object."""
-        ids: list[int] = _token_array(prompt).tolist()
         engine = self._engine
+        if isinstance(engine, _core.Session):
+            return self._generator(engine, prompt, sampling)
+        return self._generator(lambda ids, last: engine.forward(ids, last_only=True), prompt, sampling)
+
+    def check_generator(self, prompt: Sequence[int], sampling: Sampling) -> None:
+        """Raises what start_generator() would, and starts nothing."""
+        self._generator(lambda ids, last: None, prompt, sampling)
+
+    def _generator(
+        self,
+        runner: _core.Session | Callable[[NDArray[np.int64], bool], NDArray[np.float32] | None],
+        prompt: Sequence[int],
+        sampling: Sampling,
+    ) -> _core.Generator:
         return _core.Generator(
-            engine
-            if isinstance(engine, _core.Session)
-            else lambda tokens, last: engine.forward(tokens, last_only=True),
+            runner,
             self.model.engine.vocab_size,
             self.model.tokenizer,
-            ids,
+            _token_array(prompt).tolist(),
             stop_ids=self.model.stop_ids,
             **sampling.native(),
         )
 
+    def resume(self) -> _core.Generator:
+        """Goes on with the unfinished text as if it had never been stopped, with the options it began with.
+
+        Also after load() in another process. Pieces that were yielded do not come again. Raises
+        InvalidArgumentError when nothing is unfinished: see `unfinished`.
+        """
+        return _core.Generator.resume(self._native())
+
+    def set_sampling(
+        self,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        """Starts a new sequence of draws for sample(), with an empty repetition window."""
+        options = Sampling(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        ).native()
+        self._native().set_sampling(
+            temperature=options["temperature"],
+            top_k=options["top_k"],
+            top_p=options["top_p"],
+            min_p=options["min_p"],
+            repetition_penalty=options["repetition_penalty"],
+            repetition_window=options["repetition_window"],
+            seed=options["seed"],
+        )
+
+    def sample(self) -> int:
+        """Draws a token from the logits of the last one read; pass it to forward() to go on."""
+        return self._native().sample(self._tokenizer())
+
     def reset(self) -> None:
-        """As new: nothing read, the memory at its initial weights. Also ends the poisoning by an error."""
+        """As new: nothing read, the memory at its initial weights, no marks. Also ends a poisoning."""
         self._engine.reset()
+
+    def wipe(self) -> None:
+        """reset(), and every byte that the session held is overwritten, its marks included.
+
+        Not what Python itself holds: prompts, pieces of text, snapshots as bytes, arrays of logits.
+        """
+        self._native().wipe()
 
     def freeze(self, frozen: bool = True) -> None:
         """Frozen, the memory is read but no longer written; the attention window moves on."""
@@ -120,35 +182,61 @@ class Session:
         return self._engine.frozen
 
     def clone(self) -> Session:
-        """An independent session in the same state."""
+        """An independent session in the same state, without marks."""
         return Session(self.model, self._engine.clone())
 
+    def mark(self, max_bytes: int) -> None:
+        """Keeps the present state for undo(); call it before a turn.
+
+        Of the states kept, the oldest are dropped so that all take at most max_bytes; the newest stays.
+        """
+        self._engine.mark(max_bytes)
+
+    def undo(self) -> bool:
+        """Back to the newest mark, which is used up; False when there is none. Frozen stays frozen."""
+        return self._engine.undo()
+
     def save(self, path: str | os.PathLike[str], note: bytes = b"") -> None:
-        """Saves everything this session holds to a file, with up to 1 MiB of the caller's own.
+        """Saves everything this session holds but its marks, with up to 1 MiB of the caller's own.
 
         A crash at any moment leaves the old file or the new one. Raises StorageError when it cannot write.
         """
-        self._engine.save(os.fspath(path), note)
+        self._native().save(os.fspath(path), note)
 
     def load(self, path: str | os.PathLike[str]) -> bytes:
         """Goes on where a saved session of the same model stood, bit for bit; returns its note.
 
-        Raises ModelNotFoundError for no such file, SnapshotError for one that is damaged or of another model;
-        the session is then unchanged.
+        Also in the middle of a text: see resume(). Raises ModelNotFoundError for no such file, SnapshotError
+        for one that is damaged or of another model; the session is then unchanged.
         """
-        return self._engine.load(os.fspath(path))
+        return self._native().load(os.fspath(path), self._tokenizer())
 
     def snapshot(self, note: bytes = b"") -> bytes:
         """What save() would write, as bytes."""
-        return self._engine.snapshot(note)
+        return self._native().snapshot(note)
 
     def restore(self, snapshot: bytes) -> bytes:
         """load() from bytes."""
-        return self._engine.restore(snapshot)
+        return self._native().restore(snapshot, self._tokenizer())
 
     def cancel(self) -> None:
         """From any thread: at the next block, forward() raises CancelledError and generate() ends."""
         self._engine.cancel()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a text was begun and left in the middle, so that resume() can go on with it."""
+        return isinstance(self._engine, _core.Session) and self._engine.unfinished
+
+    @property
+    def marks(self) -> int:
+        """How many times undo() can go back."""
+        return self._engine.marks
+
+    @property
+    def mark_bytes(self) -> int:
+        """Memory of all marks."""
+        return self._engine.mark_bytes
 
     @property
     def position(self) -> int:
@@ -170,27 +258,23 @@ class Session:
         return self._engine.threads
 
     def inspect(self) -> SessionReport:
-        """How much was read and how far each layer's memory has moved from its initial weights."""
-        initial = self.model.new_engine_session(threads=1)
-        weights: dict[int, list[tuple[float, float]]] = {}  # layer -> (||W - W_0||², ||W_0||²) per matrix
-        momenta: dict[int, list[float]] = {}
-        for index, state in enumerate(self.model.engine.states):
-            layer = _layer_of(state.name)
-            if ".memory.weight." in state.name:
-                start = initial.state(index)
-                moved = _square_norm(self._engine.state(index) - start)
-                weights.setdefault(layer, []).append((moved, _square_norm(start)))
-            elif ".memory.momentum." in state.name:
-                momenta.setdefault(layer, []).append(_square_norm(self._engine.state(index)))
+        """How much was read, how far each layer's memory has moved, and what is about to move it."""
         layers = [
-            LayerMemory(
-                layer,
-                _ratio(sum(m for m, _ in parts), sum(s for _, s in parts)),
-                sum(momenta.get(layer, [])) ** 0.5,
-            )
-            for layer, parts in sorted(weights.items())
+            LayerMemory(found.layer, found.drift, found.weight, found.momentum, found.gradient)
+            for found in self._engine.layer_memories()
         ]
         return SessionReport(self.position, self.frozen, self.state_bytes, layers)
+
+    def _native(self) -> _core.Session:
+        """For what onnxruntime's sessions cannot do."""
+        if isinstance(self._engine, _core.Session):
+            return self._engine
+        raise UnsupportedModelError(
+            "Only the native runtime saves, resumes, samples and wipes sessions, not the onnxruntime backend."
+        )
+
+    def _tokenizer(self) -> _core.Tokenizer | None:
+        return self.model.tokenizer if self.model.has_tokenizer else None
 
 
 def _token_array(ids: Any) -> NDArray[np.int64]:
@@ -208,17 +292,3 @@ def _token_array(ids: Any) -> NDArray[np.int64]:
     if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
         raise InvalidArgumentError(f"Token {array.max()} is outside every vocabulary.")
     return array.astype(np.int64)
-
-
-def _layer_of(state_name: str) -> int:
-    """ "layers.3.memory..." is of layer 3."""
-    part = state_name.split(".")[1] if state_name.startswith("layers.") else ""
-    return int(part) if part.isdecimal() else 0
-
-
-def _square_norm(values: NDArray[np.float32]) -> float:
-    return float(np.sum(np.square(values, dtype=np.float64)))
-
-
-def _ratio(moved: float, start: float) -> float:
-    return (moved / start) ** 0.5 if start > 0 else 0.0

@@ -55,7 +55,7 @@ void call(World& world, Input& input) {
   static std::vector<uint8_t> bytes(1 << 20);
   static std::vector<uint8_t> snapshot;
   size_t count = 0;
-  switch (input.byte() % 14) {
+  switch (input.byte() % 18) {
     case 0: {
       const auto text = input.bytes(input.byte());
       check(allmem_tokenize(world.model, reinterpret_cast<const char*>(text.data()), text.size(),
@@ -112,7 +112,9 @@ void call(World& world, Input& input) {
       const auto text = input.bytes(input.byte());
       const std::string content(text.begin(), text.end());
       const allmem_message message = {"user", content.c_str()};
-      check(allmem_session_chat(world.session, &message, 1, &sampling, nullptr, nullptr, nullptr));
+      int32_t stop = input.byte() % 2;  // a text that is stopped may be resumed, saved, marked
+      const auto callback = [](const char*, size_t, void* stop) { return *static_cast<const int32_t*>(stop); };
+      check(allmem_session_chat(world.session, &message, 1, &sampling, callback, &stop, nullptr));
       break;
     }
     case 10:
@@ -131,6 +133,23 @@ void call(World& world, Input& input) {
     case 13: {
       if (!snapshot.empty()) snapshot[input.number<uint32_t>() % snapshot.size()] ^= input.byte();
       check(allmem_session_load(world.session, snapshot.data(), snapshot.size()));
+      break;
+    }
+    case 14: {
+      const auto stop = [](const char*, size_t, void*) { return int32_t{1}; };
+      check(allmem_session_resume(world.session, stop, nullptr, nullptr));
+      break;
+    }
+    case 15:
+      check(allmem_session_mark(world.session, input.number<uint32_t>()));
+      break;
+    case 16:
+      check(allmem_session_undo(world.session));
+      break;
+    case 17: {
+      allmem_layer_memory memory;
+      memory.struct_size = sizeof memory;
+      check(allmem_session_inspect(world.session, input.number<int8_t>(), &memory));
       break;
     }
   }

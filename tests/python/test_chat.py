@@ -89,8 +89,65 @@ def test_undo_forgets_the_turn(tiny: ae.Model) -> None:
     list(chat.send("two"))
     assert chat.undo()
     assert (chat.turns, chat.session.position) == (1, position)
-    assert not chat.undo()
     assert "".join(chat.send("three")) == expected
+
+
+def test_undo_goes_back_several_turns_as_far_as_its_bytes_allow(tiny: ae.Model) -> None:
+    room = 3 * tiny.session().state_bytes  # two states, with their logits and samplers
+    chat = tiny.chat(max_tokens=5, temperature=0.0, undo_bytes=room)
+    positions = []
+    for text in ("one", "two", "three", "four"):
+        positions.append(chat.session.position)
+        list(chat.send(text))
+    assert chat.undo_turns == chat.session.marks == 2
+    assert chat.session.mark_bytes <= room
+    for turns in (3, 2):
+        assert chat.undo()
+        assert (chat.turns, chat.session.position) == (turns, positions[turns])
+    assert not chat.undo()
+    assert chat.turns == 2
+
+
+def test_without_room_for_it_there_is_no_undo(tiny: ae.Model) -> None:
+    chat = tiny.chat(max_tokens=5, undo_bytes=0)
+    list(chat.send("one"))
+    assert (chat.undo_turns, chat.session.marks) == (0, 0)
+    assert not chat.undo()
+    with pytest.raises(ae.InvalidArgumentError, match="no answer"):
+        chat.regenerate()
+    with pytest.raises(ae.InvalidArgumentError, match="undo_bytes"):
+        tiny.chat(undo_bytes=-1)
+
+
+def test_an_answer_that_is_stopped_goes_on_with_the_same_words(tiny: ae.Model) -> None:
+    whole = tiny.chat(max_tokens=30, temperature=1.5, seed=4)
+    expected = "".join(whole.send("one"))
+    chat = tiny.chat(max_tokens=30, temperature=1.5, seed=4)
+    pieces = chat.send("one")
+    said = next(pieces) + next(pieces)
+    assert chat.unfinished and chat.answer == said
+    assert said + "".join(chat.resume()) == expected == chat.answer
+    assert not chat.unfinished
+    with pytest.raises(ae.InvalidArgumentError, match="no unfinished"):
+        chat.resume()
+
+
+def test_undo_brings_back_an_answer_that_was_stopped(tiny: ae.Model) -> None:
+    chat = tiny.chat(max_tokens=30, temperature=1.5, seed=4)
+    expected = "".join(chat.fork().send("one"))
+    said = next(chat.send("one"))
+    list(chat.send("two"))
+    assert chat.undo()
+    assert chat.unfinished and chat.answer == said
+    assert said + "".join(chat.resume()) == expected
+
+
+def test_a_wiped_chat_starts_over(tiny: ae.Model) -> None:
+    chat = tiny.chat(max_tokens=8, temperature=0.0)
+    first = "".join(chat.send("one"))
+    chat.wipe()
+    assert (chat.turns, chat.answer, chat.undo_turns, chat.session.position) == (0, "", 0, 0)
+    assert "".join(chat.send("one")) == first
 
 
 def test_regenerate_answers_the_same_message_anew(tiny: ae.Model) -> None:

@@ -37,6 +37,117 @@ def test_bytes_and_files_are_the_same(tiny: ae.Model, tmp_path: Path) -> None:
     assert other.snapshot(b"n") == session.snapshot(b"n")
 
 
+def in_a_new_process(model: Path, code: str) -> str:
+    """Runs code with `model`; what it prints."""
+    begin = f"import allmem_edge as ae\nmodel = ae.Model.load({str(model)!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", begin + code], capture_output=True, text=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+BEGIN = """
+session = model.session(threads=1)
+session.forward(list(range(21)))
+options = {"temperature": 1.5, "repetition_penalty": 1.2, "seed": 5, "stop": ["never there"]}
+text = session.generate("Hello", max_tokens=60, **options)
+"""
+END = """
+print(repr("".join(text)))
+print(session.forward(list(range(30)), last_only=True).tobytes().hex(), session.sample())
+"""
+
+
+def test_another_process_goes_on_in_the_middle_of_a_text_bit_for_bit(tiny_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    whole = in_a_new_process(
+        tiny_dir, BEGIN + "said = [next(text) for _ in range(7)]\nprint(repr(''.join(said)))\n" + END
+    )
+    begun = in_a_new_process(
+        tiny_dir,
+        BEGIN
+        + "said = [next(text) for _ in range(7)]\nprint(repr(''.join(said)))\n"
+        + f"session.save({str(path)!r})",
+    )
+    ended = in_a_new_process(
+        tiny_dir,
+        f"session = model.session(threads=1)\nsession.load({str(path)!r})\ntext = session.resume()\n" + END,
+    )
+    assert len(whole.splitlines()) == 3
+    assert begun + ended == whole
+
+
+def test_another_process_goes_on_in_the_middle_of_a_prompt(tiny_dir: Path, tmp_path: Path) -> None:
+    """The first one is cancelled before the prompt is read to its end."""
+    path = tmp_path / "memory"
+    begin = (
+        "session = model.session(threads=1)\n"
+        "text = session.generate(list(range(200)) * 80, max_tokens=20, temperature=1.5, seed=1)\n"
+    )
+    whole = in_a_new_process(tiny_dir, begin + END)
+    begun = in_a_new_process(
+        tiny_dir,
+        begin
+        + "import threading\n"
+        + "def stop():\n"
+        + "    while session.position == 0:\n        pass\n"
+        + "    session.cancel()\n"
+        + "threading.Thread(target=stop).start()\n"
+        + "assert list(text) == [] and text.finish_reason == 'cancelled'\n"
+        + f"session.save({str(path)!r})\nprint(session.position)",
+    )
+    assert 0 < int(begun) < 16_000
+    ended = in_a_new_process(
+        tiny_dir,
+        f"session = model.session(threads=1)\nsession.load({str(path)!r})\ntext = session.resume()\n" + END,
+    )
+    assert ended == whole
+
+
+def test_another_process_goes_on_in_the_middle_of_an_answer(tiny: ae.Model, tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    chat = tiny.chat(max_tokens=40, temperature=1.5, seed=2)
+    pieces = chat.send("one")
+    said = next(pieces) + next(pieces)
+    chat.save(path)
+    expected = "".join(pieces)
+    rest = in_a_new_process(
+        tiny.path,
+        f"chat = model.chat()\nchat.load({str(path)!r})\n"
+        "print(repr((chat.answer, ''.join(chat.resume()), chat.turns)))",
+    )
+    assert rest.strip() == repr((said, expected, 1))
+
+
+def test_the_command_goes_on_with_an_answer_that_was_stopped(tmp_path: Path) -> None:
+    file = tmp_path / "me.allmem"
+    talk = ae.Model.load().chat(temperature=0.0)
+    pieces = talk.send("Hi, my name is Tobias.")
+    said = next(pieces)
+    talk.save(file)
+    expected = said + "".join(pieces)
+    done = chat("--memory", file, say="/continue\n")
+    assert done.returncode == 0, done.stderr
+    assert said + done.stdout.removesuffix("\n") == expected
+
+
+def test_a_text_is_not_loaded_without_the_tokenizer_that_it_needs(
+    tiny: ae.Model, tiny_copy: Path, tmp_path: Path
+) -> None:
+    session = tiny.session()
+    next(session.generate("Hello", max_tokens=40, temperature=1.5, seed=5))
+    (tiny_copy / "tokenizer.json").unlink()
+    bare = ae.Model.load(tiny_copy).session()
+    before = bare.snapshot()
+    with pytest.raises(ae.ModelNotFoundError, match=r"tokenizer\.json"):
+        bare.restore(session.snapshot())
+    assert bare.snapshot() == before
+    session.forward(IDS)
+    bare.restore(session.snapshot())
+    assert bare.position == session.position
+
+
 @pytest.mark.parametrize("damage", ["empty", "short", "flipped", "text"])
 def test_a_damaged_file_is_refused_and_the_chat_is_as_before(
     tiny: ae.Model, tmp_path: Path, damage: str
@@ -61,7 +172,7 @@ def test_a_chat_goes_on_where_it_stood(tiny: ae.Model, tmp_path: Path) -> None:
     chat.save(tmp_path / "memory")
     other = tiny.chat(max_tokens=6, temperature=0.0)
     other.load(tmp_path / "memory")
-    assert other.turns == 1 and not other.undo()
+    assert other.turns == 1 and not other.undo()  # states to go back to are not saved
     assert "".join(other.send("two")) == "".join(chat.send("two"))
     assert other.session.position == chat.session.position
 

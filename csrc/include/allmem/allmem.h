@@ -179,7 +179,7 @@ typedef struct allmem_session_options {
 ALLMEM_API void allmem_session_options_init(allmem_session_options* options);
 ALLMEM_API int32_t allmem_session_create(const allmem_model* model, const allmem_session_options* options,
                                          allmem_session** session);
-/* An independent session with the same state: for "undo", or to try two answers. */
+/* An independent session with the same state, without its marks: to try two answers. */
 ALLMEM_API int32_t allmem_session_clone(allmem_session* session, allmem_session** copy);
 ALLMEM_API void allmem_session_free(allmem_session* session);
 
@@ -190,8 +190,8 @@ ALLMEM_API int32_t allmem_session_prefill(allmem_session* session, const int32_t
  * is read. Cancelled: what was read is written, and `count` says how much that is. */
 ALLMEM_API int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size_t id_count,
                                           float* logits, size_t capacity, size_t* count);
-/* The logits after the last token read, [vocab_size]. ALLMEM_INVALID_ARGUMENT when nothing was read since
- * creation, reset, wipe or load. */
+/* The logits after the last token read, [vocab_size]. ALLMEM_INVALID_ARGUMENT when there are none: before the
+ * first token, and after allmem_session_generate() or _chat(). */
 ALLMEM_API int32_t allmem_session_logits(allmem_session* session, float* logits, size_t capacity,
                                          size_t* count);
 
@@ -242,7 +242,8 @@ typedef int32_t (*allmem_text_callback)(const char* text, size_t size, void* use
 
 /* Reads the prompt, then generates. A cancelled prefill gives ALLMEM_CANCELLED; a generation that is stopped,
  * by whatever, gives ALLMEM_OK and says so in `generation` (may be NULL; set its struct_size), which is
- * written in both cases. */
+ * written in both cases. After ALLMEM_FINISH_CANCELLED the text is unfinished: allmem_session_resume() goes on
+ * with it, in another process too if the session was saved, until something else is read. */
 ALLMEM_API int32_t allmem_session_generate(allmem_session* session, const int32_t* ids, size_t id_count,
                                            const allmem_sampling* sampling, allmem_text_callback callback,
                                            void* user_data, allmem_generation* generation);
@@ -252,35 +253,60 @@ ALLMEM_API int32_t allmem_session_chat(allmem_session* session, const allmem_mes
                                        size_t message_count, const allmem_sampling* sampling,
                                        allmem_text_callback callback, void* user_data,
                                        allmem_generation* generation);
+/* Goes on with the unfinished text as if it had never been stopped, with the options it began with. Pieces that
+ * were handed out do not come again. ALLMEM_INVALID_ARGUMENT when there is none. */
+ALLMEM_API int32_t allmem_session_resume(allmem_session* session, allmem_text_callback callback,
+                                         void* user_data, allmem_generation* generation);
 /* From any thread: ends a running prefill or generation within one block of tokens. Without effect when none
  * runs. */
 ALLMEM_API int32_t allmem_session_cancel(allmem_session* session);
 
 /* frozen: 1 reads the long-term memory but never writes it. */
 ALLMEM_API int32_t allmem_session_freeze(allmem_session* session, int32_t frozen);
-/* As new; what was set stays set: frozen or not, and the sampling. */
+/* As new, without marks; what was set stays set: frozen or not, and the sampling. */
 ALLMEM_API int32_t allmem_session_reset(allmem_session* session);
-/* As new, and every byte that the session held is overwritten: nothing that was read can be found in it. */
+/* As new, and every byte that the session held is overwritten, its marks included: nothing that was read can be
+ * found in it. What passed through elsewhere is in docs/c-api.md. */
 ALLMEM_API int32_t allmem_session_wipe(allmem_session* session);
+
+/* Keeps the present state for allmem_session_undo(): call it before a turn. Of the states kept, the oldest are
+ * dropped so that all take at most max_bytes; the newest always stays. One takes about state_bytes. */
+ALLMEM_API int32_t allmem_session_mark(allmem_session* session, uint64_t max_bytes);
+/* Back to the newest mark, which is used up. Frozen stays frozen. Also ends a poisoning.
+ * ALLMEM_INVALID_ARGUMENT when there is no mark. Marks are in no snapshot; load drops them. */
+ALLMEM_API int32_t allmem_session_undo(allmem_session* session);
 
 typedef struct allmem_session_info {
   size_t struct_size;
   uint64_t position;    /* tokens read */
-  uint64_t state_bytes; /* K/V rings and memory */
+  uint64_t state_bytes; /* the window and the memory; these parts of it, and some bytes of other things: */
+  uint64_t window_bytes, fast_weight_bytes, momentum_bytes, gradient_bytes;
   uint64_t total_bytes; /* with activations and scratch */
+  uint64_t mark_bytes;  /* of all states kept by allmem_session_mark() */
+  int32_t marks;
+  int32_t unfinished; /* 1 when allmem_session_resume() has something to go on with */
   int32_t threads;
   int32_t frozen;
 } allmem_session_info;
 ALLMEM_API int32_t allmem_session_get_info(allmem_session* session, allmem_session_info* info);
-/* How far the fast weights of one layer are from the model's own: ||W - W_0|| / ||W_0|| over its matrices and
- * heads; 0 when nothing was written. */
-ALLMEM_API int32_t allmem_session_memory_drift(allmem_session* session, int32_t layer, double* drift);
+
+/* Frobenius norms over all matrices and heads of one layer's memory (docs/model.md). */
+typedef struct allmem_layer_memory {
+  size_t struct_size;
+  double drift;    /* ||W - W_0|| / ||W_0||: how far the fast weights are from the model's own */
+  double weight;   /* ||W_0|| */
+  double momentum; /* ||S||: the size of the last update, made at the end of the last chunk */
+  double gradient; /* ||G||: of the next update, as much as the unfinished chunk has in blocks of 32 tokens */
+} allmem_layer_memory;
+/* Set memory->struct_size before. ALLMEM_INVALID_ARGUMENT for a layer without memory. */
+ALLMEM_API int32_t allmem_session_inspect(allmem_session* session, int32_t layer,
+                                          allmem_layer_memory* memory);
 
 /* --- Snapshots: a session's memory, saved ------------------------------------------------------------------
  */
 
-/* The session goes on from it bit for bit, in another process too. `note` (may be NULL) is yours: at most 1
- * MiB that come back with it. */
+/* All that the session holds but its marks: it goes on from it bit for bit, in another process too, and in the
+ * middle of a text. `note` (may be NULL) is yours: at most 1 MiB that come back with it. */
 ALLMEM_API int32_t allmem_session_save(allmem_session* session, const void* note, size_t note_size,
                                        void* buffer, size_t capacity, size_t* count);
 /* Atomic: a crash at any moment leaves the old file or the new one. */
@@ -295,8 +321,10 @@ typedef struct allmem_snapshot_info {
   uint64_t position;    /* tokens read */
   uint64_t fingerprint; /* of the model that it belongs to */
   uint64_t state_bytes;
+  uint32_t format;
   int32_t frozen;
-  int32_t reserved;
+  int32_t exact;      /* of a model loaded with `exact` */
+  int32_t unfinished; /* 1 when it holds an unfinished text */
 } allmem_snapshot_info;
 /* Looks at a snapshot, whatever its model; `note` receives the caller's note (buffer, capacity, count; all
  * may be NULL and 0). */

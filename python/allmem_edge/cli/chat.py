@@ -89,8 +89,9 @@ class _Conversation:
             "/load FILE": (self._help, "go on with a saved conversation"),
             "/reset": (self._reset, "forget everything"),
             "/freeze": (self._freeze, "stop writing the memory, or go on writing it"),
-            "/undo": (self._undo, "forget the last message and its answer"),
+            "/undo": (self._undo, "forget the last message and its answer; again for the one before"),
             "/regen": (self._regenerate, "another answer to the last message"),
+            "/continue": (self._continue, "go on with an answer that was stopped"),
             "/stats": (self._stats, "speed and memory"),
             "/bye": (self._bye, "leave"),
         }
@@ -99,6 +100,7 @@ class _Conversation:
         """Until /bye, Ctrl-D or the end of the input; KeyboardInterrupt for a second Ctrl-C."""
         source = open_input(self._interactive)
         self._banner()
+        self._tell_unfinished()
         interrupted = False  # the last thing that happened was a Ctrl-C
         while not self._left:
             try:
@@ -113,7 +115,7 @@ class _Conversation:
                     raise
                 interrupted = True
                 self._remember()
-                self._note("\nStopped. Ctrl-C again leaves, as does Ctrl-D.")
+                self._note("\nStopped. /continue goes on. Ctrl-C again leaves, as does Ctrl-D.")
             except AllMemError as error:
                 # At a terminal a bad message is no reason to lose the conversation.
                 if not self._interactive or isinstance(error, PoisonedSessionError):
@@ -175,7 +177,10 @@ class _Conversation:
         report = self._chat.session.inspect()
         self._note(f"{report.tokens_seen:,} tokens seen, {console.size(report.state_bytes)} (constant)")
         for layer in report.layers:
-            self._note(f"layer {layer.layer:2}   drift {layer.drift:8.4f}   momentum {layer.momentum:8.4f}")
+            self._note(
+                f"layer {layer.layer:2}   drift {layer.drift:8.4f}   last update {layer.momentum:8.4f}"
+                f"   next so far {layer.gradient:8.4f}"
+            )
 
     def _save_or_load(self, command: str, file: str) -> None:
         if not file:
@@ -186,6 +191,7 @@ class _Conversation:
         else:
             self._chat.load(file)
             self._note(f"Going on from {file}, {self._chat.session.position:,} tokens seen.")
+            self._tell_unfinished()
 
     def _remember(self) -> None:
         if self._file is not None:
@@ -203,11 +209,24 @@ class _Conversation:
         )
 
     def _undo(self) -> None:
-        done = self._chat.undo()
-        self._note("The last turn is forgotten." if done else "There is no turn to forget.")
+        if self._chat.undo():
+            left = self._chat.undo_turns
+            self._note(f"The last turn is forgotten; {left or 'no'} more can be.")
+        else:
+            self._note("There is no turn to forget.")
 
     def _regenerate(self) -> None:
         self._show(self._chat.regenerate())
+
+    def _continue(self) -> None:
+        self._show(self._chat.resume())
+
+    def _tell_unfinished(self) -> None:
+        if self._chat.unfinished:
+            said = self._chat.answer[-60:].replace("\n", " ")
+            self._note(
+                f"The last answer was stopped at “{console.printable(said)}”; /continue goes on with it."
+            )
 
     def _stats(self) -> None:
         last = self._chat.last

@@ -34,10 +34,15 @@ def read_stdin() -> str:
 def write_text(text: str) -> None:
     """A piece of the model's text to stdout, now."""
     if sys.stdout.isatty():
-        text = _CONTROL.sub("", text)
+        text = printable(text)
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding))
     sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """Without what could steer a terminal."""
+    return _CONTROL.sub("", text)
 
 
 def write_json(value: Any) -> None:

@@ -1,25 +1,123 @@
-"""`allmem-edge inspect`: what a model is, without running it."""
+"""`allmem-edge inspect`: what a model is, without running it; and what a saved memory holds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from allmem_edge import _core
 from allmem_edge.cli import console
 from allmem_edge.cli.options import json_option, model_argument
+from allmem_edge.errors import InvalidArgumentError, StorageError
 from allmem_edge.model import Model
+
+_MAGIC = b"ALLMEMSS"
 
 
 @click.command("inspect")
 @model_argument
+@click.option("--model", "of_model", metavar="MODEL", help="Whose memory it is, if not the bundled model's.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.svg",
+    help="Draw the memory: drift and updates of each layer.",
+)
 @json_option
-def command(model: str | None, as_json: bool) -> None:
-    """Show a model's shapes, window, chunk, quantization and bytes.
+def command(model: str | None, of_model: str | None, plot: Path | None, as_json: bool) -> None:
+    """Show a model's shapes, window, chunk and bytes, or what a saved memory holds.
 
-    MODEL is a directory or a hub id; without it, the bundled model.
+    MODEL is a directory or a hub id (without it, the bundled model), or a file that `chat --memory` or /save
+    wrote.
     """
-    loaded = Model.load(model)
+    if model is not None and _is_memory(Path(model)):
+        _inspect_memory(Path(model), of_model, plot, as_json)
+        return
+    if plot is not None or of_model is not None:
+        raise InvalidArgumentError("--plot and --model are for a saved memory; name its file.")
+    _inspect_model(Model.load(model), as_json)
+
+
+def _is_memory(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except (OSError, ValueError):  # no such name can be a file
+        return False
+
+
+def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json: bool) -> None:
+    content = path.read_bytes()
+    facts = _core.inspect_snapshot(content)
+    model = Model.load(of_model, exact=facts.exact)
+    session = model.session(threads=1)
+    session.restore(content)
+    memory = session.inspect()
+    parts = console.state_parts(facts.states, facts.state_bytes)
+    report = {
+        "file": str(path),
+        "format": facts.format,
+        "model": model.name,
+        "tokens_seen": memory.tokens_seen,
+        "frozen": facts.frozen,
+        "exact": facts.exact,
+        "unfinished": facts.unfinished,
+        "state_bytes": parts,
+        "layers": [
+            {
+                "layer": layer.layer,
+                "drift": layer.drift,
+                "weight": layer.weight,
+                "momentum": layer.momentum,
+                "gradient": layer.gradient,
+            }
+            for layer in memory.layers
+        ],
+    }
+    if plot is not None:
+        from allmem_edge.cli import memory_plot
+
+        title = f"{path.name} · {model.name} · {memory.tokens_seen:,} tokens seen"
+        try:
+            plot.write_text(memory_plot.svg(title, memory.layers, parts), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"The picture {plot} cannot be written: {error.strerror}.") from error
+    if as_json:
+        console.write_json(report)
+        return
+    facts_table = Table(show_header=False, box=None)
+    facts_table.add_row("file", f"{path}, format {facts.format}, {console.size(len(content))}")
+    facts_table.add_row("model", model.name + (" (exact)" if facts.exact else ""))
+    facts_table.add_row("tokens seen", f"{memory.tokens_seen:,}")
+    if facts.frozen:
+        facts_table.add_row("frozen", "read, not written")
+    if facts.unfinished:
+        facts_table.add_row("unfinished", "its last answer was stopped: /continue goes on")
+    facts_table.add_row("state", console.size(facts.state_bytes))
+    for part, count in parts.items():
+        if count and part != "total":
+            facts_table.add_row(f"  {part.replace('_', ' ')}", console.size(count))
+    layer_table = Table("layer", "drift", "last update", "next, so far", box=None)
+    for layer in memory.layers:
+        weight = layer.weight or 1.0
+        layer_table.add_row(
+            str(layer.layer),
+            f"{layer.drift:.4f}",
+            f"{layer.momentum / weight:.4f}",
+            f"{layer.gradient / weight:.4f}",
+        )
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(facts_table)
+    out.print(layer_table)
+    out.print("drift, and both updates: Frobenius norms over that of the model's own fast weights")
+
+
+def _inspect_model(loaded: Model, as_json: bool) -> None:
     facts = loaded.engine
     parts = console.state_parts(facts.states, facts.state_bytes)
     report = {

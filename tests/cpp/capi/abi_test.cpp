@@ -49,8 +49,11 @@ std::string layout() {
            repetition_window, seed, max_tokens, stop, stop_count)
   DESCRIBE(out, allmem_generation, struct_size, finish, reserved, prompt_tokens, generated_tokens,
            prefill_seconds, decode_seconds)
-  DESCRIBE(out, allmem_session_info, struct_size, position, state_bytes, total_bytes, threads, frozen)
-  DESCRIBE(out, allmem_snapshot_info, struct_size, position, fingerprint, state_bytes, frozen, reserved)
+  DESCRIBE(out, allmem_session_info, struct_size, position, state_bytes, window_bytes, fast_weight_bytes,
+           momentum_bytes, gradient_bytes, total_bytes, mark_bytes, marks, unfinished, threads, frozen)
+  DESCRIBE(out, allmem_layer_memory, struct_size, drift, weight, momentum, gradient)
+  DESCRIBE(out, allmem_snapshot_info, struct_size, position, fingerprint, state_bytes, format, frozen, exact,
+           unfinished)
   return out.str();
 }
 
@@ -75,7 +78,7 @@ TEST_CASE("the list has every struct of the header") {
     CHECK_MESSAGE(list.find(name + " ") != std::string::npos, name);
     ++structs;
   }
-  CHECK(structs == 9);
+  CHECK(structs == 10);
 }
 
 TEST_CASE("numbers keep their meaning") {

@@ -185,10 +185,20 @@ TEST_CASE_FIXTURE(Fixture, "sessions refuse") {
   refused(allmem_session_get_info(session, nullptr));
   info.struct_size = 0;
   refused(allmem_session_get_info(session, &info));
-  double drift = 0;
-  refused(allmem_session_memory_drift(nullptr, 0, &drift));
-  refused(allmem_session_memory_drift(session, 0, nullptr));
-  refused(allmem_session_memory_drift(session, 4, &drift));
+  allmem_layer_memory memory;
+  memory.struct_size = sizeof memory;
+  refused(allmem_session_inspect(nullptr, 0, &memory));
+  refused(allmem_session_inspect(session, 0, nullptr));
+  for (const int32_t layer : {-1, 4, std::numeric_limits<int32_t>::max()}) {
+    refused(allmem_session_inspect(session, layer, &memory));
+  }
+  memory.struct_size = 0;
+  refused(allmem_session_inspect(session, 0, &memory));
+  refused(allmem_session_mark(nullptr, 0));
+  CHECK(allmem_session_mark(session, UINT64_MAX) == ALLMEM_OK);
+  refused(allmem_session_undo(nullptr));
+  CHECK(allmem_session_undo(session) == ALLMEM_OK);
+  refused(allmem_session_undo(session));
 }
 
 TEST_CASE_FIXTURE(Fixture, "reading refuses and changes nothing") {
@@ -277,6 +287,9 @@ TEST_CASE_FIXTURE(Fixture, "sampling refuses what is out of range") {
   refused(allmem_session_generate(nullptr, ids, 1, &good, nullptr, nullptr, nullptr));
   refused(allmem_session_generate(session, nullptr, 1, &good, nullptr, nullptr, nullptr));
   refused(allmem_session_generate(session, ids, 0, &good, nullptr, nullptr, nullptr));
+  refused(allmem_session_resume(nullptr, nullptr, nullptr, nullptr));
+  refused(allmem_session_resume(session, nullptr, nullptr, nullptr));
+  refused(allmem_session_resume(session, nullptr, nullptr, &generation));
   refused(allmem_session_chat(nullptr, &message, 1, &good, nullptr, nullptr, nullptr));
   refused(allmem_session_chat(session, nullptr, 1, &good, nullptr, nullptr, nullptr));
   refused(allmem_session_chat(session, &message, 0, &good, nullptr, nullptr, nullptr));

@@ -90,11 +90,20 @@ std::vector<char> save(const SessionPtr& session) {
   return bytes;
 }
 
-uint64_t position(const SessionPtr& session) {
+allmem_session_info info_of(const SessionPtr& session) {
   allmem_session_info info;
   info.struct_size = sizeof info;
   REQUIRE(allmem_session_get_info(session.get(), &info) == ALLMEM_OK);
-  return info.position;
+  return info;
+}
+
+uint64_t position(const SessionPtr& session) { return info_of(session).position; }
+
+allmem_layer_memory inspect(const SessionPtr& session, int32_t layer) {
+  allmem_layer_memory memory;
+  memory.struct_size = sizeof memory;
+  REQUIRE(allmem_session_inspect(session.get(), layer, &memory) == ALLMEM_OK);
+  return memory;
 }
 
 std::vector<int32_t> many_tokens(const ModelPtr& model, size_t count) {
@@ -496,28 +505,110 @@ TEST_CASE("a wiped session is as new, and its snapshot holds nothing of what was
   const std::vector<char> untouched = save(session);
   say(session, "Remember that my safe code is 998877.");
   CHECK(save(session) != untouched);
-  double drift = 0;
-  REQUIRE(allmem_session_memory_drift(session.get(), 0, &drift) == ALLMEM_OK);
+  REQUIRE(allmem_session_mark(session.get(), 0) == ALLMEM_OK);
   REQUIRE(allmem_session_wipe(session.get()) == ALLMEM_OK);
   CHECK(save(session) == untouched);
+  CHECK(info_of(session).marks == 0);
   CHECK(say(session, "Hello!") == say(fresh, "Hello!"));
 }
 
 TEST_CASE("the memory moves when it is written, and not when it is frozen") {
   const ModelPtr model = load();
   const SessionPtr session = create(model), frozen = create(model);
-  const std::vector<int32_t> ids = many_tokens(model, 200);
+  const std::vector<int32_t> ids = many_tokens(model, 240);
   REQUIRE(allmem_session_freeze(frozen.get(), 1) == ALLMEM_OK);
   for (const SessionPtr* s : {&session, &frozen}) {
     REQUIRE(allmem_session_prefill(s->get(), ids.data(), ids.size(), nullptr) == ALLMEM_OK);
   }
-  double drift = -1, frozen_drift = -1;
-  REQUIRE(allmem_session_memory_drift(session.get(), 1, &drift) == ALLMEM_OK);
-  REQUIRE(allmem_session_memory_drift(frozen.get(), 1, &frozen_drift) == ALLMEM_OK);
-  CHECK(drift > 0);
-  CHECK(frozen_drift == 0);
-  CHECK(allmem_session_memory_drift(session.get(), 99, &drift) == ALLMEM_INVALID_ARGUMENT);
-  CHECK(allmem_session_memory_drift(session.get(), -1, &drift) == ALLMEM_INVALID_ARGUMENT);
+  const allmem_layer_memory moved = inspect(session, 1), still = inspect(frozen, 1);
+  CHECK(moved.drift > 0);
+  CHECK(moved.momentum > 0);
+  CHECK(moved.gradient > 0);  // 48 tokens of a chunk of 64
+  CHECK(still.drift == 0);
+  CHECK(still.momentum == 0);
+  CHECK(still.weight == moved.weight);
+  const allmem_session_info info = info_of(session);
+  CHECK(info.fast_weight_bytes == info.momentum_bytes);
+  CHECK(info.fast_weight_bytes == info.gradient_bytes);
+  const uint64_t parts =
+      info.window_bytes + info.fast_weight_bytes + info.momentum_bytes + info.gradient_bytes;
+  CHECK(parts <= info.state_bytes);
+  CHECK(parts > info.state_bytes * 9 / 10);
+}
+
+TEST_CASE("a text goes on where a callback or a cancel stopped it, with the same pieces") {
+  const ModelPtr model = load();
+  const allmem_message message = {"user", "How are you today?"};
+  allmem_sampling sampling = greedy();
+  sampling.temperature = 0.9f;
+  sampling.repetition_penalty = 1.2f;
+  sampling.seed = 3;
+  struct Reader {
+    allmem_session* session;
+    std::string text;
+    int pieces, until;
+    bool by_cancel;
+  };
+  const auto read = [](const char* text, size_t size, void* user_data) -> int32_t {
+    Reader& reader = *static_cast<Reader*>(user_data);
+    reader.text.append(text, size);
+    if (++reader.pieces < reader.until) return 0;
+    if (reader.by_cancel) return allmem_session_cancel(reader.session);  // 0
+    return 1;
+  };
+  const SessionPtr whole = create(model);
+  Reader expected{whole.get(), "", 0, 1 << 20, false};
+  REQUIRE(allmem_session_chat(whole.get(), &message, 1, &sampling, read, &expected, nullptr) == ALLMEM_OK);
+  REQUIRE(expected.pieces > 4);
+  CHECK(info_of(whole).unfinished == 0);
+  CHECK(allmem_session_resume(whole.get(), read, &expected, nullptr) == ALLMEM_INVALID_ARGUMENT);
+
+  for (const bool by_cancel : {false, true}) {
+    const SessionPtr session = create(model);
+    Reader reader{session.get(), "", 0, 2, by_cancel};
+    allmem_generation generation;
+    generation.struct_size = sizeof generation;
+    REQUIRE(allmem_session_chat(session.get(), &message, 1, &sampling, read, &reader, &generation) ==
+            ALLMEM_OK);
+    CHECK(generation.finish == ALLMEM_FINISH_CANCELLED);
+    CHECK(info_of(session).unfinished == 1);
+    const std::vector<char> bytes = save(session);
+    allmem_snapshot_info info;
+    info.struct_size = sizeof info;
+    REQUIRE(allmem_snapshot_inspect(bytes.data(), bytes.size(), &info, nullptr, 0, nullptr) == ALLMEM_OK);
+    CHECK(info.unfinished == 1);
+    CHECK(info.exact == 0);
+    const std::string so_far = reader.text;
+    const SessionPtr loaded = create(model);
+    REQUIRE(allmem_session_load(loaded.get(), bytes.data(), bytes.size()) == ALLMEM_OK);
+    for (const SessionPtr* each : {&session, &loaded}) {
+      reader = {each->get(), so_far, 0, 1 << 20, by_cancel};
+      REQUIRE(allmem_session_resume(each->get(), read, &reader, &generation) == ALLMEM_OK);
+      CHECK(reader.text == expected.text);
+      CHECK(generation.finish != ALLMEM_FINISH_CANCELLED);
+      CHECK(save(*each) == save(whole));
+    }
+  }
+}
+
+TEST_CASE("undo goes back turn by turn") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  const uint64_t room = 3 * info_of(session).state_bytes;  // for two marks and not for three
+  std::vector<std::vector<char>> before;
+  for (const char* text : {"Hi, I'm Tobias.", "My door code is 4711.", "I like tea."}) {
+    before.push_back(save(session));
+    REQUIRE(allmem_session_mark(session.get(), room) == ALLMEM_OK);
+    say(session, text);
+  }
+  CHECK(info_of(session).marks == 2);
+  CHECK(info_of(session).mark_bytes <= room);
+  for (const size_t turn : {2, 1}) {
+    REQUIRE(allmem_session_undo(session.get()) == ALLMEM_OK);
+    CHECK(save(session) == before[turn]);
+  }
+  CHECK(allmem_session_undo(session.get()) == ALLMEM_INVALID_ARGUMENT);
+  CHECK(say(session, "What is my name?").find("Tobias") != std::string::npos);
 }
 
 TEST_CASE("a snapshot says what it is, and a damaged one changes nothing") {

@@ -215,6 +215,7 @@ T sized() {
 }
 
 int32_t go_on(const char*, size_t, void*) { return 0; }
+int32_t stop(const char*, size_t, void*) { return 1; }
 
 }  // namespace
 
@@ -224,7 +225,6 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   World world;
   size_t count = 0;
   int32_t number = 0;
-  double drift = 0;
   const char* piece = nullptr;
   const allmem_message message = {"user", "Hello!"};
   const char* const note = "note";
@@ -239,6 +239,7 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   auto model_info = sized<allmem_model_info>();
   auto session_info = sized<allmem_session_info>();
   auto snapshot_info = sized<allmem_snapshot_info>();
+  auto layer_memory = sized<allmem_layer_memory>();
   auto generation = sized<allmem_generation>();
   allmem_model* other_model = nullptr;
   allmem_session* other_session = nullptr;
@@ -272,10 +273,15 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   HOSTILE(allmem_session_generate, world.session, world.ids.data(), 3, &sampling, go_on, nullptr,
           &generation);
   HOSTILE(allmem_session_chat, world.session, &message, 1, &sampling, go_on, nullptr, &generation);
+  sampling.max_tokens = 512;
+  REQUIRE(allmem_session_chat(world.session, &message, 1, &sampling, stop, nullptr, nullptr) == ALLMEM_OK);
+  HOSTILE(allmem_session_resume, world.session, stop, nullptr, &generation);
   HOSTILE(allmem_session_cancel, world.session);
+  HOSTILE(allmem_session_mark, world.session, 1);
+  HOSTILE(allmem_session_undo, world.session);
   HOSTILE(allmem_session_freeze, world.session, 0);
   HOSTILE(allmem_session_get_info, world.session, &session_info);
-  HOSTILE(allmem_session_memory_drift, world.session, 0, &drift);
+  HOSTILE(allmem_session_inspect, world.session, 0, &layer_memory);
   HOSTILE(allmem_session_save, world.session, note, 4, world.text.data(), world.text.size(), &count);
   HOSTILE(allmem_session_save_file, world.session, note, 4, "memory");
   HOSTILE(allmem_session_load_file, world.session, "memory");
@@ -289,6 +295,7 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
 
   std::vector<char> wiped(kRoom);
   REQUIRE(allmem_session_freeze(world.session, 0) == ALLMEM_OK);
+  REQUIRE(allmem_session_set_sampling(world.session, nullptr) == ALLMEM_OK);
   REQUIRE(allmem_session_save(world.session, nullptr, 0, wiped.data(), wiped.size(), &count) == ALLMEM_OK);
   wiped.resize(count);
   world.snapshot.resize(world.snapshot_size);

@@ -47,13 +47,14 @@ struct Result {
 };
 
 Result run(FakeModel& model, const GenerateOptions& options, std::vector<int32_t> prompt = {kC}) {
-  Generator generator(model.forward(), kVocab, tokenizer(), std::move(prompt), options);
+  Generator generator(kVocab, tokenizer(), prompt, options);
+  const Forward forward = model.forward();
   Result result;
-  while (const auto piece = generator.next()) {
+  while (const auto piece = generator.next(forward)) {
     result.pieces.push_back(*piece);
     result.text += *piece;
   }
-  CHECK_FALSE(generator.next());  // over is over
+  CHECK_FALSE(generator.next(forward));  // over is over
   result.stats = generator.stats();
   return result;
 }
@@ -119,34 +120,86 @@ TEST_CASE("a prompt is read in blocks, whatever its length") {
   }
 }
 
-TEST_CASE("a cancelled generation reads no further and ends with what it held back") {
-  FakeModel model{{kA, kB}};
-  Generator unread(model.forward(), kVocab, tokenizer(), Ids(300, kC), {});
-  CHECK(unread.prefill());
-  unread.cancel();
-  CHECK_FALSE(unread.next());
-  CHECK(unread.stats().finish == FinishReason::kCancelled);
-  CHECK(unread.stats().prompt_tokens == kPrefillBlock);
-  CHECK(model.read.size() == kPrefillBlock);
+TEST_CASE("a copy and a saved one go on as the original, wherever they are taken") {
+  const GenerateOptions options{.sampling = {.temperature = 1.5f, .repetition_penalty = 1.2f, .seed = 5},
+                                .max_tokens = 40,
+                                .stop = {"abcabc", "never there"}};
+  const Ids prompt(kPrefillBlock + 3, kC);
+  const Ids script = {kLead, kA, kB, kC, kTail, kA, kA, kB, kB, kLead, kC};
+  const std::string expected = [&] {
+    FakeModel model{script};
+    return run(model, options, prompt).text;
+  }();
+  CHECK(expected.size() > 20);
+  for (size_t stopped_at = 0; stopped_at < 42; ++stopped_at) {
+    CAPTURE(stopped_at);
+    FakeModel model{script};
+    Generator generator(kVocab, tokenizer(), prompt, options);
+    std::string text;
+    if (stopped_at > 0) CHECK(generator.prefill(model.forward()));  // then the rest of the prompt is left
+    for (size_t step = 1; step < stopped_at; ++step) text += generator.next(model.forward()).value_or("");
+    if (generator.over()) break;
+    ByteWriter saved;
+    generator.save(saved);
+    ByteReader reader(saved.bytes());
+    Generator again(reader, kVocab, tokenizer()), copy = generator;
+    CHECK(reader.at_end());
+    for (Generator* each : {&again, &copy}) {
+      FakeModel its_own = model;
+      std::string rest;
+      while (const auto piece = each->next(its_own.forward())) rest += *piece;
+      CHECK(text + rest == expected);
+      CHECK(each->stats().prompt_tokens == prompt.size());
+    }
+  }
+}
 
-  Generator speaking(model.forward(), kVocab, tokenizer(), {kC}, {.stop = {"ab"}});
-  CHECK(speaking.next() == "");
-  speaking.cancel();
-  CHECK(speaking.next() == "a");
-  CHECK_FALSE(speaking.next());
-  CHECK(speaking.stats().finish == FinishReason::kCancelled);
+TEST_CASE("a saved generation that cannot be right is refused") {
+  FakeModel model{{kA, kLead}};
+  Generator generator(kVocab, tokenizer(), Ids{kC}, {.stop = {"ab"}});
+  generator.next(model.forward());
+  ByteWriter saved;
+  generator.save(saved);
+  const auto code = [&](std::span<const std::byte> bytes) {
+    try {
+      ByteReader reader(bytes);
+      Generator(reader, kVocab, tokenizer());
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::kIo;
+  };
+  CHECK(code(saved.bytes()) == ErrorCode::kIo);  // the right one
+  for (size_t size = 0; size < saved.bytes().size(); ++size) {
+    CHECK(code(std::span(saved.bytes()).first(size)) == ErrorCode::kBadSnapshot);
+  }
+  // Whatever a byte says, it is read or refused, and what is read can go on.
+  for (size_t i = 0; i < saved.bytes().size(); ++i) {
+    for (const uint8_t value : {0x00, 0x01, 0x7F, 0x80, 0xFF}) {
+      auto bytes = saved.bytes();
+      bytes[i] = std::byte{value};
+      try {
+        ByteReader reader(bytes);
+        Generator read(reader, kVocab, tokenizer());
+        FakeModel its_own = model;
+        read.next(its_own.forward());
+      } catch (const Error& error) {
+        // A logit that is no number shows when it is to be sampled from.
+        CHECK((error.code() == ErrorCode::kBadSnapshot || error.code() == ErrorCode::kInvalidArgument));
+      }
+    }
+  }
 }
 
 TEST_CASE("a token that the tokenizer does not know is never said") {
   FakeModel model{{kVocab + 1}};  // the most likely of a model with a padded vocabulary
-  Generator generator(model.forward(), kVocab + 2, tokenizer(), {kC}, {.max_tokens = 1});
-  CHECK(generator.next() == "a");
+  Generator generator(kVocab + 2, tokenizer(), Ids{kC}, {.max_tokens = 1});
+  CHECK(generator.next(model.forward()) == "a");
 }
 
 TEST_CASE("prompts and options out of range are refused") {
-  FakeModel model{{kA}};
-  const auto refused = [&](Ids prompt, const GenerateOptions& options) {
-    CHECK_THROWS_AS(Generator(model.forward(), kVocab, tokenizer(), std::move(prompt), options), Error);
+  const auto refused = [](const Ids& prompt, const GenerateOptions& options) {
+    CHECK_THROWS_AS(Generator(kVocab, tokenizer(), prompt, options), Error);
   };
   refused({}, {});
   refused({-1}, {});
@@ -155,5 +208,4 @@ TEST_CASE("prompts and options out of range are refused") {
   refused({kA}, {.max_tokens = -1});
   refused({kA}, {.stop = {"b", ""}});
   refused({kA}, {.sampling = {.temperature = -1.0f}});
-  CHECK(model.read.empty());
 }

@@ -1,0 +1,172 @@
+// What a session holds beside its state, and how it is copied, saved and overwritten together with it.
+#include "runtime/writer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "platform/error.h"
+
+namespace allmem {
+
+namespace {
+
+// A generation in memory that is given back overwritten, short strings within it included.
+template <class... Arguments>
+std::shared_ptr<Generator> make_text(Arguments&&... arguments) {
+  return std::allocate_shared<Generator>(WipingAllocator<Generator>(), std::forward<Arguments>(arguments)...);
+}
+
+}  // namespace
+
+Writer::Writer(std::unique_ptr<Session> session)
+    : session_(std::move(session)), now_{.sampler = Sampler({}, vocab_size()), .logits = {}, .text = {}} {
+  now_.logits.reserve(vocab_size());  // so that a step allocates nothing
+}
+
+size_t Writer::vocab_size() const { return static_cast<size_t>(session_->model().info().vocab_size); }
+
+void Writer::drop_text() {
+  now_.text.reset();
+  ++text_number_;
+}
+
+void Writer::read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
+  const size_t vocab = vocab_size();
+  drop_text();
+  now_.logits.clear();
+  if (which == LogitsFor::kLast && logits.empty()) {
+    WipedVector<float> own = std::move(now_.logits);  // comes back when it holds what it should
+    own.resize(vocab);
+    session_->forward(ids, which, own);
+    now_.logits = std::move(own);
+  } else {
+    session_->forward(ids, which, logits);
+    if (which != LogitsFor::kNone) {
+      const auto end = logits.begin() + static_cast<ptrdiff_t>(vocab * (which == LogitsFor::kAll ? ids.size() : 1));
+      now_.logits.assign(end - static_cast<ptrdiff_t>(vocab), end);
+    }
+  }
+  for (const int32_t id : ids) now_.sampler.accept(id);
+}
+
+void Writer::set_sampling(const SamplerOptions& options) { now_.sampler = Sampler(options, vocab_size()); }
+
+int32_t Writer::sample(const Tokenizer* tokenizer) {
+  if (now_.logits.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "There are no logits to sample from; let the session read a token first.");
+  }
+  size_t samplable = now_.logits.size();
+  if (tokenizer != nullptr) samplable = std::min(samplable, static_cast<size_t>(tokenizer->vocab_size()));
+  return now_.sampler.sample(std::span<const float>(now_.logits).first(samplable));
+}
+
+void Writer::start(std::shared_ptr<const Tokenizer> tokenizer, std::span<const int32_t> prompt,
+                   const GenerateOptions& options) {
+  auto text = make_text(vocab_size(), std::move(tokenizer), prompt, options);
+  drop_text();
+  now_.text = std::move(text);
+  now_.logits.clear();
+}
+
+Generator& Writer::text() {
+  if (!now_.text) throw Error(ErrorCode::kInvalidArgument, "There is no text to go on with.");
+  return *now_.text;
+}
+
+Forward Writer::forward() {
+  return [this](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
+    session_->forward(ids, which, logits);
+  };
+}
+
+bool Writer::prefill() { return text().prefill(forward()); }
+
+std::optional<std::string> Writer::next() { return text().next(forward()); }
+
+void Writer::mark(size_t max_bytes) {
+  const std::span<const std::byte> state = session_->state_memory();
+  ByteWriter draft;
+  save(draft);
+  const size_t wanted = state.size() + draft.bytes().size(), room = max_bytes - std::min(max_bytes, wanted);
+  while (mark_bytes() > room) marks_.pop_front();  // before the new one is made: less memory at once
+  marks_.push_back({.state = WipedVector<std::byte>(state.begin(), state.end()),
+                    .draft = draft.bytes(),
+                    .position = session_->position(),
+                    .tokenizer = unfinished() ? now_.text->tokenizer() : nullptr});
+}
+
+bool Writer::undo() {
+  if (marks_.empty()) return false;
+  const Mark& mark = marks_.back();
+  ByteReader reader(mark.draft);
+  Draft draft = read_draft(reader, mark.tokenizer);
+  session_->restore(mark.state, mark.position);
+  now_ = std::move(draft);
+  ++text_number_;
+  marks_.pop_back();
+  return true;
+}
+
+size_t Writer::mark_bytes() const {
+  size_t bytes = 0;
+  for (const Mark& mark : marks_) bytes += mark.state.size() + mark.draft.size();
+  return bytes;
+}
+
+void Writer::reset() {
+  session_->reset();
+  now_.sampler.wipe();
+  now_.logits.clear();
+  drop_text();
+  marks_.clear();
+}
+
+void Writer::wipe() {
+  session_->wipe();
+  wipe_memory({reinterpret_cast<std::byte*>(now_.logits.data()), now_.logits.capacity() * sizeof(float)});
+  reset();  // what it gives back is overwritten
+}
+
+std::unique_ptr<Writer> Writer::clone() const {
+  auto twin = std::make_unique<Writer>(session_->clone());
+  twin->now_.sampler = now_.sampler;
+  twin->now_.logits = now_.logits;
+  if (now_.text) twin->now_.text = make_text(*now_.text);
+  return twin;
+}
+
+void Writer::save(ByteWriter& to) const {
+  now_.sampler.save(to);
+  to.list(std::span<const float>(now_.logits));
+  to.number(uint8_t{unfinished()});
+  if (unfinished()) now_.text->save(to);
+}
+
+Writer::Draft Writer::read_draft(ByteReader& from,
+                                 const std::shared_ptr<const Tokenizer>& tokenizer) const {
+  const size_t vocab = vocab_size();
+  Draft draft{.sampler = Sampler(from, vocab), .logits = from.list<float>(vocab), .text = {}};
+  if (!draft.logits.empty() && draft.logits.size() != vocab) refuse_snapshot("some of its logits are missing");
+  draft.logits.reserve(vocab);
+  const auto has_text = from.number<uint8_t>();
+  if (has_text > 1) refuse_snapshot("it neither says that it holds a text nor that it does not");
+  if (has_text == 1) {
+    if (!tokenizer) {
+      throw Error(ErrorCode::kNotFound,
+                  "This memory holds an unfinished text; to go on, the model needs its tokenizer.json.");
+    }
+    draft.text = make_text(from, vocab, tokenizer);
+  }
+  if (!from.at_end()) refuse_snapshot("something follows its last part");
+  return draft;
+}
+
+void Writer::restore(std::span<const std::byte> state, uint64_t position, Draft draft) {
+  session_->restore(state, position);
+  now_ = std::move(draft);
+  ++text_number_;
+  marks_.clear();
+}
+
+}  // namespace allmem

@@ -1,0 +1,100 @@
+// A session, and what writing with it needs: the last logits, a sampler, the text being written, and states to
+// go back to. The sessions of the C API and of Python are this, so that both read, write, save, undo and wipe
+// alike.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "runtime/generate.h"
+#include "runtime/sampler.h"
+#include "runtime/session.h"
+
+namespace allmem {
+
+// One caller at a time. Reading anything by hand drops the text being written.
+class Writer {
+ public:
+  explicit Writer(std::unique_ptr<Session> session);
+
+  // For its options and figures. It is read, reset, wiped and restored through the writer.
+  Session& session() { return *session_; }
+  const Session& session() const { return *session_; }
+
+  // --- by hand
+
+  // As Session::forward(), except that `logits` may be empty with kLast. Keeps the last row for logits(). After
+  // an error there are none.
+  void read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits);
+  // After the last token read, [vocab_size]. Empty when the last read asked for none, and after a text.
+  std::span<const float> logits() const { return now_.logits; }
+  // Starts a new sequence of draws, with no recent tokens. Throws kInvalidArgument.
+  void set_sampling(const SamplerOptions& options);
+  // Draws a token from logits(), one that `tokenizer` knows if there is one. It is not read. Throws
+  // kInvalidArgument when there are no logits.
+  int32_t sample(const Tokenizer* tokenizer);
+
+  // --- a text
+
+  // Begins one, in place of the one before. Throws kInvalidArgument; all is then as before.
+  void start(std::shared_ptr<const Tokenizer> tokenizer, std::span<const int32_t> prompt,
+             const GenerateOptions& options);
+  bool unfinished() const { return now_.text && !now_.text->over(); }
+  // Of the text begun last, over or not; null when there is none.
+  const GenerateStats* stats() const { return now_.text ? &now_.text->stats() : nullptr; }
+  // Changes whenever the text is another: by start(), read(), undo(), restore().
+  uint64_t text_number() const { return text_number_; }
+  // As Generator's. Throw kInvalidArgument when there is no text.
+  bool prefill();
+  std::optional<std::string> next();
+
+  // --- the past
+
+  // Keeps the present state for undo(). The oldest of those kept are dropped so that all take at most
+  // `max_bytes`; the newest always stays.
+  void mark(size_t max_bytes);
+  // Back to the newest mark, which is used up; false when there is none. Frozen stays frozen.
+  bool undo();
+  size_t marks() const { return marks_.size(); }
+  size_t mark_bytes() const;
+
+  void reset();                           // as new, without marks
+  void wipe();                            // the same, with every byte that it held overwritten
+  std::unique_ptr<Writer> clone() const;  // an independent copy, without marks
+
+  // --- for snapshots: all that it holds beside the session's state and the marks
+
+  struct Draft {
+    Sampler sampler;
+    WipedVector<float> logits;        // empty, or [vocab_size]
+    std::shared_ptr<Generator> text;  // of this writer alone
+  };
+  void save(ByteWriter& to) const;
+  // Throws kBadSnapshot, and kNotFound when an unfinished text needs the tokenizer that is null.
+  Draft read_draft(ByteReader& from, const std::shared_ptr<const Tokenizer>& tokenizer) const;
+  // As Session::restore(); drops the marks.
+  void restore(std::span<const std::byte> state, uint64_t position, Draft draft);
+
+ private:
+  struct Mark {
+    WipedVector<std::byte> state, draft;
+    uint64_t position;
+    std::shared_ptr<const Tokenizer> tokenizer;  // of the unfinished text, if there was one
+  };
+  void drop_text();
+  Generator& text();
+  Forward forward();
+  size_t vocab_size() const;
+
+  std::unique_ptr<Session> session_;
+  Draft now_;
+  uint64_t text_number_ = 0;
+  std::deque<Mark> marks_;
+};
+
+}  // namespace allmem

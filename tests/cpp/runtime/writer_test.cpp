@@ -1,0 +1,254 @@
+// What a writer promises: a text goes on bit for bit from wherever it was left, copied or saved; marks lead back;
+// wiping leaves nothing in memory.
+#include "runtime/writer.h"
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <random>
+
+#include "../memory_search.h"
+#include "../tiny_model.h"
+#include "platform/error.h"
+#include "runtime/snapshot.h"
+
+using namespace allmem;
+using namespace allmem::test;
+
+namespace {
+
+std::shared_ptr<const Model> tiny_model(unsigned seed) {
+  TinyConfig config;
+  config.seed = seed;
+  const TempDir directory;
+  directory.write("model.onnx", TinyModel(config).builder().build());
+  return Model::load(directory.path());
+}
+
+// Six tokens: a, b, c, the two bytes of é, and an end.
+std::shared_ptr<const Tokenizer> small_tokenizer() {
+  return Tokenizer::from_json(
+      R"({"added_tokens":[{"id":5,"content":"<end>","single_word":false,"lstrip":false,
+"rstrip":false,"normalized":false,"special":true}],"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
+"decoder":{"type":"ByteLevel"},"model":{"vocab":{"a":0,"b":1,"c":2,"Ã":3,"©":4},"merges":[]}})",
+      "tokenizer.json");
+}
+
+std::vector<int32_t> random_ids(size_t count, int32_t vocab, unsigned seed) {
+  std::mt19937 random(seed);
+  std::uniform_int_distribution<int32_t> id(0, vocab - 1);
+  std::vector<int32_t> ids(count);
+  for (int32_t& value : ids) value = id(random);
+  return ids;
+}
+
+struct Fixture {
+  std::shared_ptr<const Model> model = tiny_model(1);
+  std::shared_ptr<const Tokenizer> tokenizer = small_tokenizer();
+  std::vector<int32_t> prompt = random_ids(150, 37, 7), later = random_ids(20, 37, 8);
+  GenerateOptions options{
+      .sampling = {.temperature = 1.2f, .top_p = 0.95f, .repetition_penalty = 1.3f, .seed = 11},
+      .max_tokens = 30,
+      .stop = {"never there"}};
+
+  Writer writer() const { return Writer(std::make_unique<Session>(model, SessionOptions{.threads = 1})); }
+  std::string finish(Writer& writer) const {
+    std::string text;
+    while (const auto piece = writer.next()) text += *piece;
+    return text;
+  }
+  // The logits of everything read after the text.
+  std::vector<float> after(Writer& writer) const {
+    std::vector<float> logits(later.size() * 37);
+    writer.read(later, LogitsFor::kAll, logits);
+    return logits;
+  }
+  static std::vector<std::byte> saved(const Writer& writer) {
+    std::vector<std::byte> bytes(snapshot_size(writer, "note"));
+    save_snapshot(writer, "note", bytes);
+    return bytes;
+  }
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Fixture, "a text goes on bit for bit from wherever it is left: loaded, copied, undone") {
+  Writer whole = writer();
+  whole.start(tokenizer, prompt, options);
+  const std::string expected = finish(whole);
+  const std::vector<float> expected_after = after(whole);
+  CHECK(expected.size() > 20);
+
+  Writer stopped = writer();
+  stopped.start(tokenizer, prompt, options);
+  std::string text;
+  stopped.prefill();  // the prompt has two blocks
+  for (int step = 0; stopped.unfinished(); ++step) {
+    CAPTURE(step);
+    stopped.mark(0);
+    Writer loaded = writer();
+    loaded.read(later, LogitsFor::kNone, {});  // no trace of it may be left
+    CHECK(load_snapshot(loaded, tokenizer, saved(stopped)).unfinished);
+    const std::unique_ptr<Writer> clone = stopped.clone();
+    const std::string left = finish(stopped);
+    after(stopped);
+    CHECK(text + left == expected);
+    REQUIRE(stopped.undo());
+    for (Writer* each : {&loaded, clone.get()}) {
+      CHECK(finish(*each) == left);
+      CHECK(after(*each) == expected_after);
+    }
+    text += stopped.next().value_or("");
+  }
+  CHECK(text == expected);
+  CHECK(after(stopped) == expected_after);
+}
+
+TEST_CASE_FIXTURE(Fixture, "draws by hand go on from a snapshot with the same tokens") {
+  const auto draw = [&](Writer& writer, int count) {
+    std::vector<int32_t> drawn;
+    for (int i = 0; i < count; ++i) {
+      drawn.push_back(writer.sample(tokenizer.get()));
+      writer.read({&drawn.back(), 1}, LogitsFor::kLast, {});
+    }
+    return drawn;
+  };
+  Writer first = writer();
+  CHECK_THROWS_AS(first.sample(nullptr), Error);
+  first.set_sampling(options.sampling);
+  first.read(prompt, LogitsFor::kLast, {});
+  draw(first, 5);
+  const std::vector<std::byte> bytes = saved(first);
+  const std::vector<int32_t> expected = draw(first, 30);
+  CHECK(std::ranges::max(expected) < 6);  // no token that the tokenizer does not know
+
+  Writer second = writer();
+  load_snapshot(second, tokenizer, bytes);
+  CHECK(saved(second) == bytes);
+  CHECK(draw(second, 30) == expected);
+  CHECK(saved(second) == saved(first));
+}
+
+TEST_CASE_FIXTURE(Fixture, "the last row of what was read is there to sample from, however it was asked for") {
+  std::vector<float> all(prompt.size() * 37), last(37);
+  Writer a = writer(), b = writer(), c = writer();
+  a.read(prompt, LogitsFor::kAll, all);
+  b.read(prompt, LogitsFor::kLast, last);
+  c.read(prompt, LogitsFor::kLast, {});
+  CHECK(std::ranges::equal(a.logits(), std::span(all).last(37)));
+  CHECK(std::ranges::equal(b.logits(), last));
+  CHECK(std::ranges::equal(c.logits(), last));
+  c.read(later, LogitsFor::kNone, {});
+  CHECK(c.logits().empty());
+}
+
+TEST_CASE_FIXTURE(Fixture, "a text needs its tokenizer to be loaded, and reading by hand drops it") {
+  Writer first = writer(), second = writer();
+  first.start(tokenizer, prompt, options);
+  first.next();
+  const std::vector<std::byte> before = saved(second);
+  CHECK_THROWS_AS(load_snapshot(second, nullptr, saved(first)), Error);
+  CHECK(saved(second) == before);
+  const uint64_t number = first.text_number();
+  first.read(later, LogitsFor::kNone, {});
+  CHECK_FALSE(first.unfinished());
+  CHECK(first.text_number() != number);
+  CHECK_THROWS_AS(first.next(), Error);
+  CHECK_THROWS_AS(first.prefill(), Error);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a refused start leaves the text that is being written") {
+  Writer w = writer();
+  w.start(tokenizer, prompt, options);
+  w.next();
+  const std::vector<std::byte> before = saved(w);
+  CHECK_THROWS_AS(w.start(tokenizer, {}, options), Error);
+  CHECK_THROWS_AS(w.start(tokenizer, prompt, {.max_tokens = -1}), Error);
+  CHECK(saved(w) == before);
+}
+
+TEST_CASE_FIXTURE(Fixture, "undo goes back step by step, as far as the bytes allow, and frozen stays frozen") {
+  Writer w = writer();
+  CHECK_FALSE(w.undo());
+  std::vector<std::vector<std::byte>> states;
+  const size_t one = snapshot_size(w, "") + 100;  // more than a mark takes: it has no head
+  for (int turn = 0; turn < 5; ++turn) {
+    states.push_back(saved(w));
+    w.mark(3 * one);
+    CHECK(w.mark_bytes() <= 3 * one);
+    w.read(later, LogitsFor::kLast, {});
+  }
+  CHECK(w.marks() == 3);
+  for (int turn = 4; turn >= 2; --turn) {
+    CHECK(w.undo());
+    CHECK(saved(w) == states[static_cast<size_t>(turn)]);
+  }
+  CHECK_FALSE(w.undo());
+  w.mark(0);  // the newest always stays
+  w.mark(0);
+  CHECK(w.marks() == 1);
+  w.session().freeze(true);
+  CHECK(w.undo());
+  CHECK(w.session().frozen());
+  w.mark(0);
+  w.reset();
+  CHECK(w.marks() == 0);
+  w.mark(0);
+  load_snapshot(w, tokenizer, states[0]);
+  CHECK(w.marks() == 0);
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they keep memory of their own
+
+TEST_CASE_FIXTURE(Fixture, "after wiping nothing is left in memory of state, logits, text or marks") {
+  // Not what earlier tests have left in freed memory: other weights give other states.
+  model = tiny_model(99);
+  prompt = random_ids(150, 37, 21);
+  later = random_ids(20, 37, 22);
+  options.max_tokens = 200;
+  Writer w = writer();
+  const auto initial = w.session().state_memory();
+  const std::vector<std::byte> untouched(initial.begin(), initial.end());
+  Needles needles;
+  const auto remember = [&] { needles.add(w.session().state_memory()); };
+
+  w.read(later, LogitsFor::kLast, {});  // some history: marks, of which one is dropped
+  w.mark(2 * w.session().state_bytes() + 1000);
+  remember();
+  needles.add(std::as_bytes(w.logits()));
+  for (int turn = 0; turn < 3; ++turn) {
+    w.read(later, LogitsFor::kLast, {});
+    remember();
+    w.mark(2 * w.session().state_bytes() + 1000);
+  }
+  // A text that is held back whole: it could become a stop text. Learned from a first run.
+  needles.add(std::as_bytes(std::span(prompt)));
+  int steps = 0;
+  {
+    const std::unique_ptr<Writer> first = w.clone();
+    first->start(tokenizer, prompt, options);
+    std::string text;
+    for (; text.size() < 40; ++steps) {
+      REQUIRE(first->unfinished());
+      text += first->next().value_or("");
+    }
+    needles.add(std::as_bytes(std::span(text).first(32)));
+    options.stop = {text + "and what does not follow"};
+    first->wipe();
+    wipe_memory(std::as_writable_bytes(std::span(text)));
+  }
+  w.start(tokenizer, prompt, options);
+  for (int step = 0; step < steps; ++step) CHECK(w.next() == "");
+  remember();
+  wipe_memory(std::as_writable_bytes(std::span(options.stop[0])));
+  wipe_memory(std::as_writable_bytes(std::span(prompt)));
+
+  needles.remove(untouched);
+  CHECK(needles.size() > 100);
+  CHECK(needles.found() > 100);  // the search can find
+  w.wipe();
+  CHECK(needles.found() == 0);
+  CHECK(w.session().position() == 0);
+}
+
+#endif
