@@ -19,10 +19,10 @@ ours=$("$pip" --version | sed 's/.*(python \(.*\))/python\1/')
 
 rm -rf "$root/wheels"
 _PYTHON_HOST_PLATFORM=linux-aarch64 "$pip" wheel -q --disable-pip-version-check --no-deps -w "$root/wheels" "$here" \
-  -C cmake.define.CMAKE_TOOLCHAIN_FILE="$here/cmake/toolchains/aarch64-linux-gnu.cmake" \
-  -C cmake.define.ALLMEM_SYSROOT="$root" -C cmake.define.Python_INCLUDE_DIR="$root/usr/include/$python" \
-  -C cmake.define.PYTHON_MODULE_EXTENSION="$suffix" -C cmake.define.PYTHON_MODULE_DEBUG_POSTFIX= \
-  -C build-dir="$here/build/wheel-aarch64"
+  --config-settings cmake.define.CMAKE_TOOLCHAIN_FILE="$here/cmake/toolchains/aarch64-linux-gnu.cmake" \
+  --config-settings cmake.define.ALLMEM_SYSROOT="$root" --config-settings cmake.define.Python_INCLUDE_DIR="$root/usr/include/$python" \
+  --config-settings cmake.define.PYTHON_MODULE_EXTENSION="$suffix" --config-settings cmake.define.PYTHON_MODULE_DEBUG_POSTFIX= \
+  --config-settings build-dir="$here/build/wheel-aarch64"
 wheel=$(cd "$root" && ls wheels/allmem_edge-*-"$abi-$abi"-linux_aarch64.whl)
 echo "built $wheel"
 
