@@ -235,12 +235,15 @@ def stripped_size(paths: list[Path]) -> int:
 
 
 def library_sizes(report: dict[str, Any], ours: Path | None) -> dict[str, int]:
-    """Stripped sizes: liballmem if --library names it, our Python module, and the rival's smallest build."""
+    """Stripped sizes: liballmem if --library names it, our Python module, and the rival's smallest build.
+
+    Takes the rival's folders out of the report: where they lie says nothing.
+    """
     sizes = {"module": stripped_size([Path(_core.__file__)])}
     if ours is not None:
         sizes["library"] = stripped_size([ours.resolve()])
     names = ("libllama.so", "libggml.so", "libggml-base.so", "libggml-cpu.so")
-    folders = {side["load"]["library"] for name, side in report["sides"].items() if name != "ours"}
+    folders = {side["load"].pop("library") for name, side in report["sides"].items() if name != "ours"}
     sizes["rival"] = min(stripped_size([Path(folder) / name for name in names]) for folder in folders)
     return sizes
 

@@ -2,7 +2,7 @@
 
     python bench/report.py docs/performance.json docs/performance-avx2.json
 
-The files are those that `against_llama_cpp.py --json` wrote, the second, which may be left out, with `--isa avx2`.
+The files are those that `against_llama_cpp.py --json` wrote, the second with `--isa avx2`; it may be left out.
 What they say replaces the text between the markers <!-- NAME --> and <!-- /NAME --> of the page.
 """
 
@@ -102,12 +102,14 @@ def main() -> None:
     page = DOCS / "performance.md"
     best, *avx2 = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
     content = page.read_text(encoding="utf-8")
-    for name, body in {
+    bodies = {
         "bounds": bounds(best),
         "full attention": full_attention(cost_of(best)),
         "comparison": comparison(best),
-        **{"comparison avx2": comparison(report) for report in avx2},
-    }.items():
+    }
+    if avx2:
+        bodies["comparison avx2"] = comparison(avx2[0])
+    for name, body in bodies.items():
         content = replaced(content, name, body)
     page.write_text(content, encoding="utf-8")
     (DOCS / "performance.svg").write_text(picture(best), encoding="utf-8")
