@@ -2,7 +2,7 @@
 
     python bench/report.py docs/performance.json docs/performance-avx2.json
 
-The files are those that `against_llama_cpp.py --json` wrote, the second with `--isa avx2`; it may be left out.
+The files are those that `against_llama_cpp.py --json` wrote, a second one with `--isa avx2`.
 What they say replaces the text between the markers <!-- NAME --> and <!-- /NAME --> of the page.
 """
 

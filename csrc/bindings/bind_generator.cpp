@@ -21,7 +21,8 @@ struct GeneratorHandle {
   std::atomic<bool> busy = false;
   std::atomic<bool> cancelled = false;
   GenerateStats stats;  // after the last step
-  // Of a session. Somebody else may have moved it on: then its text has another number, or it another position.
+  // Of a session. Somebody else may have moved it on: then its text has another number, or it another
+  // position.
   std::shared_ptr<SessionHandle> session;
   uint64_t text_number = 0, position = 0;
   // Of a function.

@@ -161,8 +161,7 @@ void bind_session(py::module_& m) {
              writer->wipe();
            })
       .def(
-          "freeze",
-          [](SessionHandle& handle, bool frozen) { InUse(handle)->session().freeze(frozen); },
+          "freeze", [](SessionHandle& handle, bool frozen) { InUse(handle)->session().freeze(frozen); },
           py::arg("frozen") = true)
       .def("clone", &clone)
       .def(

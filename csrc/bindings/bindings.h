@@ -45,8 +45,8 @@ inline void check_signals() {
   if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
 }
 
-// Python's numbers as the sampler takes them. Throws kInvalidArgument for what is far out of range; the sampler
-// checks the rest.
+// Python's numbers as the sampler takes them. Throws kInvalidArgument for what is far out of range; the
+// sampler checks the rest.
 SamplerOptions sampler_options(double temperature, int64_t top_k, double top_p, double min_p,
                                double repetition_penalty, int64_t repetition_window, uint64_t seed);
 

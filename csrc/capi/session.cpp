@@ -58,7 +58,8 @@ std::span<const int32_t> checked_ids(const allmem_session& handle, const int32_t
   return all;
 }
 
-// Reads tokens block by block until somebody cancels: `read` takes the block that begins at an index of `ids`.
+// Reads tokens block by block until somebody cancels: `read` takes the block that begins at an index of
+// `ids`.
 template <class ReadBlock>
 int32_t read_blocks(allmem_session& handle, std::span<const int32_t> ids, const ReadBlock& read) {
   for (size_t begin = 0; begin < ids.size(); begin += kPrefillBlock) {

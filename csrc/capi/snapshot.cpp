@@ -35,7 +35,8 @@ int32_t allmem_session_save_file(allmem_session* session, const void* note, size
                                  const char* path) {
   return with_session(session, [&](allmem_session& handle) {
     save_snapshot_file(*handle.writer, note_input(note, note_size), path_input(path));
-    handle.shared->say("saved a memory of " + std::to_string(handle.writer->session().position()) + " tokens");
+    handle.shared->say("saved a memory of " + std::to_string(handle.writer->session().position()) +
+                       " tokens");
     return ALLMEM_OK;
   });
 }

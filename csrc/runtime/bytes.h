@@ -23,10 +23,8 @@ static_assert(std::endian::native == std::endian::little, "snapshots hold little
 class ByteWriter {
  public:
   template <class T>
-    requires std::is_arithmetic_v<T>
-  void number(T value) {
-    add(std::as_bytes(std::span(&value, 1)));
-  }
+  requires std::is_arithmetic_v<T>
+  void number(T value) { add(std::as_bytes(std::span(&value, 1))); }
 
   // The count as 64 bits, then the values.
   template <class T>
@@ -50,8 +48,7 @@ class ByteReader {
   explicit ByteReader(std::span<const std::byte> bytes) : left_(bytes) {}
 
   template <class T>
-    requires std::is_arithmetic_v<T>
-  T number() {
+  requires std::is_arithmetic_v<T> T number() {
     T value;
     std::memcpy(&value, take(sizeof value).data(), sizeof value);
     return value;

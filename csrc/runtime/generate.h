@@ -43,8 +43,8 @@ class StopFilter {
  public:
   // Throws Error (kInvalidArgument) if one is empty.
   explicit StopFilter(std::span<const std::string> stop);
-  std::string push(std::string_view text);             // the text that is now certain to be shown
-  std::string flush();  // what was held back, when the text ends without a stop
+  std::string push(std::string_view text);  // the text that is now certain to be shown
+  std::string flush();                      // what was held back, when the text ends without a stop
   bool stopped() const { return stopped_; }
 
   std::span<const WipedString> stop() const { return stop_; }
@@ -61,8 +61,8 @@ class StopFilter {
 // Runs the model on `ids`; has the contract of Session::forward.
 using Forward = std::function<void(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits)>;
 
-// One text being written. A value: a copy goes on as the original would, over a model in the same state; so it
-// may stop between any two steps, for as long as one likes. At every return the model has read exactly the
+// One text being written. A value: a copy goes on as the original would, over a model in the same state; so
+// it may stop between any two steps, for as long as one likes. At every return the model has read exactly the
 // prompt tokens and generated tokens that stats() counts; an error of the model ends the generation.
 class Generator {
  public:
@@ -71,8 +71,8 @@ class Generator {
   Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer, std::span<const int32_t> prompt,
             const GenerateOptions& options);
 
-  // All that it needs to go on: options, the rest of the prompt, the last logits, sampler, text held back. Not
-  // the seconds. To be called before it is over. The constructor throws kBadSnapshot.
+  // All that it needs to go on: options, the rest of the prompt, the last logits, sampler, text held back.
+  // Not the seconds. To be called before it is over. The constructor throws kBadSnapshot.
   void save(ByteWriter& to) const;
   Generator(ByteReader& from, size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer);
 

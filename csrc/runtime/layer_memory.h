@@ -16,7 +16,8 @@ struct LayerMemory {
   double drift = 0;     // ||W - W_0|| / ||W_0||: how far the fast weights are from where the model begins
   double weight = 0;    // ||W_0||
   double momentum = 0;  // ||S||: the size of the last update, made at the end of the last chunk
-  double gradient = 0;  // ||G||: of the next update, as much as the unfinished chunk has in blocks of 32 tokens
+  double gradient =
+      0;  // ||G||: of the next update, as much as the unfinished chunk has in blocks of 32 tokens
 };
 
 // Of every layer that has a memory, in their order. Throws kPoisoned.

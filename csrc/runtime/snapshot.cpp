@@ -82,8 +82,8 @@ void check_head(const Head& head, uint64_t total) {
                     ", but this version of allmem-edge reads format " + std::to_string(kFormat) +
                     (head.format > kFormat ? "; update allmem-edge" : ""));
   }
-  const bool plausible = head.note_bytes <= kMaxNote && head.layout_bytes <= kMaxLayout &&
-                         head.draft_bytes <= kMaxDraft;
+  const bool plausible =
+      head.note_bytes <= kMaxNote && head.layout_bytes <= kMaxLayout && head.draft_bytes <= kMaxDraft;
   const uint64_t before_state = sizeof head + head.note_bytes + head.layout_bytes + head.draft_bytes;
   if (!plausible || before_state > total || head.state_bytes != total - before_state) {
     refuse_snapshot("its length is not what its head says; it may have been cut short");
@@ -119,7 +119,8 @@ Snapshot parse(std::span<const std::byte> bytes) {
 }
 
 // Which bytes of the state are what: for every state its name, its form and its bytes, in their order; then
-// the bytes that operators keep for themselves. Two sessions with equal layouts understand each other's state.
+// the bytes that operators keep for themselves. Two sessions with equal layouts understand each other's
+// state.
 WipedVector<std::byte> layout_of(const Program& program) {
   ByteWriter layout;
   size_t end = 0;
@@ -239,22 +240,22 @@ Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter&
                     std::to_string(draft.bytes().size()) + " bytes.");
   }
   const Session& session = writer.session();
-  Snapshot snapshot{.head = {.magic = kMagic,
-                             .format = kFormat,
-                             .flags = (session.frozen() ? kFrozen : 0) |
-                                      (session.model().info().exact ? kExact : 0) |
-                                      (writer.unfinished() ? kUnfinished : 0),
-                             .fingerprint = fingerprint(session.model()),
-                             .position = session.position(),
-                             .note_bytes = note.size(),
-                             .layout_bytes = layout.size(),
-                             .draft_bytes = draft.bytes().size(),
-                             .state_bytes = session.state_bytes(),
-                             .checksum = 0},
-                    .note = std::as_bytes(std::span(note)),
-                    .layout = layout,
-                    .draft = draft.bytes(),
-                    .state = session.state_memory()};
+  Snapshot snapshot{
+      .head = {.magic = kMagic,
+               .format = kFormat,
+               .flags = (session.frozen() ? kFrozen : 0) | (session.model().info().exact ? kExact : 0) |
+                        (writer.unfinished() ? kUnfinished : 0),
+               .fingerprint = fingerprint(session.model()),
+               .position = session.position(),
+               .note_bytes = note.size(),
+               .layout_bytes = layout.size(),
+               .draft_bytes = draft.bytes().size(),
+               .state_bytes = session.state_bytes(),
+               .checksum = 0},
+      .note = std::as_bytes(std::span(note)),
+      .layout = layout,
+      .draft = draft.bytes(),
+      .state = session.state_memory()};
   snapshot.head.checksum = checksum(snapshot);
   return snapshot;
 }
@@ -291,10 +292,11 @@ void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, co
     return;
   }
   if (info.exact != session.model().info().exact) {
-    refuse_snapshot(info.exact ? "it was saved by an exact session, which keeps its state in another form; load "
-                                 "the model as exact to go on with it"
-                               : "it was saved by a fast session, which keeps its state in another form; load "
-                                 "the model without `exact` to go on with it");
+    refuse_snapshot(info.exact
+                        ? "it was saved by an exact session, which keeps its state in another form; load "
+                          "the model as exact to go on with it"
+                        : "it was saved by a fast session, which keeps its state in another form; load "
+                          "the model without `exact` to go on with it");
   }
   refuse_snapshot("its state has another layout than this version of allmem-edge gives it");
 }

@@ -1,5 +1,5 @@
-// Everything that a writer holds as bytes, and as a file that always holds either the old state or the new one.
-// The format and its promises are in docs/memory-files.md. Bytes from outside are checked wholly before
+// Everything that a writer holds as bytes, and as a file that always holds either the old state or the new
+// one. The format and its promises are in docs/memory-files.md. Bytes from outside are checked wholly before
 // anything changes.
 #pragma once
 
@@ -41,9 +41,9 @@ void save_snapshot(const Writer& writer, std::string_view note, std::span<std::b
 // Checks a snapshot, whatever its model, and says what its head does. Throws kBadSnapshot.
 SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot);
 
-// Makes `writer` what it was when the snapshot was taken, without marks. `tokenizer` may be null when no text was
-// being written. Throws kBadSnapshot (damaged, cut short, of another model, format or precision) and kNotFound
-// (the tokenizer): all is then unchanged. Ends a poisoning.
+// Makes `writer` what it was when the snapshot was taken, without marks. `tokenizer` may be null when no text
+// was being written. Throws kBadSnapshot (damaged, cut short, of another model, format or precision) and
+// kNotFound (the tokenizer): all is then unchanged. Ends a poisoning.
 SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                            std::span<const std::byte> snapshot);
 

@@ -42,7 +42,8 @@ void Writer::read(std::span<const int32_t> ids, LogitsFor which, std::span<float
   } else {
     session_->forward(ids, which, logits);
     if (which != LogitsFor::kNone) {
-      const auto end = logits.begin() + static_cast<ptrdiff_t>(vocab * (which == LogitsFor::kAll ? ids.size() : 1));
+      const auto end =
+          logits.begin() + static_cast<ptrdiff_t>(vocab * (which == LogitsFor::kAll ? ids.size() : 1));
       now_.logits.assign(end - static_cast<ptrdiff_t>(vocab), end);
     }
   }
@@ -143,11 +144,11 @@ void Writer::save(ByteWriter& to) const {
   if (unfinished()) now_.text->save(to);
 }
 
-Writer::Draft Writer::read_draft(ByteReader& from,
-                                 const std::shared_ptr<const Tokenizer>& tokenizer) const {
+Writer::Draft Writer::read_draft(ByteReader& from, const std::shared_ptr<const Tokenizer>& tokenizer) const {
   const size_t vocab = vocab_size();
   Draft draft{.sampler = Sampler(from, vocab), .logits = from.list<float>(vocab), .text = {}};
-  if (!draft.logits.empty() && draft.logits.size() != vocab) refuse_snapshot("some of its logits are missing");
+  if (!draft.logits.empty() && draft.logits.size() != vocab)
+    refuse_snapshot("some of its logits are missing");
   draft.logits.reserve(vocab);
   const auto has_text = from.number<uint8_t>();
   if (has_text > 1) refuse_snapshot("it neither says that it holds a text nor that it does not");

@@ -1,6 +1,6 @@
-// A session, and what writing with it needs: the last logits, a sampler, the text being written, and states to
-// go back to. The sessions of the C API and of Python are this, so that both read, write, save, undo and wipe
-// alike.
+// A session, and what writing with it needs: the last logits, a sampler, the text being written, and states
+// to go back to. The sessions of the C API and of Python are this, so that both read, write, save, undo and
+// wipe alike.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +28,8 @@ class Writer {
 
   // --- by hand
 
-  // As Session::forward(), except that `logits` may be empty with kLast. Keeps the last row for logits(). After
-  // an error there are none.
+  // As Session::forward(), except that `logits` may be empty with kLast. Keeps the last row for logits().
+  // After an error there are none.
   void read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits);
   // After the last token read, [vocab_size]. Empty when the last read asked for none, and after a text.
   std::span<const float> logits() const { return now_.logits; }

@@ -113,7 +113,9 @@ void call(World& world, Input& input) {
       const std::string content(text.begin(), text.end());
       const allmem_message message = {"user", content.c_str()};
       int32_t stop = input.byte() % 2;  // a text that is stopped may be resumed, saved, marked
-      const auto callback = [](const char*, size_t, void* stop) { return *static_cast<const int32_t*>(stop); };
+      const auto callback = [](const char*, size_t, void* stop) {
+        return *static_cast<const int32_t*>(stop);
+      };
       check(allmem_session_chat(world.session, &message, 1, &sampling, callback, &stop, nullptr));
       break;
     }

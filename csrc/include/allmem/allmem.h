@@ -242,8 +242,8 @@ typedef int32_t (*allmem_text_callback)(const char* text, size_t size, void* use
 
 /* Reads the prompt, then generates. A cancelled prefill gives ALLMEM_CANCELLED; a generation that is stopped,
  * by whatever, gives ALLMEM_OK and says so in `generation` (may be NULL; set its struct_size), which is
- * written in both cases. After ALLMEM_FINISH_CANCELLED the text is unfinished: allmem_session_resume() goes on
- * with it, in another process too if the session was saved, until something else is read. */
+ * written in both cases. After ALLMEM_FINISH_CANCELLED the text is unfinished: allmem_session_resume() goes
+ * on with it, in another process too if the session was saved, until something else is read. */
 ALLMEM_API int32_t allmem_session_generate(allmem_session* session, const int32_t* ids, size_t id_count,
                                            const allmem_sampling* sampling, allmem_text_callback callback,
                                            void* user_data, allmem_generation* generation);
@@ -253,8 +253,8 @@ ALLMEM_API int32_t allmem_session_chat(allmem_session* session, const allmem_mes
                                        size_t message_count, const allmem_sampling* sampling,
                                        allmem_text_callback callback, void* user_data,
                                        allmem_generation* generation);
-/* Goes on with the unfinished text as if it had never been stopped, with the options it began with. Pieces that
- * were handed out do not come again. ALLMEM_INVALID_ARGUMENT when there is none. */
+/* Goes on with the unfinished text as if it had never been stopped, with the options it began with. Pieces
+ * that were handed out do not come again. ALLMEM_INVALID_ARGUMENT when there is none. */
 ALLMEM_API int32_t allmem_session_resume(allmem_session* session, allmem_text_callback callback,
                                          void* user_data, allmem_generation* generation);
 /* From any thread: ends a running prefill or generation within one block of tokens. Without effect when none
@@ -265,12 +265,12 @@ ALLMEM_API int32_t allmem_session_cancel(allmem_session* session);
 ALLMEM_API int32_t allmem_session_freeze(allmem_session* session, int32_t frozen);
 /* As new, without marks; what was set stays set: frozen or not, and the sampling. */
 ALLMEM_API int32_t allmem_session_reset(allmem_session* session);
-/* As new, and every byte that the session held is overwritten, its marks included: nothing that was read can be
- * found in it. What passed through elsewhere is in docs/c-api.md. */
+/* As new, and every byte that the session held is overwritten, its marks included: nothing that was read can
+ * be found in it. What passed through elsewhere is in docs/c-api.md. */
 ALLMEM_API int32_t allmem_session_wipe(allmem_session* session);
 
-/* Keeps the present state for allmem_session_undo(): call it before a turn. Of the states kept, the oldest are
- * dropped so that all take at most max_bytes; the newest always stays. One takes about state_bytes. */
+/* Keeps the present state for allmem_session_undo(): call it before a turn. Of the states kept, the oldest
+ * are dropped so that all take at most max_bytes; the newest always stays. One takes about state_bytes. */
 ALLMEM_API int32_t allmem_session_mark(allmem_session* session, uint64_t max_bytes);
 /* Back to the newest mark, which is used up. Frozen stays frozen. Also ends a poisoning.
  * ALLMEM_INVALID_ARGUMENT when there is no mark. Marks are in no snapshot; load drops them. */
@@ -305,8 +305,8 @@ ALLMEM_API int32_t allmem_session_inspect(allmem_session* session, int32_t layer
 /* --- Snapshots: a session's memory, saved ------------------------------------------------------------------
  */
 
-/* All that the session holds but its marks: it goes on from it bit for bit, in another process too, and in the
- * middle of a text. `note` (may be NULL) is yours: at most 1 MiB that come back with it. */
+/* All that the session holds but its marks: it goes on from it bit for bit, in another process too, and in
+ * the middle of a text. `note` (may be NULL) is yours: at most 1 MiB that come back with it. */
 ALLMEM_API int32_t allmem_session_save(allmem_session* session, const void* note, size_t note_size,
                                        void* buffer, size_t capacity, size_t* count);
 /* Atomic: a crash at any moment leaves the old file or the new one. */

@@ -1,7 +1,8 @@
 /* A text that one process begins and another one ends: across_processes MODEL FILE whole|begin|end
  *
- * `whole` writes a text to stdout in one go. `begin` does so until the third piece, saves to FILE and exits; `end`
- * loads FILE and writes the rest, then draws some tokens more by hand. Both together must equal `whole`. */
+ * `whole` writes a text to stdout in one go. `begin` does so until the third piece, saves to FILE and exits;
+ * `end` loads FILE and writes the rest, then draws some tokens more by hand. Both together must equal
+ * `whole`. */
 #include <allmem/allmem.h>
 #include <stdio.h>
 #include <string.h>

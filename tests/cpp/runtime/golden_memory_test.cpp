@@ -1,5 +1,6 @@
-// Memory files of every released format, committed with the model that they belong to: they load, and go on with the
-// same tokens. To write those of today's format anew: ALLMEM_UPDATE_GOLDEN=1 runtime_test -tc="a memory file*"
+// Memory files of every released format, committed with the model that they belong to: they load, and go on
+// with the same tokens. To write those of today's format anew: ALLMEM_UPDATE_GOLDEN=1 runtime_test -tc="a
+// memory file*"
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -47,9 +48,10 @@ void update(const Golden& golden, const std::shared_ptr<const Tokenizer>& tokeni
   writer.set_sampling({.temperature = 2.0f, .top_k = 40, .repetition_penalty = 1.3f, .seed = 1});
   std::vector<int32_t> prompt;  // of some windows and chunks, so that everything in the state is in use
   for (int32_t i = 0; i < 75; ++i) prompt.push_back(i * 37 % 50);
-  writer.start(tokenizer, prompt, {.sampling = {.temperature = 2.0f, .top_p = 0.95f, .repetition_penalty = 1.5f, .seed = 2},
-                                   .max_tokens = 46,
-                                   .stop = {"never there"}});
+  writer.start(tokenizer, prompt,
+               {.sampling = {.temperature = 2.0f, .top_p = 0.95f, .repetition_penalty = 1.5f, .seed = 2},
+                .max_tokens = 46,
+                .stop = {"never there"}});
   for (int i = 0; i < 17; ++i) writer.next();
   save_snapshot_file(writer, "golden", kData + golden.name + ".allmem");
   std::ofstream expected(kData + golden.name + ".txt", std::ios::binary);

@@ -222,7 +222,8 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(saved(writer, "") == before);
 }
 
-TEST_CASE_FIXTURE(Fixture, "hand-made snapshots are refused though their checksum is right, and change nothing") {
+TEST_CASE_FIXTURE(Fixture,
+                  "hand-made snapshots are refused though their checksum is right, and change nothing") {
   run(writer, first());
   const Pieces good(saved(writer, "a note"));
   const std::vector<std::byte> before = saved(writer, "");
@@ -235,9 +236,7 @@ TEST_CASE_FIXTURE(Fixture, "hand-made snapshots are refused though their checksu
     CHECK(saved(writer, "") == before);
     ++count;
   };
-  const auto bad_head = [&](size_t offset, auto value) {
-    bad([&](Pieces& p) { p.set(offset, value); });
-  };
+  const auto bad_head = [&](size_t offset, auto value) { bad([&](Pieces& p) { p.set(offset, value); }); };
   constexpr uint64_t kMax = ~uint64_t{0}, kTop = uint64_t{1} << 63;
   // magic, format, flags
   bad_head(0, 'B');
@@ -274,9 +273,9 @@ TEST_CASE_FIXTURE(Fixture, "hand-made snapshots are refused though their checksu
   bad([](Pieces& p) { p.layout.clear(), p.set_lengths(); });
   bad([](Pieces& p) { p.layout.pop_back(), p.set_lengths(); });
   bad([](Pieces& p) { p.layout.push_back(std::byte{0}), p.set_lengths(); });
-  bad([](Pieces& p) { p.layout[8] ^= std::byte{1}; });                                         // a name
-  bad([](Pieces& p) { std::fill_n(p.layout.begin(), 8, std::byte{0xFF}); });                   // its length
-  bad([](Pieces& p) { p.layout[8 + std::strlen("attention.keys.state")] = std::byte{2}; });    // its form
+  bad([](Pieces& p) { p.layout[8] ^= std::byte{1}; });                                           // a name
+  bad([](Pieces& p) { std::fill_n(p.layout.begin(), 8, std::byte{0xFF}); });                     // its length
+  bad([](Pieces& p) { p.layout[8 + std::strlen("attention.keys.state")] = std::byte{2}; });      // its form
   bad([](Pieces& p) { p.layout[8 + std::strlen("attention.keys.state") + 8] = std::byte{1}; });  // its size
   // drafts
   const auto bad_draft = [&](const std::function<void(Draft&)>& change) {
@@ -334,7 +333,8 @@ TEST_CASE_FIXTURE(Fixture, "a snapshot of another model is refused, of another s
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "a snapshot of a session that keeps its state in another form is refused, saying so") {
+TEST_CASE_FIXTURE(Fixture,
+                  "a snapshot of a session that keeps its state in another form is refused, saying so") {
   run(writer, first());
   const std::vector<std::byte> before = saved(writer, "");
   const auto say = [&](uint32_t flags, const char* expected) {
@@ -368,7 +368,8 @@ TEST_CASE_FIXTURE(Fixture, "a file that cannot be written leaves the old one and
   code([&] { save_snapshot_file(writer, "", directory / "none/memory"); }, ErrorCode::kIo);
   code([&] { save_snapshot_file(writer, "", path + "/memory"); }, ErrorCode::kIo);
   code([&] { save_snapshot_file(writer, "", ""); }, ErrorCode::kInvalidArgument);
-  code([&] { save_snapshot_file(writer, std::string(kMaxNote + 1, 'x'), path); }, ErrorCode::kInvalidArgument);
+  code([&] { save_snapshot_file(writer, std::string(kMaxNote + 1, 'x'), path); },
+       ErrorCode::kInvalidArgument);
   code([&] { load_snapshot_file(writer, nullptr, directory / "none"); }, ErrorCode::kNotFound);
   code([&] { load_snapshot_file(writer, nullptr, directory.path()); }, ErrorCode::kIo);
   REQUIRE(::mkfifo((directory / "pipe").c_str(), 0600) == 0);  // nobody writes to it: opening it would wait
@@ -422,8 +423,8 @@ TEST_CASE_FIXTURE(Fixture, "killed at any moment of a save, the file holds the o
   load_snapshot_file(expected, nullptr, path);
   const auto begin = std::chrono::steady_clock::now();
   for (int i = 0; i < 10; ++i) save_snapshot_file(writer, "0", path);
-  const auto save_time = std::chrono::duration_cast<std::chrono::microseconds>(
-      (std::chrono::steady_clock::now() - begin) / 10);
+  const auto save_time =
+      std::chrono::duration_cast<std::chrono::microseconds>((std::chrono::steady_clock::now() - begin) / 10);
   uint64_t at = 0;
   int cut_off = 0;  // kills that came while a save had its temporary file
   std::mt19937 random(3);

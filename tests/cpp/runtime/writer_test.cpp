@@ -1,5 +1,5 @@
-// What a writer promises: a text goes on bit for bit from wherever it was left, copied or saved; marks lead back;
-// wiping leaves nothing in memory.
+// What a writer promises: a text goes on bit for bit from wherever it was left, copied or saved; marks lead
+// back; wiping leaves nothing in memory.
 #include "runtime/writer.h"
 
 #include <doctest/doctest.h>
@@ -129,7 +129,8 @@ TEST_CASE_FIXTURE(Fixture, "draws by hand go on from a snapshot with the same to
   CHECK(saved(second) == saved(first));
 }
 
-TEST_CASE_FIXTURE(Fixture, "the last row of what was read is there to sample from, however it was asked for") {
+TEST_CASE_FIXTURE(Fixture,
+                  "the last row of what was read is there to sample from, however it was asked for") {
   std::vector<float> all(prompt.size() * 37), last(37);
   Writer a = writer(), b = writer(), c = writer();
   a.read(prompt, LogitsFor::kAll, all);
@@ -167,7 +168,8 @@ TEST_CASE_FIXTURE(Fixture, "a refused start leaves the text that is being writte
   CHECK(saved(w) == before);
 }
 
-TEST_CASE_FIXTURE(Fixture, "undo goes back step by step, as far as the bytes allow, and frozen stays frozen") {
+TEST_CASE_FIXTURE(Fixture,
+                  "undo goes back step by step, as far as the bytes allow, and frozen stays frozen") {
   Writer w = writer();
   CHECK_FALSE(w.undo());
   std::vector<std::vector<std::byte>> states;
