@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from allmem_edge.cli import console
 from allmem_edge.errors import MissingDependencyError
 
 _PACKAGES = {
@@ -24,8 +25,12 @@ _PACKAGES = {
 
 @contextmanager
 def export_package() -> Iterator[None]:
-    """Around allmem_export: a missing package becomes a sentence."""
+    """Around allmem_export: a missing package becomes a sentence; no progress bars unless somebody looks."""
     try:
+        from transformers.utils import logging
+
+        if not console.stderr().is_terminal:
+            logging.disable_progress_bar()
         yield
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
