@@ -11,9 +11,6 @@ namespace allmem {
 
 namespace {
 
-constexpr size_t kMaxRows = 256;    // queries at a time: what they need stays in the second-level cache
-constexpr int kZero = 128;          // code of 0
-constexpr float kTiny = 0x1p-100f;  // rows below it are 0: 127 / max would overflow
 constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 
 // The queries of one KV head for some tokens, row = (token, head in group), and their running softmax.
@@ -51,15 +48,15 @@ Q8Rows from_row(const Q8Rows& q, size_t row, size_t cols) {
 // Floats that hold a row filled up to whole groups, and its codes.
 size_t row_scratch(const KvRing& ring) { return 2 * ring.stride(); }
 
-size_t tokens_at_once(size_t tokens, size_t group) {
-  return std::min(tokens, group < kMaxRows ? kMaxRows / group : 1);
-}
-
-// A row of x, times `factor`, filled up with zeros and quantised.
-void quantise_padded(const Kernels& kernels, const float* x, size_t dim, size_t stride, float factor,
-                     float* padded, const Q8Rows& to) {
+// A row of x, times `factor`, filled up with zeros.
+void pad(const float* x, size_t dim, size_t stride, float factor, float* padded) {
   for (size_t d = 0; d < dim; ++d) padded[d] = x[d] * factor;
   std::fill(padded + dim, padded + stride, 0.0f);
+}
+
+void quantise_padded(const Kernels& kernels, const float* x, size_t dim, size_t stride, float factor,
+                     float* padded, const Q8Rows& to) {
+  pad(x, dim, stride, factor, padded);
   kernels.quantise(padded, 1, stride, 8, to);
 }
 
@@ -74,11 +71,11 @@ float store_value(const float* v, size_t dim, std::byte* column) {
   float max = 0;
   for (size_t d = 0; d < dim && !std::isnan(max); ++d)
     if (!(std::fabs(v[d]) <= max)) max = std::fabs(v[d]);  // a NaN stays
-  const bool normal = max > kTiny && std::isfinite(max);
+  const bool normal = max > kQ8Tiny && std::isfinite(max);
   const float inverse = normal ? 127.0f / max : 0.0f;
   for (size_t d = 0; d < dim; ++d, column += kKeyTile)
     *column =
-        static_cast<std::byte>(normal ? static_cast<int>(std::nearbyint(v[d] * inverse)) + kZero : kZero);
+        static_cast<std::byte>(normal ? static_cast<int>(std::nearbyint(v[d] * inverse)) + kQ8Zero : kQ8Zero);
   return std::isfinite(max) ? max / 127.0f : NAN;
 }
 
@@ -172,10 +169,9 @@ void store_kv(const Kernels& kernels, const KvRing& ring, const float* k, const 
     const size_t slot = ring.slot(position + t);
     for (size_t kv = kv_begin; kv < kv_end; ++kv) {
       const size_t from = (t * ring.kv_heads + kv) * D;
-      quantise_padded(kernels, k + from, D, stride, 1.0f, padded, row);
-      std::byte* keys = key_row(ring, to, kv, slot);
-      for (size_t d = 0; d < stride; ++d) keys[d] = static_cast<std::byte>(row.codes[d] + kZero);
-      std::copy_n(row.scales, stride / kQ8Group, key_scales(ring, to, kv, slot));
+      pad(k + from, D, stride, 1.0f, padded);
+      store_row(kernels, padded, stride, row, reinterpret_cast<uint8_t*>(key_row(ring, to, kv, slot)),
+                key_scales(ring, to, kv, slot));
       *value_scales(ring, to, kv, slot) =
           store_value(v + from, D, value_tile(ring, to, kv, slot) + slot % kKeyTile);
     }

@@ -9,9 +9,6 @@ namespace allmem {
 
 namespace {
 
-constexpr size_t kMaxRows = 256;  // vectors read at a time: their intermediate values stay in the cache
-constexpr int kZero = 128;        // code of 0
-
 // Rows [rows, cols] of float32 as 8-bit weights; rows and columns that are not there are 0.
 void copy_matrix(const Kernels& kernels, const float* from, size_t rows, size_t cols, const NBitsMatrix& to,
                  float* scratch) {
@@ -27,9 +24,7 @@ void copy_matrix(const Kernels& kernels, const float* from, size_t rows, size_t 
     } else {
       std::fill_n(row, cols, 0.0f);
     }
-    kernels.quantise(row, 1, to.cols, 8, q);
-    for (size_t k = 0; k < to.cols; ++k) codes[k] = static_cast<uint8_t>(q.codes[k] + kZero);
-    std::copy_n(q.scales, to.cols / kQ8Group, scales);
+    store_row(kernels, row, to.cols, q, codes, scales);
   }
 }
 
@@ -46,9 +41,6 @@ NBitsMatrix next_matrix(std::byte*& memory, size_t rows, size_t cols) {
           .block = kQ8Group,
           .bits = 8};
 }
-
-// Tokens read at a time.
-size_t tokens_at_once(size_t T, size_t group) { return std::min(T, std::max<size_t>(1, kMaxRows / group)); }
 
 }  // namespace
 

@@ -1,5 +1,7 @@
-// Dividing a piece of scratch memory.
+// What the functions composed of kernels share: dividing scratch memory, and rows kept in 8 bits.
 #pragma once
+
+#include <algorithm>
 
 #include "kernels/kernels.h"
 
@@ -30,5 +32,19 @@ class Parts {
 
 // n rounded up to whole groups of kQ8Group.
 constexpr size_t whole_groups(size_t n) { return (n + kQ8Group - 1) / kQ8Group * kQ8Group; }
+
+// Tokens that are computed together: up to 256 rows of `group` each, so that what they need stays in the
+// second-level cache.
+inline size_t tokens_at_once(size_t T, size_t group) { return std::min(T, std::max<size_t>(1, 256 / group)); }
+
+inline constexpr int kQ8Zero = 128;  // the code of 0 in a matrix of 8 bits
+
+// A row of `cols` floats, whole groups, as a row of a matrix of 8 bits. q: room for one row.
+inline void store_row(const Kernels& kernels, const float* row, size_t cols, const Q8Rows& q, uint8_t* codes,
+                      float* scales) {
+  kernels.quantise(row, 1, cols, 8, q);
+  for (size_t k = 0; k < cols; ++k) codes[k] = static_cast<uint8_t>(q.codes[k] + kQ8Zero);
+  std::copy_n(q.scales, cols / kQ8Group, scales);
+}
 
 }  // namespace allmem

@@ -59,7 +59,7 @@ struct Session::Impl {
         scratch(program.scratch_floats * sizeof(float) * static_cast<size_t>(threads)),
         block_ids(program.block) {
     for (const Buffer& buffer : program.buffers) buffers.push_back(address(buffer));
-    set_initial_state();
+    copy_initial_weights();
   }
 
   std::byte* address(const Buffer& buffer) {
@@ -80,11 +80,17 @@ struct Session::Impl {
     return nullptr;
   }
 
-  void set_initial_state() {
-    if (state.size() > 0) std::memset(state.data(), 0, state.size());  // also what lies between the parts
+  // Into a state of zeros, as a new one is: the window's pages stay untouched until there is something in
+  // them.
+  void copy_initial_weights() {
     for (const State& part : program.states) {
       if (!part.initial.empty()) std::memcpy(state.data() + part.offset, part.initial.data(), part.bytes);
     }
+  }
+
+  void set_initial_state() {
+    if (state.size() > 0) std::memset(state.data(), 0, state.size());  // also what lies between the parts
+    copy_initial_weights();
     position = 0;
     is_fresh = true;
     is_poisoned = false;

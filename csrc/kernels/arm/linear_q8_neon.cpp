@@ -82,7 +82,6 @@ struct Smull {
 }  // namespace
 
 void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q) {
-  constexpr float kTiny = 0x1p-100f;  // groups below it are 0: 127 / max would overflow
   for (size_t g = 0; g < T * (K / kQ8Group); ++g) {
     const float* group = x + g * kQ8Group;
     uint32x4_t largest = vdupq_n_u32(0);
@@ -93,7 +92,7 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
     const float max = vgetq_lane_f32(vreinterpretq_f32_u32(vdupq_n_u32(vmaxvq_u32(largest))), 0);
     const bool finite = max < __builtin_inff();
     int8x16_t codes[kChunks] = {};
-    if (finite && max > kTiny) {
+    if (finite && max > kQ8Tiny) {
       const float inverse = 127.0f / max;
       const auto eight = [&](size_t i) {
         const int32x4_t low = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(group + i), inverse));

@@ -51,8 +51,6 @@ void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float
 
 namespace {
 
-constexpr float kTiny = 0x1p-100f;  // groups below it are 0: 127 / max would overflow
-
 // Where column `i` of a group lies among its codes (Q8Rows).
 size_t place(size_t i, unsigned bits) { return bits == 8 ? i : i / 2 + i % 2 * (kQ8Group / 2); }
 
@@ -68,7 +66,7 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
       if (!(size <= max)) max = size;
       if (std::isnan(size)) break;
     }
-    const bool normal = max > kTiny && std::isfinite(max);
+    const bool normal = max > kQ8Tiny && std::isfinite(max);
     const float inverse = normal ? 127.0f / max : 0.0f;
     int sum = 0;
     for (size_t i = 0; i < kQ8Group; ++i) {

@@ -9,8 +9,7 @@ namespace allmem::avx512vnni {
 
 namespace {
 
-constexpr size_t kTokens = 6;       // of a tile: 12 sums stay in registers
-constexpr float kTiny = 0x1p-100f;  // groups below it are 0: 127 / max would overflow
+constexpr size_t kTokens = 6;  // of a tile: 12 sums stay in registers
 constexpr float kInfinity = __builtin_inff();
 
 // Bytes of each 128-bit lane: the even ones, then the odd ones. Then the even halves of all lanes, then the
@@ -97,7 +96,7 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
     const float max = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(largest))));
     const bool finite = max < kInfinity;
     __m512i codes = _mm512_setzero_si512();
-    if (finite && max > kTiny) {
+    if (finite && max > kQ8Tiny) {
       const __m512 inverse = _mm512_set1_ps(127.0f / max);
       const auto four = [&](size_t i) {
         return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], inverse)));

@@ -58,7 +58,6 @@ struct Maddubs {
 }  // namespace
 
 void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q) {
-  constexpr float kTiny = 0x1p-100f;  // groups below it are 0: 127 / max would overflow
   const __m256i no_sign = _mm256_set1_epi32(0x7FFFFFFF);
   const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   for (size_t g = 0; g < T * (K / kQ8Group); ++g) {
@@ -75,7 +74,7 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
     const float max = _mm_cvtss_f32(_mm_castsi128_ps(half));
     const bool finite = max < __builtin_inff();
     __m256i codes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    if (finite && max > kTiny) {
+    if (finite && max > kQ8Tiny) {
       const __m256 inverse = _mm256_set1_ps(127.0f / max);
       const auto eight = [&](size_t i) {
         return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(group + i * kLanes), inverse));
