@@ -2,6 +2,8 @@
 # file name (kernels/x86/*_avx2.cpp, kernels/arm/*_dotprod.cpp). Everything else is built for the architecture's
 # baseline, so that a wheel never dies with an illegal instruction.
 function(allmem_isa_flags)
+  # What the state keeps is the same on every machine: no product is fused with a sum here and not there.
+  set_source_files_properties(kernels/attention_q8.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     file(GLOB avx2 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/x86/*_avx2.cpp)
     set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
@@ -14,8 +16,9 @@ function(allmem_isa_flags)
       list(APPEND avx512vnni_flags -Wno-uninitialized -Wno-maybe-uninitialized)
     endif()
     set_source_files_properties(${avx512vnni} PROPERTIES COMPILE_OPTIONS "${avx512vnni_flags}")
-    file(GLOB amxint8 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/x86/*_amxint8.cpp)
-    set_source_files_properties(${amxint8} PROPERTIES COMPILE_OPTIONS "${avx512vnni_flags};-mamx-tile;-mamx-int8")
+    set(amx_flags "-mavx512bf16;-mamx-tile;-mamx-int8;-mamx-bf16")
+    file(GLOB amx CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/x86/*_amx.cpp)
+    set_source_files_properties(${amx} PROPERTIES COMPILE_OPTIONS "${avx512vnni_flags};${amx_flags}")
   elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
       # Scheduled before registers are allocated, the unrolled products take more sums than there are registers.

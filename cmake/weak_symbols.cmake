@@ -2,7 +2,7 @@
 # linker keeps one copy of an inline function, and a copy from these objects would kill other machines.
 #   cmake "-DNM=nm" "-DOBJECTS=a_avx2.cpp.o;b.cpp.o" -P weak_symbols.cmake
 cmake_minimum_required(VERSION 3.25)
-list(FILTER OBJECTS INCLUDE REGEX "_(avx2|avxvnni|avx512vnni|amxint8|dotprod|i8mm)\\.cpp")
+list(FILTER OBJECTS INCLUDE REGEX "_(avx2|avxvnni|avx512vnni|amx|dotprod|i8mm)\\.cpp")
 if(NOT OBJECTS)
   message(FATAL_ERROR "There is no object to look at.")
 endif()

@@ -2,6 +2,7 @@
 #include "kernels/attention_q8.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -68,15 +69,20 @@ void multiply(const Kernels& kernels, const Q8Rows& x, const NBitsMatrix& w, siz
 
 // A row of `dim` values as a column of codes; returns its scale.
 float store_value(const float* v, size_t dim, std::byte* column) {
-  float max = 0;
-  for (size_t d = 0; d < dim && !std::isnan(max); ++d)
-    if (!(std::fabs(v[d]) <= max)) max = std::fabs(v[d]);  // a NaN stays
-  const bool normal = max > kQ8Tiny && std::isfinite(max);
-  const float inverse = normal ? 127.0f / max : 0.0f;
-  for (size_t d = 0; d < dim; ++d, column += kKeyTile)
-    *column =
-        static_cast<std::byte>(normal ? static_cast<int>(std::nearbyint(v[d] * inverse)) + kQ8Zero : kQ8Zero);
-  return std::isfinite(max) ? max / 127.0f : NAN;
+  // As integers, the sizes of floats are in order, and those of NaNs come last.
+  int32_t largest = 0;
+  for (size_t d = 0; d < dim; ++d) largest = std::max(largest, std::bit_cast<int32_t>(v[d]) & 0x7FFFFFFF);
+  const float max = std::bit_cast<float>(largest);
+  if (!std::isfinite(max) || max <= kQ8Tiny) {
+    for (size_t d = 0; d < dim; ++d) column[d * kKeyTile] = std::byte{kQ8Zero};
+    return std::isfinite(max) ? max / 127.0f : NAN;
+  }
+  const float inverse = 127.0f / max;
+  constexpr float kToInteger =
+      0x1.8p23f + kQ8Zero;  // a sum with it is rounded to a whole number, in its low bits
+  for (size_t d = 0; d < dim; ++d)
+    column[d * kKeyTile] = static_cast<std::byte>(std::bit_cast<uint32_t>(v[d] * inverse + kToInteger));
+  return max / 127.0f;
 }
 
 std::byte* key_row(const KvRing& ring, const KvBytes& bytes, size_t kv, size_t slot) {

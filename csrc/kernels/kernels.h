@@ -124,6 +124,10 @@ struct Kernels {
   // G += Σ_t η_t ∇_W ½||M_Ŵ(k_t) - v_t||²; eta[t * eta_stride].
   void (*memory_accumulate)(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
                             size_t v_stride, const float* eta, size_t eta_stride, size_t n, float* scratch);
+  // The same with products that are exact to 2^-16 only.
+  void (*memory_accumulate_fast)(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
+                                 size_t v_stride, const float* eta, size_t eta_stride, size_t n,
+                                 float* scratch);
   // The end of a chunk: S = beta_mean S + G;  W = r ⊙ W - S;  G = 0.
   void (*memory_write)(const MemoryHead& head, float beta_mean);
 };

@@ -9,7 +9,7 @@
 #include "platform/error.h"
 
 #if defined(__x86_64__)
-#include "kernels/x86/amxint8.h"
+#include "kernels/x86/amx.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512vnni.h"
 #include "kernels/x86/avxvnni.h"
@@ -30,7 +30,7 @@ size_t available_kernels(const Kernels** out, size_t capacity) {
   };
 #if defined(__x86_64__)
   const CpuFeatures features = detect_cpu_features();
-  if (features.amxint8) offer(amxint8::kernels());
+  if (features.amx) offer(amx::kernels());
   if (features.avx512vnni) offer(avx512vnni::kernels());
   if (features.avxvnni) offer(avxvnni::kernels());
   if (features.avx2) offer(avx2::kernels());

@@ -62,7 +62,7 @@ struct Sizes {
 // Where the session keeps what is computed from the fast weights, of all KV heads.
 struct Derived {
   size_t row_scales;             // r, [Hkv, h + h + D]
-  std::optional<size_t> copies;  // 8-bit copies for reading (memory_q8.h), unless reading is exact
+  std::optional<size_t> copies;  // 8-bit copies for reading (memory_q8.h), unless all is exact
 };
 
 class TestTimeMemory : public Op {
@@ -159,14 +159,17 @@ class TestTimeMemory : public Op {
     return count >= 1 && count < kGradientBlock ? static_cast<size_t>(count) : 0;
   }
 
+  auto accumulate(const RunContext& ctx) const {
+    return derived_.copies ? ctx.kernels.memory_accumulate_fast : ctx.kernels.memory_accumulate;
+  }
+
   // G += Σ η ∇_W for the tokens that wait.
   void learn_waiting(const RunContext& ctx, const MemoryHead& head, size_t kv, float* scratch) const {
     const Waiting waiting = waiting_of(ctx, kv);
     const size_t count = checked_count(*waiting.count);
     *waiting.count = 0;
     if (count == 0) return;
-    ctx.kernels.memory_accumulate(head, waiting.k, sizes_.dim, waiting.v, sizes_.dim, waiting.eta, 1, count,
-                                  scratch);
+    accumulate(ctx)(head, waiting.k, sizes_.dim, waiting.v, sizes_.dim, waiting.eta, 1, count, scratch);
   }
 
   // G += Σ η ∇_W in whole blocks, the rest waits; Σβ += β.
@@ -179,18 +182,16 @@ class TestTimeMemory : public Op {
       const float* k = ctx.in(kK) + t * stride + kv * sizes_.dim;
       const float* v = ctx.in(kV) + t * stride + kv * sizes_.dim;
       const float* eta = ctx.in(kEta) + t * sizes_.kv_heads + kv;
-      if (count == 0 && end - t >= kGradientBlock) {
-        ctx.kernels.memory_accumulate(head, k, stride, v, stride, eta, sizes_.kv_heads, kGradientBlock,
-                                      scratch);
-        t += kGradientBlock;
+      if (const size_t whole = (end - t) / kGradientBlock * kGradientBlock; count == 0 && whole > 0) {
+        accumulate(ctx)(head, k, stride, v, stride, eta, sizes_.kv_heads, whole, scratch);
+        t += whole;
         continue;
       }
       waiting.eta[count] = *eta;
       std::copy_n(k, sizes_.dim, waiting.k + count * sizes_.dim);
       std::copy_n(v, sizes_.dim, waiting.v + count * sizes_.dim);
       if (++count == kGradientBlock) {
-        ctx.kernels.memory_accumulate(head, waiting.k, sizes_.dim, waiting.v, sizes_.dim, waiting.eta, 1,
-                                      count, scratch);
+        accumulate(ctx)(head, waiting.k, sizes_.dim, waiting.v, sizes_.dim, waiting.eta, 1, count, scratch);
         count = 0;
       }
       ++t;

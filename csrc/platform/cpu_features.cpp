@@ -63,9 +63,12 @@ CpuFeatures detect_cpu_features() {
       (saved_register_states() & 0xE6) == 0xE6;  // and opmask, zmm 0-15, zmm 16-31 (bits 5-7)
   features.avx512vnni = features.avx2 && zmm_saved &&
                         (b & (kF | kDq | kBw | kVl)) == (kF | kDq | kBw | kVl) && (c & kVnni) != 0;
-  constexpr uint32_t kTiles = 1u << 24, kTilesOfInt8 = 1u << 25;
-  features.amxint8 = features.avx512vnni && (d & kTiles) != 0 && (d & kTilesOfInt8) != 0 && tiles_granted();
-  features.avxvnni = features.avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+  constexpr uint32_t kTiles = 1u << 24, kOfInt8 = 1u << 25, kOfBfloat16 = 1u << 22;
+  const bool tiles = (d & (kTiles | kOfInt8 | kOfBfloat16)) == (kTiles | kOfInt8 | kOfBfloat16);
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return features;
+  features.avxvnni = features.avx2 && (a & (1u << 4)) != 0;
+  const bool avx512bf16 = (a & (1u << 5)) != 0;
+  features.amx = features.avx512vnni && avx512bf16 && tiles && tiles_granted();
   return features;
 }
 

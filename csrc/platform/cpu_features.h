@@ -8,8 +8,9 @@ struct CpuFeatures {
   bool avx512vnni =
       false;  // x86-64: AVX2 and AVX-512 F, BW, DQ, VL and VNNI, and the system saves the zmm registers
   bool avxvnni = false;  // x86-64: AVX2 and AVX-VNNI, 8-bit dot products in ymm registers
-  bool amxint8 =
-      false;  // x86-64: all of avx512vnni, and AMX tiles of 8-bit integers, which the system grants us
+  // x86-64: all of avx512vnni and AVX-512 BF16, and AMX tiles of 8-bit integers and of bfloat16, which the
+  // system grants us
+  bool amx = false;
   bool dotprod = false;  // arm64: 8-bit dot products (sdot)
   bool i8mm = false;     // arm64: 8-bit matrix products (smmla)
 };

@@ -28,6 +28,7 @@ const Kernels& kernels() {
       .memory_scratch = memory_scratch,
       .memory_read = memory_read,
       .memory_accumulate = memory_accumulate,
+      .memory_accumulate_fast = memory_accumulate,
       .memory_write = memory_write,
   };
   return kTable;

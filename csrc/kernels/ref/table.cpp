@@ -26,6 +26,7 @@ const Kernels& ref_kernels() {
       .memory_scratch = ref::memory_scratch,
       .memory_read = ref::memory_read,
       .memory_accumulate = ref::memory_accumulate,
+      .memory_accumulate_fast = ref::memory_accumulate,
       .memory_write = ref::memory_write,
   };
   return kTable;

@@ -1,4 +1,4 @@
-// Vector helpers of the AVX-512 kernels: tails and exp.
+// Vector helpers of the AVX-512 kernels: tails, exp and transposing.
 //
 // Everything has internal linkage, so that no AVX-512 code escapes the file that includes it.
 #pragma once
@@ -37,6 +37,34 @@ constexpr size_t kLanes = 16;
   p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
   p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
   return _mm512_scalef_ps(p, n);
+}
+
+// In place: m[i] lane j <-> m[j] lane i.
+[[maybe_unused]] inline void transpose(__m512i m[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(m[i], m[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(m[i], m[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 16; i += 4) {
+    m[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    m[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    m[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    m[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {
+    const __m512i a = _mm512_shuffle_i32x4(m[i], m[i + 4], 0x88),
+                  b = _mm512_shuffle_i32x4(m[i], m[i + 4], 0xDD);
+    const __m512i c = _mm512_shuffle_i32x4(m[i + 8], m[i + 12], 0x88),
+                  d = _mm512_shuffle_i32x4(m[i + 8], m[i + 12], 0xDD);
+    m[i] = _mm512_shuffle_i32x4(a, c, 0x88);
+    m[i + 8] = _mm512_shuffle_i32x4(a, c, 0xDD);
+    m[i + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
+    m[i + 12] = _mm512_shuffle_i32x4(b, d, 0xDD);
+  }
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ namespace {
 constexpr size_t kTileRows = 16, kTileGroups = 8;  // 512 columns: the tile takes 8 KiB
 constexpr size_t kFewTokens = 4;                   // below it a tile does not repay being unpacked
 constexpr size_t kDwords = kQ8Group / 4;           // of a group of codes
-constexpr size_t kAhead = 3072;  // bytes that are fetched ahead: hardware prefetchers stop at page ends
+constexpr size_t kStreams = 4;   // places that a matrix is read from at a time, as in linear_q8_zmm.h
+constexpr size_t kAhead = 1024;  // bytes that are fetched ahead
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -35,48 +36,50 @@ inline float scale_of(const NBitsMatrix& w, size_t n, size_t group) {
   return w.scales[n * (w.cols / w.block) + group * kQ8Group / w.block];
 }
 
-// y[n..n + R) for one token.
+// y[n + r step] for one token, r < R.
 template <typename Dot, unsigned kBits, size_t R>
-inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n) {
+inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n,
+                          size_t step) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
-  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
+  const size_t groups = w.cols / kQ8Group, stride = step * groups * kGroupBytes;
   const unsigned log2 = static_cast<unsigned>(__builtin_ctzll(w.block / kQ8Group));
-  const size_t scale_row = groups >> log2;
-  const float* scales = w.scales + n * scale_row;
+  const size_t scale_stride = step * (groups >> log2);
+  const float* scales = w.scales + n * (groups >> log2);
   __m256 sums[R];
   float zeros[R] = {};
 #pragma GCC unroll 8
   for (size_t r = 0; r < R; ++r) sums[r] = _mm256_setzero_ps();
-  const uint8_t* packed = w.packed + n * row_bytes;
+  const uint8_t* packed = w.packed + n * groups * kGroupBytes;
   for (size_t g = 0; g < groups; ++g, packed += kGroupBytes) {
     const __m256i low = load(x.codes + g * kQ8Group), high = load(x.codes + g * kQ8Group + 32);
     const float x_scale = x.scales[g], zero = static_cast<float>(Dot::template start<kBits>(x.sums[g]));
 #pragma GCC unroll 8
     for (size_t r = 0; r < R; ++r) {
-      _mm_prefetch(reinterpret_cast<const char*>(packed + r * row_bytes + kAhead), _MM_HINT_T0);
-      const GroupCodes codes = group_codes<Dot, kBits>(packed + r * row_bytes);
+      _mm_prefetch(reinterpret_cast<const char*>(packed + r * stride + kAhead), _MM_HINT_T1);
+      const GroupCodes codes = group_codes<Dot, kBits>(packed + r * stride);
       const __m256 products = _mm256_cvtepi32_ps(Dot::template pair<kBits>(codes.low, low, codes.high, high));
-      const float factor = scales[r * scale_row + (g >> log2)] * x_scale;
+      const float factor = scales[r * scale_stride + (g >> log2)] * x_scale;
       zeros[r] += factor * zero;
       sums[r] = _mm256_fmadd_ps(products, _mm256_set1_ps(factor), sums[r]);
     }
   }
+  alignas(16) float totals[R];
   if constexpr (R == 4) {
-    const __m128 offsets = bias ? _mm_loadu_ps(bias + n) : _mm_setzero_ps();
-    const __m128 total = _mm_add_ps(horizontal_sums(sums[0], sums[1], sums[2], sums[3]), _mm_loadu_ps(zeros));
-    _mm_storeu_ps(y + n, _mm_add_ps(total, offsets));
+    _mm_store_ps(totals, horizontal_sums(sums[0], sums[1], sums[2], sums[3]));
   } else {
-    for (size_t r = 0; r < R; ++r)
-      y[n + r] = horizontal_sum(sums[r]) + zeros[r] + (bias ? bias[n + r] : 0.0f);
+    for (size_t r = 0; r < R; ++r) totals[r] = horizontal_sum(sums[r]);
   }
+  for (size_t r = 0; r < R; ++r) y[n + r * step] = totals[r] + zeros[r] + (bias ? bias[n + r * step] : 0.0f);
 }
 
 template <typename Dot, unsigned kBits>
 inline void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
                              size_t n_begin, size_t n_end) {
-  size_t n = n_begin;
-  for (; n + 4 <= n_end; n += 4) rows_by_token<Dot, kBits, 4>(x, w, bias, y, n);
-  for (; n < n_end; ++n) rows_by_token<Dot, kBits, 1>(x, w, bias, y, n);
+  const size_t step = (n_end - n_begin) / kStreams;
+  for (size_t n = n_begin; n < n_begin + step; ++n)
+    rows_by_token<Dot, kBits, kStreams>(x, w, bias, y, n, step);
+  for (size_t n = n_begin + kStreams * step; n < n_end; ++n)
+    rows_by_token<Dot, kBits, 1>(x, w, bias, y, n, 0);
 }
 
 // 16 rows of up to kTileGroups groups. codes[g][j][half], lane r: codes 4j..4j+3 of group g of row 8 half +

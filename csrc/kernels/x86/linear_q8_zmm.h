@@ -16,7 +16,9 @@ namespace allmem::avx512vnni {
 namespace {
 
 constexpr size_t kTileRows = 2 * kLanes, kTileGroups = 8;  // by 512 columns: 16 KiB of the first-level cache
-constexpr size_t kAhead = 3072;   // bytes that are fetched ahead: hardware prefetchers stop at page ends
+constexpr size_t kAhead = 1024;                            // bytes that are fetched ahead
+constexpr size_t kAheadOfShort = 3072;
+constexpr size_t kStreams = 4;    // places that a matrix is read from at a time, for the same reason
 constexpr size_t kFewTokens = 4;  // below it a tile does not repay being unpacked
 
 // The codes of a group of 64 weights, one a byte, in the order of Q8Rows.
@@ -40,6 +42,11 @@ template <unsigned kBits>
   return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, index, row, sizeof(float));
 }
 
+// Into the second-level cache.
+[[maybe_unused]] inline void fetch(const uint8_t* codes) {
+  _mm_prefetch(reinterpret_cast<const char*>(codes), _MM_HINT_T1);
+}
+
 // --- Few tokens
 
 // What a group's products start from: the zero point's share of the sum, in one lane.
@@ -47,36 +54,68 @@ template <unsigned kBits>
   return _mm512_zextsi128_si512(_mm_cvtsi32_si128(x.sums[group]));
 }
 
-// y[n..n + R) for one token.
+// y[n + r step] for one token, r < R.
 template <unsigned kBits, size_t R>
 [[maybe_unused]] inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
-                                           size_t n) {
-  constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
-  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
+                                           size_t n, size_t step) {
+  const size_t groups = w.cols / kQ8Group, stride = step * groups * kQ8Group * kBits / 8;
+  const uint8_t* packed = w.packed + n * groups * kQ8Group * kBits / 8;
   __m512 sums[R];
 #pragma GCC unroll 8
   for (size_t r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps();
-  alignas(64) float factors[R][kLanes];
   for (size_t g = 0; g < groups; g += kLanes) {
     const size_t count = smaller(kLanes, groups - g);
-    const __m512 x_scales = _mm512_maskz_loadu_ps(first_lanes(count), x.scales + g);
+    const __m512 x_scales = _mm512_mul_ps(_mm512_maskz_loadu_ps(first_lanes(count), x.scales + g),
+                                          _mm512_set1_ps(kBits == 4 ? 1.0f / 16 : 1.0f));
+    __m512 factors[R];
 #pragma GCC unroll 8
     for (size_t r = 0; r < R; ++r)
-      _mm512_store_ps(factors[r], _mm512_mul_ps(group_scales(w, n + r, g, count), x_scales));
-    const uint8_t* packed = w.packed + n * row_bytes + g * kGroupBytes;
-    for (size_t i = 0; i < count; ++i, packed += kGroupBytes) {
-      const __m512i codes = _mm512_loadu_si512(x.codes + (g + i) * kQ8Group), start = start_of(x, g + i);
+      factors[r] = _mm512_mul_ps(group_scales(w, n + r * step, g, count), x_scales);
+    __m512i group = _mm512_setzero_si512();  // that a lane's products belong to
+    if constexpr (kBits == 8) {
+      for (size_t i = 0; i < count; ++i, packed += kQ8Group) {
+        const __m512i codes = _mm512_loadu_si512(x.codes + (g + i) * kQ8Group), start = start_of(x, g + i);
 #pragma GCC unroll 8
-      for (size_t r = 0; r < R; ++r) {
-        _mm_prefetch(reinterpret_cast<const char*>(packed + r * row_bytes + kAhead), _MM_HINT_T0);
-        const __m512i products =
-            _mm512_dpbusd_epi32(start, group_codes<kBits>(packed + r * row_bytes), codes);
-        sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_set1_ps(factors[r][i]), sums[r]);
+        for (size_t r = 0; r < R; ++r) {
+          fetch(packed + r * stride + kAhead);
+          const __m512i products = _mm512_dpbusd_epi32(start, _mm512_loadu_si512(packed + r * stride), codes);
+          sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_permutexvar_ps(group, factors[r]),
+                                    sums[r]);
+        }
+        group = _mm512_add_epi32(group, _mm512_set1_epi32(1));
+      }
+    } else {
+      // Two groups at a time, the first in the lower half. High nibbles are not shifted down; they count 16
+      // times as much as they should, and the low ones are brought to the same.
+      group = _mm512_inserti64x4(group, _mm256_set1_epi32(1), 1);
+      const __m512i low = _mm512_set1_epi8(0x0F), high = _mm512_set1_epi8(-0x10);
+      for (size_t i = 0; i < count; i += 2, packed += kQ8Group) {
+        const bool two = i + 1 < count;
+        const __mmask8 there = two ? 0xFF : 0x0F;
+        const int8_t* codes = x.codes + (g + i) * kQ8Group;
+        const __m512i first = _mm512_loadu_si512(codes),
+                      second = _mm512_maskz_loadu_epi64(two ? 0xFF : 0, codes + kQ8Group);
+        const __m512i evens = _mm512_shuffle_i64x2(first, second, 0x44),
+                      odds = _mm512_shuffle_i64x2(first, second, 0xEE);
+        const __m512i start = _mm512_inserti64x4(
+            start_of(x, g + i), _mm256_zextsi128_si256(_mm_cvtsi32_si128(two ? x.sums[g + i + 1] : 0)), 1);
+#pragma GCC unroll 8
+        for (size_t r = 0; r < R; ++r) {
+          fetch(packed + r * stride + kAhead);
+          const __m512i pairs = _mm512_maskz_loadu_epi64(there, packed + r * stride);
+          const __m512i lows = _mm512_dpbusd_epi32(start, _mm512_and_si512(pairs, low), evens);
+          const __m512i products =
+              _mm512_dpbusd_epi32(_mm512_slli_epi32(lows, 4), _mm512_and_si512(pairs, high), odds);
+          sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_permutexvar_ps(group, factors[r]),
+                                    sums[r]);
+        }
+        group = _mm512_add_epi32(group, _mm512_set1_epi32(2));
       }
     }
   }
 #pragma GCC unroll 8
-  for (size_t r = 0; r < R; ++r) y[n + r] = _mm512_reduce_add_ps(sums[r]) + (bias ? bias[n + r] : 0.0f);
+  for (size_t r = 0; r < R; ++r)
+    y[n + r * step] = _mm512_reduce_add_ps(sums[r]) + (bias ? bias[n + r * step] : 0.0f);
 }
 
 // Lane i = the sum of v[i]'s lanes: halves of pairs are added until one vector is left.
@@ -136,7 +175,7 @@ template <unsigned kBits, size_t kGroups, size_t M>
       const uint8_t* packed = w.packed + (n + smaller(r, rows - 1)) * kGroups * kGroupBytes;
 #pragma GCC unroll 4
       for (size_t g = 0; g < kGroups; ++g) {
-        _mm_prefetch(reinterpret_cast<const char*>(packed + g * kGroupBytes + kAhead), _MM_HINT_T0);
+        fetch(packed + g * kGroupBytes + kAheadOfShort);
         const __m512i weights = group_codes<kBits>(packed + g * kGroupBytes);
 #pragma GCC unroll 2
         for (size_t t = 0; t < M; ++t) {
@@ -176,9 +215,11 @@ template <unsigned kBits>
   if (w.block == kQ8Group && groups == 2) return short_ones.template operator()<2>();
   if (w.block == kQ8Group && groups == 4) return short_ones.template operator()<4>();
   for (size_t t = 0; t < T; ++t) {
-    size_t n = n_begin;
-    for (; n + 4 <= n_end; n += 4) rows_by_token<kBits, 4>(from(t), w, bias, y + t * w.rows, n);
-    for (; n < n_end; ++n) rows_by_token<kBits, 1>(from(t), w, bias, y + t * w.rows, n);
+    const size_t step = (n_end - n_begin) / kStreams;
+    for (size_t n = n_begin; n < n_begin + step; ++n)
+      rows_by_token<kBits, kStreams>(from(t), w, bias, y + t * w.rows, n, step);
+    for (size_t n = n_begin + kStreams * step; n < n_end; ++n)
+      rows_by_token<kBits, 1>(from(t), w, bias, y + t * w.rows, n, 0);
   }
 }
 
@@ -190,34 +231,6 @@ struct Tile {
   alignas(64) __m512i codes[kTileGroups][kLanes][2];
   alignas(64) __m512 scales[kTileGroups][2];
 };
-
-// In place: m[i] lane j <-> m[j] lane i.
-[[maybe_unused]] inline void transpose(__m512i m[16]) {
-  __m512i t[16];
-#pragma GCC unroll 8
-  for (size_t i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(m[i], m[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(m[i], m[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (size_t i = 0; i < 16; i += 4) {
-    m[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    m[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    m[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    m[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (size_t i = 0; i < 4; ++i) {
-    const __m512i a = _mm512_shuffle_i32x4(m[i], m[i + 4], 0x88),
-                  b = _mm512_shuffle_i32x4(m[i], m[i + 4], 0xDD);
-    const __m512i c = _mm512_shuffle_i32x4(m[i + 8], m[i + 12], 0x88),
-                  d = _mm512_shuffle_i32x4(m[i + 8], m[i + 12], 0xDD);
-    m[i] = _mm512_shuffle_i32x4(a, c, 0x88);
-    m[i + 8] = _mm512_shuffle_i32x4(a, c, 0xDD);
-    m[i + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
-    m[i + 12] = _mm512_shuffle_i32x4(b, d, 0xDD);
-  }
-}
 
 // The rows [n, n + rows) in `count` groups from `group` on; lanes past `rows` repeat the last row.
 template <unsigned kBits, bool kSigned>
@@ -231,7 +244,9 @@ template <unsigned kBits, bool kSigned>
     for (size_t g = 0; g < count; ++g) {
 #pragma GCC unroll 16
       for (size_t r = 0; r < kLanes; ++r) {
-        m[r] = group_codes<kBits>(w.packed + row(r) * row_bytes + (group + g) * kGroupBytes);
+        const uint8_t* packed = w.packed + row(r) * row_bytes + (group + g) * kGroupBytes;
+        fetch(packed + kTileRows * row_bytes);  // for the tile below
+        m[r] = group_codes<kBits>(packed);
         if constexpr (kSigned) m[r] = _mm512_sub_epi8(m[r], _mm512_set1_epi8(kBits == 8 ? -128 : 8));
       }
       transpose(m);
@@ -284,13 +299,9 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const float*
 }
 
 template <typename Block>
-inline void product(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
-                    size_t n_begin, size_t n_end) {
-  if (T < kFewTokens) {
-    (w.bits == 4 ? product_of_few<4> : product_of_few<8>)(x, w, bias, y, T, n_begin, n_end);
-  } else {
-    (w.bits == 4 ? product_of_block<Block, 4> : product_of_block<Block, 8>)(x, w, bias, y, T, n_begin, n_end);
-  }
+inline void product_of_many(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                            size_t n_begin, size_t n_end) {
+  (w.bits == 4 ? product_of_block<Block, 4> : product_of_block<Block, 8>)(x, w, bias, y, T, n_begin, n_end);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // The tables of the x86-64 kernels. Compiled for the baseline: looking them up is safe on any machine.
-#include "kernels/x86/amxint8.h"
+#include "kernels/x86/amx.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512vnni.h"
 #include "kernels/x86/avxvnni.h"
@@ -29,6 +29,7 @@ const Kernels& kernels() {
       .memory_scratch = memory_scratch,
       .memory_read = memory_read,
       .memory_accumulate = memory_accumulate,
+      .memory_accumulate_fast = memory_accumulate,
       .memory_write = memory_write,
   };
   return kTable;
@@ -64,6 +65,7 @@ const Kernels& kernels() {
     table.scale_add = scale_add;
     table.memory_read = memory_read;
     table.memory_accumulate = memory_accumulate;
+    table.memory_accumulate_fast = memory_accumulate;
     return table;
   }();
   return kTable;
@@ -71,16 +73,17 @@ const Kernels& kernels() {
 
 }  // namespace allmem::avx512vnni
 
-namespace allmem::amxint8 {
+namespace allmem::amx {
 
 const Kernels& kernels() {
   static const Kernels kTable = [] {
     Kernels table = avx512vnni::kernels();
-    table.name = "amxint8";
+    table.name = "amx";
     table.linear_q8 = linear_q8;
+    table.memory_accumulate_fast = memory_accumulate_fast;
     return table;
   }();
   return kTable;
 }
 
-}  // namespace allmem::amxint8
+}  // namespace allmem::amx
