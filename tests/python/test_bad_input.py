@@ -399,6 +399,8 @@ BAD_USAGE: dict[str, tuple[list[str], int]] = {
     "eval without a task": (["eval", "dance"], 2),
     "recall distance a fraction": (["eval", "recall", "MODEL", "--distance", "1.5"], 2),
     "recall of no questions": (["eval", "recall", "MODEL", "--questions", "0"], 2),
+    "perplexity of no dialogues": (["eval", "perplexity", "MODEL", "--dialogues", "0"], 2),
+    "perplexity of too short dialogues": (["eval", "perplexity", "MODEL", "--turns", "6"], 2),
     "export without --out": (["export", "x"], 2),
     "export to an unknown quantization": (["export", "x", "--out", "y", "--quantize", "int3"], 2),
     "convert without a source": (["convert", "--out", "y"], 2),

@@ -1,4 +1,4 @@
-"""`allmem-edge eval recall`: tells a model facts, talks of other things for long, and asks."""
+"""`allmem-edge eval`, and `eval recall`: tells a model facts, talks of other things for long, and asks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from allmem_edge.chat import Chat
-from allmem_edge.cli import console
+from allmem_edge.cli import console, perplexity
 from allmem_edge.cli.bench import NUMBERS
 from allmem_edge.cli.options import json_option, model_argument, threads_option
 from allmem_edge.dialogues import DENIAL, Generator, Turn
@@ -24,6 +24,9 @@ _READ_TURNS = 32  # turns between two steps of the progress bar
 @click.group("eval")
 def command() -> None:
     """Measure what a model can do."""
+
+
+command.add_command(perplexity.command)
 
 
 @command.command("recall")
@@ -42,6 +45,7 @@ def command() -> None:
     "--frozen", is_flag=True, help="Never write the memory: what the attention window alone can do."
 )
 @click.option("--unknown", is_flag=True, help="Ask for what was never told: right is to say so.")
+@click.option("--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it.")
 @threads_option
 @json_option
 def recall(
@@ -52,6 +56,7 @@ def recall(
     seed: int,
     frozen: bool,
     unknown: bool,
+    exact: bool,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -62,7 +67,7 @@ def recall(
     state. An answer is right if it contains the exact value as words of its own; with --unknown, if it says
     that it does not know.
     """
-    loaded = Model.load(model)
+    loaded = Model.load(model, exact=exact)
     window = loaded.engine.window
     stderr = console.stderr()
     results = []
@@ -83,7 +88,7 @@ def recall(
                     "accuracy": correct / questions,
                 }
             )
-    report = {"model": loaded.name, "window": window, "seed": seed, "results": results}
+    report = {"model": loaded.name, "window": window, "seed": seed, "exact": exact, "results": results}
     if as_json:
         console.write_json(report)
     else:

@@ -1,0 +1,152 @@
+"""`allmem-edge eval perplexity`: how well a model expects what is said in dialogues it never saw."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from allmem_edge.cli import console
+from allmem_edge.cli.options import json_option, model_argument, threads_option
+from allmem_edge.dialogues import Generator, Turn
+from allmem_edge.model import Model
+from allmem_edge.session import Session
+from allmem_edge.template import Message
+
+_READ_TOKENS = 256  # logits that are held at a time: 155 MB for a vocabulary of 152 thousand
+_ALL, _REPLIES = "assistant", "replies to questions"
+
+
+@click.command("perplexity")
+@model_argument
+@click.option(
+    "--dialogues", "count", type=click.IntRange(min=1), default=50, show_default=True, help="How many."
+)
+@click.option(
+    "--turns",
+    type=click.IntRange(7, 100_000),
+    default=100,
+    show_default=True,
+    help="Of one dialogue; 100 are about 2,600 tokens of the bundled model.",
+)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it.")
+@click.option("--frozen", is_flag=True, help="Never write the memory.")
+@threads_option
+@json_option
+def command(
+    model: str | None,
+    count: int,
+    turns: int,
+    seed: int,
+    exact: bool,
+    frozen: bool,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """The perplexity of dialogues with values that training never saw.
+
+    That is the exponential of the mean negative log-likelihood of a token, given all before it in its
+    dialogue. It is taken over what the assistant says, with the mark that ends it, and over its replies to
+    questions about what it was told alone. Dialogues come from the generator that training uses, with the
+    same mixture of facts, questions and small talk.
+    """
+    loaded = Model.load(model, exact=exact)
+    session = loaded.session(threads)
+    session.freeze(frozen)
+    sums = {part: (0.0, 0) for part in (_ALL, _REPLIES)}  # Σ -log p, tokens
+    with console.progress(console.stderr()) as progress:
+        task = progress.add_task("dialogues", total=count)
+        for dialogue in held_out_dialogues(seed, count, turns):
+            session.reset()
+            ids, parts = tokens_of(loaded, dialogue)
+            losses = token_losses(session, ids)
+            for part, mask in parts.items():
+                total, tokens = sums[part]
+                sums[part] = total + float(losses[mask].sum()), tokens + int(mask.sum())
+            progress.advance(task)
+    results = [
+        {"of": part, "tokens": tokens, "perplexity": math.exp(total / tokens) if tokens else None}
+        for part, (total, tokens) in sums.items()
+    ]
+    report = {
+        "model": loaded.name,
+        "window": loaded.engine.window,
+        "seed": seed,
+        "dialogues": count,
+        "turns": turns,
+        "exact": exact,
+        "frozen": frozen,
+        "results": results,
+    }
+    if as_json:
+        console.write_json(report)
+    else:
+        _print(report)
+
+
+def held_out_dialogues(seed: int, count: int, turns: int) -> list[list[Turn]]:
+    """Dialogues as the last part of the bundled model's training has them (export/configs/bundled-5.toml),
+    with values that it never has."""
+    rng, generator = random.Random(seed), Generator(seed, held_out=True)
+    return [
+        generator.dialogue(
+            turns, rng.randint(2, 6), rng.uniform(0.2, 0.85), spread=rng.uniform(0.05, 0.7), unknown=0.22
+        )
+        for _ in range(count)
+    ]
+
+
+def tokens_of(model: Model, dialogue: Sequence[Turn]) -> tuple[list[int], dict[str, NDArray[np.bool_]]]:
+    """A dialogue as tokens [T], and which of them count for each of the figures, [T]."""
+    messages = [
+        message
+        for turn in dialogue
+        for message in (Message("user", turn.user), Message("assistant", turn.assistant))
+    ]
+    segments = model.chat_template.render(messages, add_generation_prompt=False)
+    stops = set(model.stop_ids)
+    ids: list[int] = []
+    said_by: list[Turn | None] = []  # the turn whose reply a token is part of
+    for i, segment in enumerate(segments):  # frame, user's words, frame, assistant's words, frame, ...
+        encoded = model.tokenizer.encode(segment.text, special=not segment.is_content)
+        turn = dialogue[i // 4] if i % 4 == 3 else None
+        of = [turn] * len(encoded)
+        if i % 4 == 0 and i > 0 and encoded and encoded[0] in stops:  # the mark that ends a reply
+            of[0] = dialogue[i // 4 - 1]
+        ids += encoded
+        said_by += of
+    return ids, {
+        _ALL: np.array([turn is not None for turn in said_by]),
+        _REPLIES: np.array([turn is not None and turn.kind == "ask" for turn in said_by]),
+    }
+
+
+def token_losses(session: Session, ids: Sequence[int]) -> NDArray[np.float64]:
+    """-log p of every token given those before it, [T]; the first, which has none, counts as 0."""
+    losses = np.zeros(len(ids))
+    for begin in range(0, len(ids) - 1, _READ_TOKENS):
+        end = min(begin + _READ_TOKENS, len(ids) - 1)
+        logits = session.forward(ids[begin:end]).astype(np.float64)
+        highest = logits.max(axis=-1)
+        log_total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
+        losses[begin + 1 : end + 1] = log_total - logits[np.arange(end - begin), ids[begin + 1 : end + 1]]
+    return losses
+
+
+def _print(report: dict[str, Any]) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    memory = ", memory frozen" if report["frozen"] else ""
+    out.print(f"perplexity of {report['model']}, window {report['window']} tokens{memory}")
+    table = Table("of", "tokens", "perplexity", box=None)
+    for row in report["results"]:
+        perplexity = "none" if row["perplexity"] is None else f"{row['perplexity']:.4f}"
+        table.add_row(row["of"], f"{row['tokens']:,}", perplexity)
+    out.print(table)
