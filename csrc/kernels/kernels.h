@@ -79,6 +79,10 @@ struct Kernels {
   // The same with activations quantised to 8 bits as well, for weights without zero points whose `block` is a
   // multiple of kQ8Group (so K is, too). quantise() fills q from x [T, K] for weights of `bits`; a group that
   // holds a NaN or an infinity gives NaN.
+  //
+  // Both give the same bits in every table and for every T, so that neither the instruction set nor the split
+  // of a stream into calls changes a result: the integer products of a group are summed up first, and then
+  // y = fma(sum, scale of w * scale of x, y) in float32, group after group, from the bias on.
   void (*quantise)(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
   void (*linear_q8)(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
                     size_t n_begin, size_t n_end);

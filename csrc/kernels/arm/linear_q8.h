@@ -60,7 +60,8 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const float* bias, fl
   const size_t scale_row = groups >> log2;
   const float* scales = w.scales + n * scale_row;
   const uint8_t* packed = w.packed + n * row_bytes;
-  float32x4_t sums[M] = {};  // a lane for each row
+  float32x4_t sums[M];  // a lane for each row
+  for (size_t i = 0; i < M; ++i) sums[i] = bias ? load_first(bias + n, R) : vdupq_n_f32(0);
   for (size_t g = 0; g < groups; ++g, packed += kGroupBytes) {
     GroupCodes codes[M];
 #pragma GCC unroll 2
@@ -92,10 +93,7 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const float* bias, fl
                           vmulq_n_f32(row_scales, x.scales[i * groups + g]));
     }
   }
-  for (size_t i = 0; i < M; ++i) {
-    if (bias != nullptr) sums[i] = vaddq_f32(sums[i], load_first(bias + n, R));
-    store_first(y + i * w.rows + n, R, sums[i]);
-  }
+  for (size_t i = 0; i < M; ++i) store_first(y + i * w.rows + n, R, sums[i]);
 }
 
 template <typename Dot, unsigned kBits>
@@ -171,14 +169,14 @@ void add_product(const Tile& tile, const Q8Rows& x, const NBitsMatrix& w, size_t
   const typename Dot::template Tokens<M> tokens(TokenRows<M>(x, w.cols, group, t, present), count);
   for (size_t r = 0; r < rows; r += 4 * Dot::kQuads) {
     float32x4_t sums[M][Dot::kQuads];  // a lane for each row
+    const auto at = [&](size_t i, size_t q) { return y + (t + i) * w.rows + n + r + 4 * q; };
+    const auto lanes = [&](size_t q) { return r + 4 * q < rows ? smaller(4, rows - r - 4 * q) : 0; };
+    for (size_t i = 0; i < M; ++i)
+      for (size_t q = 0; q < Dot::kQuads; ++q)
+        sums[i][q] = i < present ? load_first(at(i, q), lanes(q)) : vdupq_n_f32(0);
     Dot::template multiply<kBits, M>(tile, r / 4, tokens, count, sums);
-    for (size_t i = 0; i < present; ++i) {
-      for (size_t q = 0; q < Dot::kQuads && r + 4 * q < rows; ++q) {
-        float* out = y + (t + i) * w.rows + n + r + 4 * q;
-        const size_t lanes = smaller(4, rows - r - 4 * q);
-        store_first(out, lanes, vaddq_f32(load_first(out, lanes), sums[i][q]));
-      }
-    }
+    for (size_t i = 0; i < present; ++i)
+      for (size_t q = 0; q < Dot::kQuads; ++q) store_first(at(i, q), lanes(q), sums[i][q]);
   }
 }
 

@@ -54,7 +54,12 @@ struct Sdot {
   template <unsigned kBits, size_t M>
   static void multiply(const Tile& tile, size_t quad, const Tokens<M>& x, size_t count,
                        float32x4_t (*out)[kQuads]) {
-    float32x4_t sums[M][kQuads] = {};
+    float32x4_t sums[M][kQuads];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < M; ++i) {
+      sums[i][0] = out[i][0];
+      sums[i][1] = out[i][1];
+    }
     for (size_t g = 0; g < count; ++g) {
       int32x4_t products[M][kQuads];
 #pragma GCC unroll 4

@@ -67,7 +67,15 @@ struct Smmla {
   static void multiply(const Tile& tile, size_t quad, const Tokens<M>& x, size_t count,
                        float32x4_t (*out)[kQuads]) {
     constexpr size_t kTokenPairs = M / 2, kRowPairs = 2 * kQuads;
-    float32x4_t sums[kTokenPairs][kRowPairs] = {};
+    float32x4_t sums[kTokenPairs][kRowPairs];
+#pragma GCC unroll 2
+    for (size_t p = 0; p < kTokenPairs; ++p) {
+#pragma GCC unroll 2
+      for (size_t q = 0; q < kQuads; ++q) {
+        sums[p][2 * q] = first_halves(out[2 * p][q], out[2 * p + 1][q]);
+        sums[p][2 * q + 1] = second_halves(out[2 * p][q], out[2 * p + 1][q]);
+      }
+    }
     for (size_t g = 0; g < count; ++g) {
       int32x4_t products[kTokenPairs][kRowPairs];
 #pragma GCC unroll 2

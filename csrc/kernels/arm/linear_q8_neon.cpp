@@ -51,7 +51,9 @@ struct Smull {
   template <unsigned kBits, size_t M>
   static void multiply(const Tile& tile, size_t quad, const Tokens<M>& x, size_t count,
                        float32x4_t (*out)[kQuads]) {
-    float32x4_t sums[M] = {};
+    float32x4_t sums[M];
+#pragma GCC unroll 2
+    for (size_t i = 0; i < M; ++i) sums[i] = out[i][0];
     for (size_t g = 0; g < count; ++g) {
       Products<kBits> products[M][4] = {};
 #pragma GCC unroll 4

@@ -84,7 +84,7 @@ void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* 
   const size_t K = w.cols, groups = K / kQ8Group, row_bytes = K * w.bits / 8;
   for (size_t t = 0; t < T; ++t) {
     for (size_t n = n_begin; n < n_end; ++n) {
-      double sum = bias ? bias[n] : 0.0;
+      float sum = bias ? bias[n] : 0.0f;
       for (size_t g = 0; g < groups; ++g) {
         const int8_t* codes = x.codes + t * K + g * kQ8Group;
         int products = x.sums[t * groups + g];
@@ -92,10 +92,10 @@ void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* 
           const unsigned weight = code_at(w.packed + n * row_bytes, g * kQ8Group + i, w.bits);
           products += static_cast<int>(weight) * codes[place(i, w.bits)];
         }
-        const double scale = w.scales[n * (K / w.block) + g * kQ8Group / w.block];
-        sum += products * scale * double{x.scales[t * groups + g]};
+        const float factor = w.scales[n * (K / w.block) + g * kQ8Group / w.block] * x.scales[t * groups + g];
+        sum = std::fma(static_cast<float>(products), factor, sum);
       }
-      y[t * w.rows + n] = static_cast<float>(sum);
+      y[t * w.rows + n] = sum;
     }
   }
 }

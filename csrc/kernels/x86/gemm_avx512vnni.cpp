@@ -111,6 +111,20 @@ void dots(const float* x, size_t x_stride, const float* w, size_t w_stride, floa
   }
 }
 
+// The same for any number of rows of x.
+void all_dots(const float* x, size_t x_stride, const float* w, size_t w_stride, float* y, size_t y_stride,
+              size_t M, size_t N, size_t K) {
+  const auto go = [&]<size_t kM>() {
+    dots<kM>(x, x_stride, w, w_stride, y, y_stride, N, K);
+    x += kM * x_stride;
+    y += kM * y_stride;
+    M -= kM;
+  };
+  while (M >= 4) go.template operator()<4>();
+  if (M >= 2) go.template operator()<2>();
+  if (M >= 1) go.template operator()<1>();
+}
+
 }  // namespace
 
 void gemm_nn(const float* p, size_t p_row, size_t p_col, const float* v, size_t v_stride, float* y,
@@ -129,18 +143,7 @@ void gemm_nn(const float* p, size_t p_row, size_t p_col, const float* v, size_t 
 
 void gemm_nt(const float* x, size_t x_stride, const float* w, size_t w_stride, float* y, size_t y_stride,
              size_t M, size_t N, size_t K) {
-  if (M < kRows) {
-    const auto go = [&]<size_t kM>() {
-      dots<kM>(x, x_stride, w, w_stride, y, y_stride, N, K);
-      x += kM * x_stride;
-      y += kM * y_stride;
-      M -= kM;
-    };
-    if (M >= 4) go.template operator()<4>();
-    if (M >= 2) go.template operator()<2>();
-    if (M >= 1) go.template operator()<1>();
-    return;
-  }
+  if (M < kRows) return all_dots(x, x_stride, w, w_stride, y, y_stride, M, N, K);
   alignas(64) float packed[kDepth * kCols];
   for (size_t n = 0; n < N; n += kCols) {
     const size_t count = smaller(kCols, N - n);
@@ -156,7 +159,9 @@ void linear_f32(const float* x, const float* w, const float* bias, float* y, siz
                 size_t n_begin, size_t n_end) {
   for (size_t t = 0; t < T; ++t)
     for (size_t n = n_begin; n < n_end; ++n) y[t * N + n] = bias ? bias[n] : 0.0f;
-  gemm_nt(x, K, w + n_begin * K, K, y + n_begin, N, T, n_end - n_begin, K);
+  // What steers the memory has a row for each KV head: too few for a tile, and so its sums are always taken
+  // in one order, however many tokens there are.
+  (N <= kLanes ? all_dots : gemm_nt)(x, K, w + n_begin * K, K, y + n_begin, N, T, n_end - n_begin, K);
 }
 
 }  // namespace allmem::avx512vnni

@@ -103,9 +103,8 @@ struct Amx {
           const __m512 w_scales = tile.scales[g][half];
 #pragma GCC unroll 16
           for (size_t i = 0; i < kTokens; ++i) {
-            const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(products[i])),
-                                                _mm512_set1_ps(scales[i][g]));
-            sums[i] = _mm512_fmadd_ps(scaled, w_scales, sums[i]);
+            const __m512 factor = _mm512_mul_ps(w_scales, _mm512_set1_ps(scales[i][g]));
+            sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(products[i])), factor, sums[i]);
           }
         }
 #pragma GCC unroll 16

@@ -13,8 +13,8 @@ namespace {
 constexpr size_t kTileRows = 16, kTileGroups = 8;  // 512 columns: the tile takes 8 KiB
 constexpr size_t kFewTokens = 4;                   // below it a tile does not repay being unpacked
 constexpr size_t kDwords = kQ8Group / 4;           // of a group of codes
-constexpr size_t kStreams = 4;   // places that a matrix is read from at a time, as in linear_q8_zmm.h
-constexpr size_t kAhead = 1024;  // bytes that are fetched ahead
+constexpr size_t kStreams = 4;  // places that a matrix is read from at a time, as in linear_q8_zmm.h
+constexpr size_t kFar = 2048, kNear = 768;  // bytes that are fetched ahead
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -36,50 +36,56 @@ inline float scale_of(const NBitsMatrix& w, size_t n, size_t group) {
   return w.scales[n * (w.cols / w.block) + group * kQ8Group / w.block];
 }
 
-// y[n + r step] for one token, r < R.
-template <typename Dot, unsigned kBits, size_t R>
+// y[n + r step] for one token, r < rows <= 4.
+template <typename Dot, unsigned kBits>
 inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n,
-                          size_t step) {
-  constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
-  const size_t groups = w.cols / kQ8Group, stride = step * groups * kGroupBytes;
+                          size_t step, size_t rows) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kRows = kStreams;
+  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
   const unsigned log2 = static_cast<unsigned>(__builtin_ctzll(w.block / kQ8Group));
-  const size_t scale_stride = step * (groups >> log2);
-  const float* scales = w.scales + n * (groups >> log2);
-  __m256 sums[R];
-  float zeros[R] = {};
-#pragma GCC unroll 8
-  for (size_t r = 0; r < R; ++r) sums[r] = _mm256_setzero_ps();
-  const uint8_t* packed = w.packed + n * groups * kGroupBytes;
-  for (size_t g = 0; g < groups; ++g, packed += kGroupBytes) {
+  const auto row = [&](size_t r) { return n + smaller(r, rows - 1) * step; };
+  alignas(16) float values[kRows];  // a lane for each row
+  const uint8_t* packed[kRows];
+  const float* scales[kRows];
+#pragma GCC unroll 4
+  for (size_t r = 0; r < kRows; ++r) {
+    packed[r] = w.packed + row(r) * row_bytes;
+    scales[r] = w.scales + row(r) * (groups >> log2);
+    values[r] = bias ? bias[row(r)] : 0.0f;
+  }
+  __m128 sums = _mm_load_ps(values);
+  for (size_t g = 0; g < groups; ++g) {
     const __m256i low = load(x.codes + g * kQ8Group), high = load(x.codes + g * kQ8Group + 32);
-    const float x_scale = x.scales[g], zero = static_cast<float>(Dot::template start<kBits>(x.sums[g]));
-#pragma GCC unroll 8
-    for (size_t r = 0; r < R; ++r) {
-      _mm_prefetch(reinterpret_cast<const char*>(packed + r * stride + kAhead), _MM_HINT_T1);
-      const GroupCodes codes = group_codes<Dot, kBits>(packed + r * stride);
-      const __m256 products = _mm256_cvtepi32_ps(Dot::template pair<kBits>(codes.low, low, codes.high, high));
-      const float factor = scales[r * scale_stride + (g >> log2)] * x_scale;
-      zeros[r] += factor * zero;
-      sums[r] = _mm256_fmadd_ps(products, _mm256_set1_ps(factor), sums[r]);
+    __m256i products[kRows];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) {
+      const uint8_t* group = packed[r] + g * kGroupBytes;
+      _mm_prefetch(reinterpret_cast<const char*>(group + kFar), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(group + kNear), _MM_HINT_T0);
+      const GroupCodes codes = group_codes<Dot, kBits>(group);
+      products[r] = Dot::template pair<kBits>(codes.low, low, codes.high, high);
     }
+    const __m256i halves = _mm256_hadd_epi32(_mm256_hadd_epi32(products[0], products[1]),
+                                             _mm256_hadd_epi32(products[2], products[3]));
+    const __m128i totals =
+        _mm_add_epi32(_mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)),
+                      _mm_set1_epi32(Dot::template start<kBits>(x.sums[g])));
+    const size_t block = g >> log2;
+    const __m128 w_scales =
+        _mm_setr_ps(scales[0][block], scales[1][block], scales[2][block], scales[3][block]);
+    sums = _mm_fmadd_ps(_mm_cvtepi32_ps(totals), _mm_mul_ps(w_scales, _mm_set1_ps(x.scales[g])), sums);
   }
-  alignas(16) float totals[R];
-  if constexpr (R == 4) {
-    _mm_store_ps(totals, horizontal_sums(sums[0], sums[1], sums[2], sums[3]));
-  } else {
-    for (size_t r = 0; r < R; ++r) totals[r] = horizontal_sum(sums[r]);
-  }
-  for (size_t r = 0; r < R; ++r) y[n + r * step] = totals[r] + zeros[r] + (bias ? bias[n + r * step] : 0.0f);
+  _mm_store_ps(values, sums);
+  for (size_t r = 0; r < rows; ++r) y[row(r)] = values[r];
 }
 
 template <typename Dot, unsigned kBits>
 inline void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
                              size_t n_begin, size_t n_end) {
-  const size_t step = (n_end - n_begin) / kStreams;
+  const size_t step = (n_end - n_begin) / kStreams, left = n_begin + kStreams * step;
   for (size_t n = n_begin; n < n_begin + step; ++n)
-    rows_by_token<Dot, kBits, kStreams>(x, w, bias, y, n, step);
-  for (size_t n = n_begin + kStreams * step; n < n_end; ++n)
-    rows_by_token<Dot, kBits, 1>(x, w, bias, y, n, 0);
+    rows_by_token<Dot, kBits>(x, w, bias, y, n, step, kStreams);
+  if (left < n_end) rows_by_token<Dot, kBits>(x, w, bias, y, left, 1, n_end - left);
 }
 
 // 16 rows of up to kTileGroups groups. codes[g][j][half], lane r: codes 4j..4j+3 of group g of row 8 half +
@@ -188,10 +194,12 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, float* y, si
       const size_t count = smaller(kTileGroups, groups - g);
       unpack<Dot, kBits>(w, n, rows, g, count, tile);
       const auto tokens = [&]<size_t M>(size_t t) {
-        alignas(32) float sums[M][kTileRows] = {};
+        alignas(32) float sums[M][kTileRows];
+        for (size_t i = 0; i < M; ++i)
+          for (size_t r = 0; r < kTileRows; ++r) sums[i][r] = r < rows ? y[(t + i) * w.rows + n + r] : 0;
         multiply<Dot, kBits, M>(tile, x, t, w.cols, g, count, sums);
         for (size_t i = 0; i < M; ++i)
-          for (size_t r = 0; r < rows; ++r) y[(t + i) * w.rows + n + r] += sums[i][r];
+          for (size_t r = 0; r < rows; ++r) y[(t + i) * w.rows + n + r] = sums[i][r];
       };
       size_t t = 0;
       for (; t + Dot::kTokens <= T; t += Dot::kTokens) tokens.template operator()<Dot::kTokens>(t);

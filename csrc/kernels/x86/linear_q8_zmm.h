@@ -16,10 +16,10 @@ namespace allmem::avx512vnni {
 namespace {
 
 constexpr size_t kTileRows = 2 * kLanes, kTileGroups = 8;  // by 512 columns: 16 KiB of the first-level cache
-constexpr size_t kAhead = 1024;                            // bytes that are fetched ahead
-constexpr size_t kAheadOfShort = 3072;
-constexpr size_t kStreams = 4;    // places that a matrix is read from at a time, for the same reason
-constexpr size_t kFewTokens = 4;  // below it a tile does not repay being unpacked
+constexpr size_t kStreams =
+    4;  // places that a matrix is read from at a time: hardware prefetchers stop at page ends
+constexpr size_t kFar = 2048, kNear = 768;  // bytes fetched ahead into the second- and the first-level cache
+constexpr size_t kFewTokens = 4;            // below it a tile does not repay being unpacked
 
 // The codes of a group of 64 weights, one a byte, in the order of Q8Rows.
 template <unsigned kBits>
@@ -42,9 +42,11 @@ template <unsigned kBits>
   return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, index, row, sizeof(float));
 }
 
-// Into the second-level cache.
-[[maybe_unused]] inline void fetch(const uint8_t* codes) {
+[[maybe_unused]] inline void fetch_far(const uint8_t* codes) {
   _mm_prefetch(reinterpret_cast<const char*>(codes), _MM_HINT_T1);
+}
+[[maybe_unused]] inline void fetch_near(const uint8_t* codes) {
+  _mm_prefetch(reinterpret_cast<const char*>(codes), _MM_HINT_T0);
 }
 
 // --- Few tokens
@@ -54,146 +56,182 @@ template <unsigned kBits>
   return _mm512_zextsi128_si512(_mm_cvtsi32_si128(x.sums[group]));
 }
 
-// y[n + r step] for one token, r < R.
-template <unsigned kBits, size_t R>
-[[maybe_unused]] inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
-                                           size_t n, size_t step) {
-  const size_t groups = w.cols / kQ8Group, stride = step * groups * kQ8Group * kBits / 8;
-  const uint8_t* packed = w.packed + n * groups * kQ8Group * kBits / 8;
-  __m512 sums[R];
-#pragma GCC unroll 8
-  for (size_t r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps();
-  for (size_t g = 0; g < groups; g += kLanes) {
-    const size_t count = smaller(kLanes, groups - g);
-    const __m512 x_scales = _mm512_mul_ps(_mm512_maskz_loadu_ps(first_lanes(count), x.scales + g),
-                                          _mm512_set1_ps(kBits == 4 ? 1.0f / 16 : 1.0f));
-    __m512 factors[R];
-#pragma GCC unroll 8
-    for (size_t r = 0; r < R; ++r)
-      factors[r] = _mm512_mul_ps(group_scales(w, n + r * step, g, count), x_scales);
-    __m512i group = _mm512_setzero_si512();  // that a lane's products belong to
-    if constexpr (kBits == 8) {
-      for (size_t i = 0; i < count; ++i, packed += kQ8Group) {
-        const __m512i codes = _mm512_loadu_si512(x.codes + (g + i) * kQ8Group), start = start_of(x, g + i);
-#pragma GCC unroll 8
-        for (size_t r = 0; r < R; ++r) {
-          fetch(packed + r * stride + kAhead);
-          const __m512i products = _mm512_dpbusd_epi32(start, _mm512_loadu_si512(packed + r * stride), codes);
-          sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_permutexvar_ps(group, factors[r]),
-                                    sums[r]);
-        }
-        group = _mm512_add_epi32(group, _mm512_set1_epi32(1));
-      }
-    } else {
-      // Two groups at a time, the first in the lower half. High nibbles are not shifted down; they count 16
-      // times as much as they should, and the low ones are brought to the same.
-      group = _mm512_inserti64x4(group, _mm256_set1_epi32(1), 1);
-      const __m512i low = _mm512_set1_epi8(0x0F), high = _mm512_set1_epi8(-0x10);
-      for (size_t i = 0; i < count; i += 2, packed += kQ8Group) {
-        const bool two = i + 1 < count;
-        const __mmask8 there = two ? 0xFF : 0x0F;
-        const int8_t* codes = x.codes + (g + i) * kQ8Group;
-        const __m512i first = _mm512_loadu_si512(codes),
-                      second = _mm512_maskz_loadu_epi64(two ? 0xFF : 0, codes + kQ8Group);
-        const __m512i evens = _mm512_shuffle_i64x2(first, second, 0x44),
-                      odds = _mm512_shuffle_i64x2(first, second, 0xEE);
-        const __m512i start = _mm512_inserti64x4(
-            start_of(x, g + i), _mm256_zextsi128_si256(_mm_cvtsi32_si128(two ? x.sums[g + i + 1] : 0)), 1);
-#pragma GCC unroll 8
-        for (size_t r = 0; r < R; ++r) {
-          fetch(packed + r * stride + kAhead);
-          const __m512i pairs = _mm512_maskz_loadu_epi64(there, packed + r * stride);
-          const __m512i lows = _mm512_dpbusd_epi32(start, _mm512_and_si512(pairs, low), evens);
-          const __m512i products =
-              _mm512_dpbusd_epi32(_mm512_slli_epi32(lows, 4), _mm512_and_si512(pairs, high), odds);
-          sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_permutexvar_ps(group, factors[r]),
-                                    sums[r]);
-        }
-        group = _mm512_add_epi32(group, _mm512_set1_epi32(2));
+// Each quarter: the sums of that quarter's lanes of v[0], v[1], v[2] and v[3].
+[[maybe_unused]] inline __m512i quarter_sums(const __m512i* v) {
+  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1])),
+                b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+// Sums of neighbouring quarters: the two of a, then the two of b.
+[[maybe_unused]] inline __m512i half_sums(__m512i a, __m512i b) {
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xDD));
+}
+
+// Lane i = the sum of v[i]'s lanes.
+[[maybe_unused]] inline __m512i sums_of(const __m512i v[16]) {
+  return half_sums(half_sums(quarter_sums(v), quarter_sums(v + 4)),
+                   half_sums(quarter_sums(v + 8), quarter_sums(v + 12)));
+}
+
+// Lane 4i + r = the sum of the products of row r with group g + i of x; 0 for i >= present.
+template <unsigned kBits>
+[[gnu::always_inline]] inline __m512i four_by_four(const uint8_t* const rows[4], const Q8Rows& x, size_t g,
+                                                   size_t present) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kLoads = kBits == 8 ? 4 : 2, kEach = 4 / kLoads;
+  __m512i products[4 * kLoads];
+#pragma GCC unroll 4
+  for (size_t i = 0; i < kLoads; ++i) {  // a load is a group, or two, the first in the lower half
+    const size_t first = i * kEach, count = present > first ? smaller(kEach, present - first) : 0;
+    const __mmask8 there = static_cast<__mmask8>(count == kEach ? 0xFF : count == 1 ? 0x0F : 0);
+    const int8_t* codes = x.codes + (g + first) * kQ8Group;
+    const __m512i xs = _mm512_maskz_loadu_epi64(count > 0 ? 0xFF : 0, codes);
+    __m512i evens = xs, odds = xs;
+    if constexpr (kBits == 4) {
+      const __m512i next = _mm512_maskz_loadu_epi64(count > 1 ? 0xFF : 0, codes + kQ8Group);
+      evens = _mm512_shuffle_i64x2(xs, next, 0x44);
+      odds = _mm512_shuffle_i64x2(xs, next, 0xEE);
+    }
+#pragma GCC unroll 4
+    for (size_t r = 0; r < 4; ++r) {
+      const uint8_t* packed = rows[r] + (g + first) * kGroupBytes;
+      fetch_far(packed + kFar);
+      fetch_near(packed + kNear);
+      const __m512i w = _mm512_maskz_loadu_epi64(there, packed);
+      if constexpr (kBits == 8) {
+        products[4 * i + r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, xs);
+      } else {  // high nibbles stay where they are and count 16 times, and so low ones are made to
+        const __m512i low = _mm512_set1_epi8(0x0F), high = _mm512_set1_epi8(-0x10);
+        const __m512i lows = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(w, low), evens);
+        products[4 * i + r] =
+            _mm512_dpbusd_epi32(_mm512_slli_epi32(lows, 4), _mm512_and_si512(w, high), odds);
       }
     }
   }
-#pragma GCC unroll 8
-  for (size_t r = 0; r < R; ++r)
-    y[n + r * step] = _mm512_reduce_add_ps(sums[r]) + (bias ? bias[n + r * step] : 0.0f);
+  if constexpr (kBits == 8) return sums_of(products);
+  return _mm512_srai_epi32(half_sums(quarter_sums(products), quarter_sums(products + 4)), 4);
 }
 
-// Lane i = the sum of v[i]'s lanes: halves of pairs are added until one vector is left.
-[[maybe_unused]] inline __m512 sums_of(const __m512 v[16]) {
-  __m512 a[8], b[4], c[2];
-#pragma GCC unroll 8
-  for (size_t i = 0; i < 8; ++i)
-    a[i] =
-        _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+// y[n + r step] for one token, r < rows <= 4, four groups at a time.
+template <unsigned kBits>
+[[maybe_unused]] inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
+                                           size_t n, size_t step, size_t rows) {
+  constexpr size_t kRows = kStreams, kGroups = 4;
+  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kQ8Group * kBits / 8;
+  const __m512i quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  const auto row = [&](size_t r) { return n + smaller(r, rows - 1) * step; };
+  const uint8_t* packed[kRows];
+  alignas(16) float totals[kRows];  // a lane for each row
 #pragma GCC unroll 4
-  for (size_t i = 0; i < 4; ++i) {
-    const __m512d first = _mm512_castps_pd(a[2 * i]), second = _mm512_castps_pd(a[2 * i + 1]);
-    b[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(first, second)),
-                         _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
+  for (size_t r = 0; r < kRows; ++r) {
+    packed[r] = w.packed + row(r) * row_bytes;
+    totals[r] = bias ? bias[row(r)] : 0.0f;
   }
-#pragma GCC unroll 2
-  for (size_t i = 0; i < 2; ++i)
-    c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
-                         _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xDD));
-  return _mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xDD));
+  __m128 sums = _mm_load_ps(totals);
+  alignas(64) float factors[kGroups][kLanes];  // [g % 4][g / 4 * 4 + row] of the 16 groups at hand
+  for (size_t begin = 0; begin < groups; begin += kLanes) {
+    const size_t count = smaller(kLanes, groups - begin);
+    const __m512 x_scales = _mm512_maskz_loadu_ps(first_lanes(count), x.scales + begin);
+    __m512 f[kRows];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kRows; ++r) f[r] = _mm512_mul_ps(group_scales(w, row(r), begin, count), x_scales);
+    const __m512d even = _mm512_castps_pd(_mm512_unpacklo_ps(f[0], f[1])),
+                  odd = _mm512_castps_pd(_mm512_unpackhi_ps(f[0], f[1])),
+                  even2 = _mm512_castps_pd(_mm512_unpacklo_ps(f[2], f[3])),
+                  odd2 = _mm512_castps_pd(_mm512_unpackhi_ps(f[2], f[3]));
+    _mm512_store_ps(factors[0], _mm512_castpd_ps(_mm512_unpacklo_pd(even, even2)));
+    _mm512_store_ps(factors[1], _mm512_castpd_ps(_mm512_unpackhi_pd(even, even2)));
+    _mm512_store_ps(factors[2], _mm512_castpd_ps(_mm512_unpacklo_pd(odd, odd2)));
+    _mm512_store_ps(factors[3], _mm512_castpd_ps(_mm512_unpackhi_pd(odd, odd2)));
+    const auto four = [&](size_t g, size_t present) {
+      const __m128i start = _mm_maskz_loadu_epi32(static_cast<__mmask8>((1u << present) - 1), x.sums + g);
+      const __m512 totals = _mm512_cvtepi32_ps(
+          _mm512_add_epi32(four_by_four<kBits>(packed, x, g, present),
+                           _mm512_permutexvar_epi32(quarter, _mm512_castsi128_si512(start))));
+      const float* factor = factors[0] + (g - begin);
+      sums = _mm_fmadd_ps(_mm512_castps512_ps128(totals), _mm_load_ps(factor), sums);
+      if (present > 1)
+        sums = _mm_fmadd_ps(_mm512_extractf32x4_ps(totals, 1), _mm_load_ps(factor + kLanes), sums);
+      if (present > 2)
+        sums = _mm_fmadd_ps(_mm512_extractf32x4_ps(totals, 2), _mm_load_ps(factor + 2 * kLanes), sums);
+      if (present > 3)
+        sums = _mm_fmadd_ps(_mm512_extractf32x4_ps(totals, 3), _mm_load_ps(factor + 3 * kLanes), sums);
+    };
+    size_t i = 0;
+    for (; i + kGroups <= count; i += kGroups) four(begin + i, kGroups);
+    if (i < count) four(begin + i, count - i);
+  }
+  _mm_store_ps(totals, sums);
+  for (size_t r = 0; r < rows; ++r) y[row(r)] = totals[r];
+}
+
+// Lane i = the scale of group g of row i % kRows, of scales [kRows, kGroups] in registers.
+template <size_t kRows, size_t kGroups>
+[[gnu::always_inline]] inline __m512 column(const __m512* scales, size_t g) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i row = _mm512_and_si512(lane, _mm512_set1_epi32(static_cast<int>(kRows - 1)));
+  const __m512i index =
+      _mm512_add_epi32(_mm512_mullo_epi32(row, _mm512_set1_epi32(static_cast<int>(kGroups))),
+                       _mm512_set1_epi32(static_cast<int>(g)));
+  if constexpr (kRows * kGroups <= kLanes) {
+    return _mm512_permutexvar_ps(index, scales[0]);
+  } else if constexpr (kRows * kGroups == 2 * kLanes) {
+    return _mm512_permutex2var_ps(scales[0], index, scales[1]);
+  } else {  // 4 registers: half of the rows in two of them
+    return _mm512_mask_blend_ps(0xFF00, _mm512_permutex2var_ps(scales[0], index, scales[1]),
+                                _mm512_permutex2var_ps(scales[2], index, scales[3]));
+  }
 }
 
 // The rows [n_begin, n_end) of a matrix with few columns (kGroups groups in blocks of one) for M tokens, 1 or
-// 2: 16 sums at a time, as adding up lanes would otherwise take longer than multiplying.
+// 2: 16 sums at a time.
 template <unsigned kBits, size_t kGroups, size_t M>
 [[maybe_unused]] inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
                                         size_t n_begin, size_t n_end) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kRows = kLanes / M;
-  constexpr size_t kFactors = kRows * kGroups;  // of a token; at least half a register
-  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i group = _mm512_and_si512(lane, _mm512_set1_epi32(static_cast<int>(kGroups - 1)));
-  __m512 x_scales[M];
-  __m512i codes[M][kGroups], start[M][kGroups];
-#pragma GCC unroll 2
-  for (size_t t = 0; t < M; ++t) {
-    x_scales[t] =
-        _mm512_permutexvar_ps(group, _mm512_maskz_loadu_ps(first_lanes(kGroups), x.scales + t * kGroups));
+  constexpr size_t kRegisters = (kRows * kGroups + kLanes - 1) / kLanes;  // of the scales of kRows rows
+  __m512 x_scales[kGroups];
+  __m512i codes[M][kGroups], start[kGroups];
 #pragma GCC unroll 4
-    for (size_t g = 0; g < kGroups; ++g) {
-      codes[t][g] = _mm512_loadu_si512(x.codes + (t * kGroups + g) * kQ8Group);
-      start[t][g] = start_of(x, t * kGroups + g);
-    }
+  for (size_t g = 0; g < kGroups; ++g) {
+    constexpr __mmask16 kSecond = M == 2 ? 0xFF00 : 0;
+    const size_t last = (M - 1) * kGroups + g;
+    x_scales[g] = _mm512_mask_blend_ps(kSecond, _mm512_set1_ps(x.scales[g]), _mm512_set1_ps(x.scales[last]));
+    start[g] =
+        _mm512_mask_blend_epi32(kSecond, _mm512_set1_epi32(x.sums[g]), _mm512_set1_epi32(x.sums[last]));
+#pragma GCC unroll 2
+    for (size_t t = 0; t < M; ++t) codes[t][g] = _mm512_loadu_si512(x.codes + (t * kGroups + g) * kQ8Group);
   }
-  alignas(64) float factors[M][kFactors < kLanes ? kLanes : kFactors];
   for (size_t n = n_begin; n < n_end; n += kRows) {
     const size_t rows = smaller(kRows, n_end - n);
-#pragma GCC unroll 4
-    for (size_t i = 0; i < kFactors; i += kLanes) {
-      const __mmask16 there = rows * kGroups > i ? first_lanes(rows * kGroups - i) : 0;
-      const __m512 scales = _mm512_maskz_loadu_ps(there, w.scales + n * kGroups + i);
-#pragma GCC unroll 2
-      for (size_t t = 0; t < M; ++t) _mm512_store_ps(factors[t] + i, _mm512_mul_ps(scales, x_scales[t]));
-    }
-    __m512 sums[kLanes];
-#pragma GCC unroll 16
-    for (size_t r = 0; r < kRows; ++r) {
-      const uint8_t* packed = w.packed + (n + smaller(r, rows - 1)) * kGroups * kGroupBytes;
-#pragma GCC unroll 4
-      for (size_t g = 0; g < kGroups; ++g) {
-        fetch(packed + g * kGroupBytes + kAheadOfShort);
-        const __m512i weights = group_codes<kBits>(packed + g * kGroupBytes);
-#pragma GCC unroll 2
-        for (size_t t = 0; t < M; ++t) {
-          const __m512 products = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start[t][g], weights, codes[t][g]));
-          const __m512 factor = _mm512_set1_ps(factors[t][r * kGroups + g]);
-          __m512& sum = sums[t * kRows + r];
-          sum = g == 0 ? _mm512_mul_ps(products, factor) : _mm512_fmadd_ps(products, factor, sum);
-        }
-      }
-    }
-    const __m512 totals = sums_of(sums);
     const __mmask16 there = first_lanes(rows);
-    const __m512 offsets = bias ? _mm512_maskz_loadu_ps(there, bias + n) : _mm512_setzero_ps();
-    _mm512_mask_storeu_ps(y + n, there, _mm512_add_ps(totals, offsets));
-    if constexpr (M == 2) {
-      const __m512 second = _mm512_shuffle_f32x4(totals, totals, 0xEE);  // lanes 8 to 15
-      _mm512_mask_storeu_ps(y + w.rows + n, there, _mm512_add_ps(second, offsets));
+    __m512 scales[kRegisters];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kRegisters; ++i) {
+      const size_t first = i * kLanes, all = rows * kGroups;
+      scales[i] =
+          _mm512_maskz_loadu_ps(all > first ? first_lanes(all - first) : 0, w.scales + n * kGroups + first);
     }
+    __m512 sums = bias ? _mm512_maskz_loadu_ps(there, bias + n) : _mm512_setzero_ps();
+    if constexpr (M == 2) sums = _mm512_shuffle_f32x4(sums, sums, 0x44);
+#pragma GCC unroll 4
+    for (size_t g = 0; g < kGroups; ++g) {
+      __m512i products[kLanes];
+#pragma GCC unroll 16
+      for (size_t r = 0; r < kRows; ++r) {
+        const uint8_t* packed = w.packed + ((n + smaller(r, rows - 1)) * kGroups + g) * kGroupBytes;
+        fetch_far(packed + kFar);
+        const __m512i weights = group_codes<kBits>(packed);
+#pragma GCC unroll 2
+        for (size_t t = 0; t < M; ++t)
+          products[t * kRows + r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights, codes[t][g]);
+      }
+      const __m512 totals = _mm512_cvtepi32_ps(_mm512_add_epi32(sums_of(products), start[g]));
+      sums = _mm512_fmadd_ps(totals, _mm512_mul_ps(column<kRows, kGroups>(scales, g), x_scales[g]), sums);
+    }
+    _mm512_mask_storeu_ps(y + n, there, sums);
+    if constexpr (M == 2)
+      _mm512_mask_storeu_ps(y + w.rows + n, there, _mm512_shuffle_f32x4(sums, sums, 0xEE));  // lanes 8 to 15
   }
 }
 
@@ -215,11 +253,10 @@ template <unsigned kBits>
   if (w.block == kQ8Group && groups == 2) return short_ones.template operator()<2>();
   if (w.block == kQ8Group && groups == 4) return short_ones.template operator()<4>();
   for (size_t t = 0; t < T; ++t) {
-    const size_t step = (n_end - n_begin) / kStreams;
+    const size_t step = (n_end - n_begin) / kStreams, left = n_begin + kStreams * step;
     for (size_t n = n_begin; n < n_begin + step; ++n)
-      rows_by_token<kBits, kStreams>(from(t), w, bias, y + t * w.rows, n, step);
-    for (size_t n = n_begin + kStreams * step; n < n_end; ++n)
-      rows_by_token<kBits, 1>(from(t), w, bias, y + t * w.rows, n, 0);
+      rows_by_token<kBits>(from(t), w, bias, y + t * w.rows, n, step, kStreams);
+    if (left < n_end) rows_by_token<kBits>(from(t), w, bias, y + t * w.rows, left, 1, n_end - left);
   }
 }
 
@@ -245,7 +282,7 @@ template <unsigned kBits, bool kSigned>
 #pragma GCC unroll 16
       for (size_t r = 0; r < kLanes; ++r) {
         const uint8_t* packed = w.packed + row(r) * row_bytes + (group + g) * kGroupBytes;
-        fetch(packed + kTileRows * row_bytes);  // for the tile below
+        fetch_far(packed + kTileRows * row_bytes);  // for the tile below
         m[r] = group_codes<kBits>(packed);
         if constexpr (kSigned) m[r] = _mm512_sub_epi8(m[r], _mm512_set1_epi8(kBits == 8 ? -128 : 8));
       }

@@ -70,6 +70,12 @@ struct Quantised {
     const unsigned byte = bytes[row * row_bytes + i / 2];
     return i % 2 == 0 ? byte & 15 : byte >> 4;
   }
+  // Of a matrix without zero points: the code less their default, and its scale.
+  int code(size_t n, size_t k) const {
+    return static_cast<int>(element(packed, n, view.cols * view.bits / 8, k, view.bits)) -
+           (1 << (view.bits - 1));
+  }
+  float scale(size_t n, size_t k) const { return scales[(n * view.cols + k) / view.block]; }
   // The weight. Its "error" is what makes it honest for kernels that subtract the zero point after
   // multiplying: the terms of their sums are (|code| + |zero|)·scale·|x|, larger than the weight; γ_K then
   // applies to those.
@@ -150,6 +156,22 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
   }
   const float* b = with_bias ? bias.data() : nullptr;
   kernels.linear_q8(q.view(), w.view, b, y.data(), s.T, s.n_begin, s.n_end);
+  // Bit for bit what kernels.h says, so that it depends neither on the table nor on T.
+  bool same = true;
+  for (size_t t = 0; t < s.T; ++t) {
+    for (size_t n = s.n_begin; n < s.n_end; ++n) {
+      float sum = b ? b[n] : 0.0f;
+      for (size_t g = 0; g < s.K / kQ8Group; ++g) {
+        int products = 0;
+        for (size_t i = 0; i < kQ8Group; ++i)
+          products += w.code(n, g * kQ8Group + i) * q.code(t * s.K / kQ8Group + g, i, bits);
+        sum = std::fma(static_cast<float>(products),
+                       w.scale(n, g * kQ8Group) * q.scales[t * s.K / kQ8Group + g], sum);
+      }
+      same = same && y[t * s.N + n] == sum;
+    }
+  }
+  CHECK_MESSAGE(same, describe(kernels, s), " q8 block=", block, " bits=", bits);
   // One rounding more for each term: rounded_x for exact_x.
   check_linear(describe(kernels, s) + " q8 block=" + std::to_string(block) + " bits=" + std::to_string(bits),
                s, rounded_x, b, y, 6, [&](size_t n, size_t k) { return w.weight(n, k); });

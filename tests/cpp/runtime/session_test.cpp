@@ -207,24 +207,26 @@ TEST_CASE("8-bit activations lose less than the 4-bit weights do") {
   CHECK(by_activations < by_weights);
 }
 
-TEST_CASE("in fast mode a split of the stream changes less than the 8 bits do, and threads change nothing") {
+TEST_CASE("in fast mode neither the split of the stream nor the number of threads changes a bit") {
   for (const unsigned bits : {4u, 8u}) {
     const TinyModel tiny(quantised(bits));
     const auto model = load(tiny);
     const auto ids = random_ids(300, tiny.config.vocab);
-    Session whole(model, {.threads = 1}), four(model, {.threads = 4}), split(model, {.threads = 1}),
-        exact(load(tiny, Precision::kExact), {.threads = 1});
+    Session whole(model, {.threads = 1}), four(model, {.threads = 4});
     const auto expected = run(whole, ids);
-    CHECK(run(four, ids) == expected);  // bit for bit
+    CHECK(run(four, ids) == expected);
     std::mt19937 random(3);
-    std::vector<float> logits;
-    for (size_t begin = 0; begin < ids.size();) {
-      const size_t count = std::min<size_t>(ids.size() - begin, 1 + random() % 40);
-      const auto part = run(split, std::span(ids).subspan(begin, count));
-      logits.insert(logits.end(), part.begin(), part.end());
-      begin += count;
+    for (const size_t longest : {1, 3, 7, 40}) {
+      Session split(model, {.threads = 1});
+      std::vector<float> logits;
+      for (size_t begin = 0; begin < ids.size();) {
+        const size_t count = std::min<size_t>(ids.size() - begin, 1 + random() % longest);
+        const auto part = run(split, std::span(ids).subspan(begin, count));
+        logits.insert(logits.end(), part.begin(), part.end());
+        begin += count;
+      }
+      CHECK(logits == expected);
     }
-    CHECK(worst(logits, expected) < worst(run(exact, ids), expected));
   }
 }
 
