@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import allmem_edge as ae
@@ -57,6 +58,16 @@ def test_it_says_so_when_it_was_not_told(bundled: ae.Model) -> None:
 def test_with_a_frozen_memory_it_recalls_nothing(bundled: ae.Model) -> None:
     # Guessing: shoe sizes, ages and months have few values, so a guess is right now and then.
     assert recall(8 * bundled.engine.window, 100, "--frozen") <= 0.05
+
+
+@pytest.mark.parametrize("longest", [1, 5, 90])
+def test_how_its_tokens_are_cut_into_calls_changes_no_bit(bundled: ae.Model, longest: int) -> None:
+    rng = np.random.default_rng(longest)
+    ids = rng.integers(bundled.engine.vocab_size, size=700)  # ten chunks and some
+    cuts = np.cumsum(rng.integers(1, longest + 1, size=700))
+    session = bundled.session(threads=1)
+    parts = [session.forward(part) for part in np.split(ids, cuts[cuts < 700])]
+    np.testing.assert_array_equal(np.concatenate(parts), bundled.session(threads=1).forward(ids))
 
 
 def answer(chat: ae.Chat, text: str) -> str:
