@@ -106,7 +106,8 @@ fuzz: $(VENV)/.test-installed
 	@echo "== fuzzers, $(SECONDS_EACH) seconds each"
 	@cmake -S . -B $(BUILD)/fuzz -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_CXX_FLAGS_RELEASE="-O1 -g1" \
 	   -DALLMEM_BUILD_FUZZERS=ON -DALLMEM_SANITIZE=address,undefined >/dev/null
-	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target $(addprefix fuzz_,$(FUZZERS))
+	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzz_seeds $(addprefix fuzz_,$(FUZZERS))
+	@$(BUILD)/fuzz/tests/fuzz/fuzz_seeds $(BUILD)/fuzz/found
 	@for name in $(FUZZERS); do \
 	  mkdir -p $(BUILD)/fuzz/found/$$name; echo "fuzz_$$name"; \
 	  $(BUILD)/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(SECONDS_EACH) -timeout=60 -rss_limit_mb=3000 -verbosity=0 \

@@ -1,5 +1,6 @@
-# cmake -DHEADER=allmem.h -DORDINARY=… -DHOSTILE=… -P capi_coverage.cmake (lists of test sources)
-# Fails unless every function that the header declares is used by one of the ordinary tests and by one of the hostile.
+# cmake -DHEADER=allmem.h -DORDINARY=… -DHOSTILE=… -DFUZZED=… -P capi_coverage.cmake (lists of test sources)
+# Fails unless every function that the header declares is used by one of the ordinary tests, by one of the hostile and by
+# the fuzzer.
 cmake_minimum_required(VERSION 3.25)
 file(READ ${HEADER} header)
 string(REGEX REPLACE "/\\*([^*]|\\*+[^*/])*\\*+/" "" header "${header}")
@@ -9,7 +10,7 @@ list(LENGTH declarations count)
 if(count LESS 40)
   message(FATAL_ERROR "Only ${count} functions were found in ${HEADER}.")
 endif()
-foreach(kind ORDINARY HOSTILE)
+foreach(kind ORDINARY HOSTILE FUZZED)
   set(text "")
   foreach(source ${${kind}})
     file(READ ${source} content)

@@ -32,12 +32,7 @@ std::optional<double> number(const JsonNode& root, std::string_view key) {
 GenerationConfig generation_config(std::string_view json, const std::string& name_for_errors) {
   const std::string name = printable(name_for_errors);
   simdjson::dom::parser parser;
-  simdjson::dom::element element;
-  if (const auto error = parser.parse(json.data(), json.size()).get(element)) {
-    throw Error(ErrorCode::kBadTokenizer,
-                name + " is not valid JSON: " + simdjson::error_message(error) + ".");
-  }
-  const JsonNode root(element, name);
+  const JsonNode root(parse_json(parser, json, name), name);
   GenerationConfig config;
   if (const auto field = root.maybe("eos_token_id")) config.stop_ids = stop_ids(*field);
   config.temperature = number(root, "temperature");

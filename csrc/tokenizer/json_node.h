@@ -17,6 +17,18 @@ inline std::string quoted(std::string_view text) {
   return text.size() <= 60 ? "\"" + std::string(text) + "\"" : "of " + std::to_string(text.size()) + " bytes";
 }
 
+// The root of `json`, which lives as long as the parser does. Throws kBadTokenizer.
+inline simdjson::dom::element parse_json(simdjson::dom::parser& parser, std::string_view json,
+                                         const std::string& file) {
+  simdjson::dom::element root;
+  // simdjson copies the text, and may not be asked to copy from null.
+  if (const auto error = parser.parse(json.empty() ? "" : json.data(), json.size()).get(root)) {
+    throw Error(ErrorCode::kBadTokenizer,
+                file + " is not valid JSON: " + simdjson::error_message(error) + ".");
+  }
+  return root;
+}
+
 class JsonNode {
  public:
   JsonNode(simdjson::dom::element element, const std::string& file) : element_(element), file_(&file) {}

@@ -229,14 +229,7 @@ void read_added_tokens(const JsonNode& node, const VocabIds& ids, TokenizerConfi
 
 TokenizerConfig read_tokenizer_json(std::string_view json, const std::string& name) {
   simdjson::dom::parser parser;
-  simdjson::dom::element element;
-  // simdjson copies the text, and may not be asked to copy from null.
-  const auto error = parser.parse(json.empty() ? "" : json.data(), json.size()).get(element);
-  if (error != simdjson::SUCCESS) {
-    throw Error(ErrorCode::kBadTokenizer,
-                name + " is not valid JSON: " + simdjson::error_message(error) + ".");
-  }
-  const JsonNode root(element, name);
+  const JsonNode root(parse_json(parser, json, name), name);
   const auto version = root.maybe("version");
   if (version && version->string() != "1.0") version->unsupported(version->string());
 

@@ -1,9 +1,16 @@
-// Writes the seeds of fuzz_model, small models that between them use every operator: `fuzz_seeds DIRECTORY`.
+// `fuzz_seeds DIRECTORY` writes seeds into DIRECTORY/model, small models that between them use every
+// operator, and into DIRECTORY/snapshot, what this build saves: a committed snapshot would grow stale with
+// the format.
+#include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "../cpp/tiny_model.h"
+#include "runtime/snapshot.h"
+#include "small_writer.h"
 
+using namespace allmem;
 using namespace allmem::test;
 
 namespace {
@@ -77,13 +84,21 @@ std::string every_operator() {
   return b.build();
 }
 
+std::string saved(const Writer& writer) {
+  const std::string note = "note";
+  std::string snapshot(snapshot_size(writer, note), '\0');
+  save_snapshot(writer, note, std::as_writable_bytes(std::span(snapshot)));
+  return snapshot;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
-  const std::string directory = argv[1];
-  const auto write = [&](const std::string& name, const std::string& bytes) {
-    std::ofstream(directory + "/" + name, std::ios::binary) << bytes;
+  const std::filesystem::path directory = argv[1];
+  const auto write = [&](const char* target, const char* name, const std::string& bytes) {
+    std::filesystem::create_directories(directory / target);
+    std::ofstream(directory / target / name, std::ios::binary) << bytes;
   };
   TinyConfig small{.vocab = 4,
                    .width = 8,
@@ -94,7 +109,23 @@ int main(int argc, char** argv) {
                    .sinks = 1,
                    .hidden = 2,
                    .chunk = 2};
-  write("tiny", TinyModel(small).builder().build());
-  write("quantised", quantised());
-  write("every_operator", every_operator());
+  write("model", "tiny", TinyModel(small).builder().build());
+  write("model", "quantised", quantised());
+  write("model", "every_operator", every_operator());
+
+  Writer writer = fuzz::small_writer();
+  const std::vector<int32_t> ids = {0, 1, 2, 3, 4, 3, 2, 1};
+  std::vector<float> logits(ids.size() * static_cast<size_t>(writer.session().model().info().vocab_size));
+  writer.read(ids, LogitsFor::kAll, logits);
+  writer.sample(fuzz::small_tokenizer().get());
+  write("snapshot", "read", saved(writer));
+  writer.session().freeze(true);
+  write("snapshot", "frozen", saved(writer));
+  writer.session().freeze(false);
+  const GenerateOptions options{.max_tokens = 9, .stop = {"ab", "cé"}, .stop_ids = {2}};
+  writer.start(fuzz::small_tokenizer(), ids, options);
+  write("snapshot", "begun", saved(writer));
+  while (writer.prefill()) continue;
+  writer.next();
+  write("snapshot", "unfinished", saved(writer));
 }

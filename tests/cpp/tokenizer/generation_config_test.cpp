@@ -42,4 +42,5 @@ TEST_CASE("a damaged generation_config.json is refused") {
                            R"({"temperature": "hot"})", R"({"top_k": 1.5})", R"({"do_sample": 0})"}) {
     CHECK_THROWS_AS(generation_config(json, "file"), Error);
   }
+  CHECK_THROWS_AS(generation_config({}, "file"), Error);  // an empty file is mapped to null
 }
