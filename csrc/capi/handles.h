@@ -29,8 +29,6 @@ struct SharedModel {
   std::vector<int32_t> stop_ids;
   allmem_sampling sampling = {};  // what generation_config.json asks for
   uint64_t fingerprint = 0;
-  allmem_log_callback log = nullptr;
-  void* user_data = nullptr;
 
   const std::shared_ptr<const Tokenizer>& text() const {
     if (!tokenizer) {
@@ -45,9 +43,6 @@ struct SharedModel {
                   "The model's tokens are not ChatML's; encode its chat format with allmem_tokenize().");
     }
     return *chat;
-  }
-  void say(const std::string& line) const {
-    if (log != nullptr) log(line.c_str(), user_data);
   }
 };
 

@@ -7,7 +7,6 @@
 #include "capi/handles.h"
 #include "platform/mapped_file.h"
 #include "platform/printable.h"
-#include "runtime/isa.h"
 #include "runtime/snapshot.h"
 #include "tokenizer/generation_config.h"
 
@@ -64,14 +63,9 @@ allmem_sampling own_sampling(const GenerationConfig& config) {
   return sampling;
 }
 
-allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find,
-                         const allmem_model_options* options) {
+allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find) {
   auto shared = std::make_shared<SharedModel>();
   shared->model = std::move(model);
-  if (options != nullptr) {
-    shared->log = options->log;
-    shared->user_data = options->user_data;
-  }
   const ModelInfo& info = shared->model->info();
   const GenerationConfig config = find_config(find);
   shared->sampling = own_sampling(config);
@@ -87,8 +81,6 @@ allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find,
     shared->stop_ids = stop_ids(config, *shared->tokenizer);
   }
   shared->fingerprint = fingerprint(*shared->model);
-  shared->say("loaded: " + std::to_string(info.layers) + " layers, window " + std::to_string(info.window) +
-              ", weights " + info.quantization + ", kernels " + isa_name());
   return new allmem_model{std::move(shared)};
 }
 
@@ -97,6 +89,13 @@ Precision precision_of(const allmem_model_options* options) {
   check_struct(options, "options");
   require(options->exact == 0 || options->exact == 1, "`exact` of the options is neither 0 nor 1.");
   return options->exact != 0 ? Precision::kExact : Precision::kFast;
+}
+
+Log log_of(const allmem_model_options* options) {
+  if (options == nullptr || options->log == nullptr) return {};
+  return [log = options->log, user_data = options->user_data](const std::string& line) {
+    log(line.c_str(), user_data);
+  };
 }
 
 // The pieces by name, each mapped or borrowed anew at every use.
@@ -117,7 +116,7 @@ int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_o
   };
   std::vector<std::unique_ptr<MappedFile>> pieces;
   for (const allmem_file& file : std::span(files, count)) pieces.push_back(open(file));
-  *model = make_model(Model::load(std::move(pieces), precision), find, options);
+  *model = make_model(Model::load(std::move(pieces), precision, log_of(options)), find);
   return ALLMEM_OK;
 }
 
@@ -138,7 +137,7 @@ int32_t allmem_model_load(const char* path, const allmem_model_options* options,
   return guarded([&] {
     require(model != nullptr, "`model` is NULL; it receives the model.");
     const std::string where = path_input(path);
-    auto loaded = Model::load(where, precision_of(options));
+    auto loaded = Model::load(where, precision_of(options), log_of(options));
     std::error_code ignored;
     const fs::path directory =
         fs::is_directory(where, ignored) ? fs::path(where) : fs::path(where).parent_path();
@@ -148,7 +147,7 @@ int32_t allmem_model_load(const char* path, const allmem_model_options* options,
       if (!fs::exists(file, error)) return nullptr;
       return std::make_unique<MappedFile>(file.string());
     };
-    *model = make_model(std::move(loaded), find, options);
+    *model = make_model(std::move(loaded), find);
     return ALLMEM_OK;
   });
 }

@@ -13,8 +13,18 @@ std::string_view note_input(const void* note, size_t size) {
   return {bytes.data(), bytes.size()};
 }
 
-void after_load(const allmem_session& handle, const SnapshotInfo& info) {
-  handle.shared->say("loaded a memory of " + std::to_string(info.position) + " tokens");
+int32_t tell(const SnapshotInfo& facts, allmem_snapshot_info* info, void* note, size_t capacity,
+             size_t* count) {
+  *info = {.struct_size = sizeof *info,
+           .position = facts.position,
+           .fingerprint = facts.fingerprint,
+           .state_bytes = facts.state_bytes,
+           .format = facts.format,
+           .frozen = facts.frozen,
+           .exact = facts.exact,
+           .unfinished = facts.unfinished};
+  if (note == nullptr && count == nullptr) return ALLMEM_OK;
+  return output(std::as_bytes(std::span(facts.note)), static_cast<std::byte*>(note), capacity, count);
 }
 
 }  // namespace
@@ -35,8 +45,6 @@ int32_t allmem_session_save_file(allmem_session* session, const void* note, size
                                  const char* path) {
   return with_session(session, [&](allmem_session& handle) {
     save_snapshot_file(*handle.writer, note_input(note, note_size), path_input(path));
-    handle.shared->say("saved a memory of " + std::to_string(handle.writer->session().position()) +
-                       " tokens");
     return ALLMEM_OK;
   });
 }
@@ -44,14 +52,14 @@ int32_t allmem_session_save_file(allmem_session* session, const void* note, size
 int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size) {
   return with_session(session, [&](allmem_session& handle) {
     const auto bytes = input(static_cast<const std::byte*>(snapshot), size, "The snapshot");
-    after_load(handle, load_snapshot(*handle.writer, handle.shared->tokenizer, bytes));
+    load_snapshot(*handle.writer, handle.shared->tokenizer, bytes);
     return ALLMEM_OK;
   });
 }
 
 int32_t allmem_session_load_file(allmem_session* session, const char* path) {
   return with_session(session, [&](allmem_session& handle) {
-    after_load(handle, load_snapshot_file(*handle.writer, handle.shared->tokenizer, path_input(path)));
+    load_snapshot_file(*handle.writer, handle.shared->tokenizer, path_input(path));
     return ALLMEM_OK;
   });
 }
@@ -61,16 +69,14 @@ int32_t allmem_snapshot_inspect(const void* snapshot, size_t size, allmem_snapsh
   return guarded([&]() -> int32_t {
     check_struct(info, "info");
     const auto bytes = input(static_cast<const std::byte*>(snapshot), size, "The snapshot");
-    const SnapshotInfo facts = inspect_snapshot(bytes);
-    *info = {.struct_size = sizeof *info,
-             .position = facts.position,
-             .fingerprint = facts.fingerprint,
-             .state_bytes = facts.state_bytes,
-             .format = facts.format,
-             .frozen = facts.frozen,
-             .exact = facts.exact,
-             .unfinished = facts.unfinished};
-    if (note == nullptr && count == nullptr) return ALLMEM_OK;
-    return output(std::as_bytes(std::span(facts.note)), static_cast<std::byte*>(note), capacity, count);
+    return tell(inspect_snapshot(bytes), info, note, capacity, count);
+  });
+}
+
+int32_t allmem_snapshot_inspect_file(const char* path, allmem_snapshot_info* info, void* note,
+                                     size_t capacity, size_t* count) {
+  return guarded([&]() -> int32_t {
+    check_struct(info, "info");
+    return tell(inspect_snapshot_file(path_input(path)), info, note, capacity, count);
   });
 }

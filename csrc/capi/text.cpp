@@ -56,6 +56,16 @@ int32_t allmem_token_is_stop(const allmem_model* model, int32_t id, int32_t* is_
   });
 }
 
+int32_t allmem_token_bytes(const allmem_model* model, int32_t id, char* bytes, size_t capacity, size_t* count,
+                           int32_t* special) {
+  return guarded([&] {
+    const Tokenizer& tokenizer = *shared(model).text();
+    const int32_t status = output(std::span(tokenizer.token_bytes(id)), bytes, capacity, count);
+    if (status == ALLMEM_OK && special != nullptr) *special = tokenizer.is_special(id);
+    return status;
+  });
+}
+
 int32_t allmem_decoder_create(const allmem_model* model, allmem_decoder** decoder) {
   return guarded([&] {
     const auto& tokenizer = shared(model).text();

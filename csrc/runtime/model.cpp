@@ -14,6 +14,7 @@
 #include "ops/registry.h"
 #include "platform/error.h"
 #include "platform/printable.h"
+#include "runtime/isa.h"
 
 namespace allmem {
 
@@ -99,26 +100,31 @@ ModelInfo describe(const onnx::Model& model, const Program& program) {
 
 }  // namespace
 
-std::shared_ptr<const Model> Model::make(std::shared_ptr<const onnx::Model> source, Precision precision) {
+std::shared_ptr<const Model> Model::make(std::shared_ptr<const onnx::Model> source, Precision precision,
+                                         Log log) {
   std::shared_ptr<Model> model(new Model());
   model->program_ = lower(source, find_op, best_kernels(), precision);
   model->info_ = describe(*source, *model->program_);
   model->info_.exact = precision == Precision::kExact;
+  model->log_ = std::move(log);
+  model->say("loaded: " + std::to_string(model->info_.layers) + " layers, window " +
+             std::to_string(model->info_.window) + ", weights " + model->info_.quantization + ", kernels " +
+             isa_name());
   return model;
 }
 
-std::shared_ptr<const Model> Model::load(const std::string& path, Precision precision) {
+std::shared_ptr<const Model> Model::load(const std::string& path, Precision precision, Log log) {
   try {
-    return make(onnx::read_model(model_file(path)), precision);
+    return make(onnx::read_model(model_file(path)), precision, std::move(log));
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kBadModel, printable("The model '" + path + "' needs more memory than there is."));
   }
 }
 
-std::shared_ptr<const Model> Model::load(std::vector<std::unique_ptr<MappedFile>> pieces,
-                                         Precision precision) {
+std::shared_ptr<const Model> Model::load(std::vector<std::unique_ptr<MappedFile>> pieces, Precision precision,
+                                         Log log) {
   try {
-    return make(onnx::read_model(std::move(pieces)), precision);
+    return make(onnx::read_model(std::move(pieces)), precision, std::move(log));
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kBadModel, "The model needs more memory than there is.");
   }

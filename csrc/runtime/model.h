@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,23 +29,33 @@ struct ModelInfo {
   std::vector<StateInfo> states;
 };
 
+// Takes one line, without newline, on what is done with a model. Called on any thread that uses the model; it
+// must not throw.
+using Log = std::function<void(const std::string& line)>;
+
 class Model {
  public:
   // `path`: a model directory, or a .onnx file. Throws Error (kNotFound, kIo, kBadModel, kUnsupported). The
   // files stay mapped: replace them (rename another over them) if you must, but never change or truncate them
   // while the model is in use.
-  static std::shared_ptr<const Model> load(const std::string& path, Precision precision = Precision::kFast);
+  static std::shared_ptr<const Model> load(const std::string& path, Precision precision = Precision::kFast,
+                                           Log log = {});
   // The same from pieces in memory: "model.onnx" and the data files that it names.
   static std::shared_ptr<const Model> load(std::vector<std::unique_ptr<MappedFile>> pieces,
-                                           Precision precision = Precision::kFast);
+                                           Precision precision = Precision::kFast, Log log = {});
 
   const ModelInfo& info() const { return info_; }
   const Program& program() const { return *program_; }
+  void say(const std::string& line) const {
+    if (log_) log_(line);
+  }
 
  private:
   Model() = default;
-  static std::shared_ptr<const Model> make(std::shared_ptr<const onnx::Model> source, Precision precision);
+  static std::shared_ptr<const Model> make(std::shared_ptr<const onnx::Model> source, Precision precision,
+                                           Log log);
   ModelInfo info_;
+  Log log_;
   std::unique_ptr<const Program> program_;
 };
 

@@ -52,9 +52,8 @@ struct Snapshot {
 
 // FNV-1a over words of 8 bytes, the last one filled up with zeros. Every step is a bijection of the hash, so
 // a change within one word never goes unnoticed.
-uint64_t hash(std::span<const std::byte> bytes, uint64_t seed) {
+uint64_t add_to_hash(uint64_t value, std::span<const std::byte> bytes) {
   constexpr uint64_t kPrime = 0x00000100000001B3;
-  uint64_t value = seed ^ bytes.size();
   for (size_t i = 0; i < bytes.size(); i += sizeof(uint64_t)) {
     uint64_t word = 0;
     std::memcpy(&word, bytes.data() + i, std::min(sizeof word, bytes.size() - i));
@@ -63,15 +62,25 @@ uint64_t hash(std::span<const std::byte> bytes, uint64_t seed) {
   return value;
 }
 
+uint64_t hash(std::span<const std::byte> bytes, uint64_t seed) {
+  return add_to_hash(seed ^ bytes.size(), bytes);
+}
+
 // Each piece continues the hash of the one before.
-uint64_t checksum(const Snapshot& snapshot) {
+uint64_t checksum_before_state(const Snapshot& snapshot) {
   Head head = snapshot.head;
   head.checksum = 0;
   uint64_t value = hash(std::as_bytes(std::span(&head, 1)), 0xCBF29CE484222325);
-  for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.draft, snapshot.state}) {
-    value = hash(piece, value);
-  }
+  for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.draft}) value = hash(piece, value);
   return value;
+}
+
+uint64_t checksum(const Snapshot& snapshot) { return hash(snapshot.state, checksum_before_state(snapshot)); }
+
+void check_checksum([[maybe_unused]] const Head& head, [[maybe_unused]] uint64_t checksum) {
+#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // a fuzzer would not get past it
+  if (head.checksum != checksum) refuse_snapshot("its checksum is wrong, so it is damaged");
+#endif
 }
 
 // Refuses a head that cannot be right, before anything is read or allocated by what it says.
@@ -93,28 +102,37 @@ void check_head(const Head& head, uint64_t total) {
   }
 }
 
-// Checks all that can be checked without the model.
-Snapshot parse(std::span<const std::byte> bytes) {
-  Snapshot snapshot{};
-  Head& head = snapshot.head;
-  if (bytes.size() < sizeof head) {
-    refuse_snapshot("it has only " + std::to_string(bytes.size()) + " bytes, too few for a snapshot");
-  }
-  std::memcpy(&head, bytes.data(), sizeof head);
-  check_head(head, bytes.size());
+// Cuts `bytes`, a head and what follows it, into the pieces that the head names; without the state, which may
+// not be there.
+Snapshot cut(const Head& head, std::span<const std::byte> bytes) {
   size_t place = sizeof head;
   const auto piece = [&](uint64_t size) {
     const auto taken = bytes.subspan(place, size);
     place += size;
     return taken;
   };
+  Snapshot snapshot{.head = head, .note = {}, .layout = {}, .draft = {}, .state = {}};
   snapshot.note = piece(head.note_bytes);
   snapshot.layout = piece(head.layout_bytes);
   snapshot.draft = piece(head.draft_bytes);
-  snapshot.state = piece(head.state_bytes);
-#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // a fuzzer would not get past it
-  if (head.checksum != checksum(snapshot)) refuse_snapshot("its checksum is wrong, so it is damaged");
-#endif
+  return snapshot;
+}
+
+Head read_head(std::span<const std::byte> bytes, uint64_t total) {
+  if (bytes.size() < sizeof(Head)) {
+    refuse_snapshot("it has only " + std::to_string(bytes.size()) + " bytes, too few for a snapshot");
+  }
+  Head head;
+  std::memcpy(&head, bytes.data(), sizeof head);
+  check_head(head, total);
+  return head;
+}
+
+// Checks all that can be checked without the model.
+Snapshot parse(std::span<const std::byte> bytes) {
+  Snapshot snapshot = cut(read_head(bytes, bytes.size()), bytes);
+  snapshot.state = bytes.last(snapshot.head.state_bytes);
+  check_checksum(snapshot.head, checksum(snapshot));
   return snapshot;
 }
 
@@ -335,6 +353,7 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
   }
   writer.restore(snapshot.state, info.position, std::move(draft));
   writer.session().freeze(info.frozen);
+  writer.session().model().say("loaded a memory of " + std::to_string(info.position) + " tokens");
   return info;
 }
 
@@ -345,51 +364,103 @@ void save_snapshot_file(const Writer& writer, std::string_view note, const std::
   TemporaryFile file(path);
   save_pieces(writer, note, [&](std::span<const std::byte> piece) { file.write(piece); });
   file.replace(path);
+  writer.session().model().say("saved a memory of " + std::to_string(writer.session().position()) +
+                               " tokens");
 }
 
-// Read, not mapped: another program may cut the file short meanwhile. A state of another size is not read at
-// all: what comes before it says why it cannot be this session's.
-SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
-                                const std::string& path) {
-  const auto unreadable = [&] {
-    return Error(ErrorCode::kIo, printable("The saved memory '" + path + "' cannot be read."));
-  };
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) {
-    throw Error(ErrorCode::kNotFound, printable("There is no saved memory '" + path + "'."));
-  }
-  if (!std::filesystem::is_regular_file(path, error)) throw unreadable();
-  std::ifstream file(path, std::ios::binary);
-  const uint64_t total = std::filesystem::file_size(path, error);
-  if (!file || error) throw unreadable();
-  WipedVector<std::byte> bytes;
-  const auto read_to = [&](size_t end) {
-    const size_t begin = bytes.size();
-    bytes.resize(end);
-    file.read(reinterpret_cast<char*>(bytes.data() + begin), static_cast<std::streamsize>(end - begin));
-    if (file.bad()) throw unreadable();
-    bytes.resize(begin + static_cast<size_t>(file.gcount()));
-  };
-  try {
-    read_to(std::min(total, uint64_t{sizeof(Head)}));
-    if (bytes.size() == sizeof(Head)) {
-      Snapshot snapshot{};
-      std::memcpy(&snapshot.head, bytes.data(), sizeof(Head));
-      check_head(snapshot.head, total);
-      const Head& head = snapshot.head;
-      if (head.state_bytes == writer.session().state_bytes()) {
-        read_to(total);
-      } else {
-        read_to(sizeof head + head.note_bytes + head.layout_bytes);
-        snapshot.layout = std::span<const std::byte>(bytes).last(std::min(head.layout_bytes, bytes.size()));
-        check_model(info_of(snapshot), snapshot.layout, writer.session());
-      }
+namespace {
+
+// A saved memory in the reading. Not mapped: another program may cut the file short meanwhile.
+class SnapshotFile {
+ public:
+  explicit SnapshotFile(const std::string& path) : path_(path) {
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) {
+      throw Error(ErrorCode::kNotFound, printable("There is no saved memory '" + path + "'."));
     }
-    return load_snapshot(writer, tokenizer, bytes);
+    if (!std::filesystem::is_regular_file(path, error)) fail();
+    file_.open(path, std::ios::binary);
+    total_ = std::filesystem::file_size(path, error);
+    if (!file_ || error) fail();
+  }
+
+  uint64_t total() const { return total_; }
+
+  // Appends the next bytes of the file, fewer than wanted at its end.
+  void read(size_t wanted, WipedVector<std::byte>& bytes) {
+    const size_t begin = bytes.size();
+    bytes.resize(begin + wanted);
+    file_.read(reinterpret_cast<char*>(bytes.data() + begin), static_cast<std::streamsize>(wanted));
+    if (file_.bad()) fail();
+    bytes.resize(begin + static_cast<size_t>(file_.gcount()));
+  }
+
+ private:
+  [[noreturn]] void fail() const {
+    throw Error(ErrorCode::kIo, printable("The saved memory '" + path_ + "' cannot be read."));
+  }
+
+  std::string path_;
+  std::ifstream file_;
+  uint64_t total_ = 0;
+};
+
+// Calls read(file); what is wrong with the content is said of this file.
+template <class Read>
+SnapshotInfo with_file(const std::string& path, const Read& read) {
+  SnapshotFile file(path);
+  try {
+    return read(file);
   } catch (const Error& reason) {
     if (reason.code() == ErrorCode::kIo) throw;
     throw Error(reason.code(), printable("'" + path + "': " + reason.what()));
   }
+}
+
+// Everything before the state, as the file holds it: the head, and what it names.
+WipedVector<std::byte> read_before_state(SnapshotFile& file) {
+  WipedVector<std::byte> bytes;
+  file.read(sizeof(Head), bytes);
+  const Head head = read_head(bytes, file.total());
+  file.read(head.note_bytes + head.layout_bytes + head.draft_bytes, bytes);
+  read_head(bytes, bytes.size() + head.state_bytes);  // is it all there?
+  return bytes;
+}
+
+}  // namespace
+
+// The state passes by in blocks: it may be larger than the memory of who asks.
+SnapshotInfo inspect_snapshot_file(const std::string& path) {
+  return with_file(path, [](SnapshotFile& file) {
+    constexpr size_t kBlock = size_t{1} << 20;  // whole words of the hash
+    const WipedVector<std::byte> bytes = read_before_state(file);
+    const Snapshot snapshot = cut(read_head(bytes, file.total()), bytes);
+    uint64_t value = checksum_before_state(snapshot) ^ snapshot.head.state_bytes;
+    WipedVector<std::byte> block;
+    for (uint64_t left = snapshot.head.state_bytes; left > 0; left -= block.size()) {
+      block.clear();
+      file.read(static_cast<size_t>(std::min<uint64_t>(left, kBlock)), block);
+      if (block.empty()) break;  // cut short meanwhile
+      value = add_to_hash(value, block);
+    }
+    check_checksum(snapshot.head, value);
+    return info_of(snapshot);
+  });
+}
+
+// A state of another size is not read at all: what comes before it says why it cannot be this session's.
+SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
+                                const std::string& path) {
+  return with_file(path, [&](SnapshotFile& file) {
+    WipedVector<std::byte> bytes = read_before_state(file);
+    const Snapshot snapshot = cut(read_head(bytes, file.total()), bytes);
+    const size_t state_bytes = snapshot.head.state_bytes;
+    if (state_bytes != writer.session().state_bytes()) {
+      check_model(info_of(snapshot), snapshot.layout, writer.session());
+    }
+    file.read(state_bytes, bytes);
+    return load_snapshot(writer, tokenizer, bytes);
+  });
 }
 
 }  // namespace allmem

@@ -40,6 +40,8 @@ void save_snapshot(const Writer& writer, std::string_view note, std::span<std::b
 
 // Checks a snapshot, whatever its model, and says what its head does. Throws kBadSnapshot.
 SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot);
+// The same for a file, of which the state is not kept. Throws kIo, kNotFound.
+SnapshotInfo inspect_snapshot_file(const std::string& path);
 
 // Makes `writer` what it was when the snapshot was taken, without marks. `tokenizer` may be null when no text
 // was being written. Throws kBadSnapshot (damaged, cut short, of another model, format or precision) and

@@ -149,6 +149,13 @@ void token_is_stop(World& world, Input& input) {
   check(allmem_token_is_stop(world.model, input.number<int32_t>() >> (input.byte() % 32), &is_stop));
 }
 
+void token_bytes(World& world, Input& input) {
+  std::vector<char> out(input.byte());
+  size_t count = 0;
+  int32_t special = 0;
+  check(allmem_token_bytes(world.model, input.number<int16_t>(), out.data(), out.size(), &count, &special));
+}
+
 void names(World&, Input& input) {
   if (*allmem_status_name(input.number<int32_t>() >> (input.byte() % 32)) == '\0') std::abort();
   if (*allmem_version() == '\0' || *allmem_isa() == '\0') std::abort();
@@ -334,7 +341,11 @@ void save_and_load_file(World& world, Input& input) {
   check(saved);
   const int32_t loaded = allmem_session_load_file(world.session, path.c_str());
   check(loaded);
-  if (saved == ALLMEM_OK && loaded != ALLMEM_OK) std::abort();
+  allmem_snapshot_info info;
+  info.struct_size = sizeof info;
+  const int32_t seen = allmem_snapshot_inspect_file(path.c_str(), &info, nullptr, 0, nullptr);
+  check(seen);
+  if (saved == ALLMEM_OK && (loaded != ALLMEM_OK || seen != ALLMEM_OK)) std::abort();
 }
 
 void snapshot_inspect(World& world, Input& input) {
@@ -374,7 +385,8 @@ constexpr void (*kCalls[])(World&, Input&) = {tokenize,
                                               names,
                                               load_pieces,
                                               save_and_load_file,
-                                              snapshot_inspect};
+                                              snapshot_inspect,
+                                              token_bytes};
 
 }  // namespace
 

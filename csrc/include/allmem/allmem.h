@@ -146,6 +146,11 @@ ALLMEM_API int32_t allmem_detokenize(const allmem_model* model, const int32_t* i
 /* 1 in `is_stop` when the model ends its text with this token. */
 ALLMEM_API int32_t allmem_token_is_stop(const allmem_model* model, int32_t id, int32_t* is_stop);
 
+/* The bytes of one token, which may be a part of a character. `special` (may be NULL): 1 for one like
+ * "<|im_end|>", which no text shows. */
+ALLMEM_API int32_t allmem_token_bytes(const allmem_model* model, int32_t id, char* bytes, size_t capacity,
+                                      size_t* count, int32_t* special);
+
 /* Turns ids into text one by one, never splitting a UTF-8 character. */
 typedef struct allmem_decoder allmem_decoder;
 ALLMEM_API int32_t allmem_decoder_create(const allmem_model* model, allmem_decoder** decoder);
@@ -330,6 +335,9 @@ typedef struct allmem_snapshot_info {
  * may be NULL and 0). */
 ALLMEM_API int32_t allmem_snapshot_inspect(const void* snapshot, size_t size, allmem_snapshot_info* info,
                                            void* note, size_t capacity, size_t* count);
+/* The same for a file, without taking its state into memory. */
+ALLMEM_API int32_t allmem_snapshot_inspect_file(const char* path, allmem_snapshot_info* info, void* note,
+                                                size_t capacity, size_t* count);
 
 #ifdef __cplusplus
 }

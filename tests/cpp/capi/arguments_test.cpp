@@ -122,6 +122,11 @@ TEST_CASE_FIXTURE(Fixture, "text refuses") {
   refused(allmem_detokenize(model, ids, 4, text, 16, &count));
   ids[0] = std::numeric_limits<int32_t>::max();
   refused(allmem_detokenize(model, ids, 4, text, 16, &count));
+  refused(allmem_token_bytes(nullptr, 5, text, 16, &count, nullptr));
+  refused(allmem_token_bytes(model, -1, text, 16, &count, nullptr));
+  refused(allmem_token_bytes(model, std::numeric_limits<int32_t>::max(), text, 16, &count, nullptr));
+  refused(allmem_token_bytes(model, 5, text, 16, nullptr, nullptr));
+  refused(allmem_token_bytes(model, 5, nullptr, 16, &count, nullptr), ALLMEM_BUFFER_TOO_SMALL);
   int32_t is_stop = 0;
   refused(allmem_token_is_stop(nullptr, 0, &is_stop));
   refused(allmem_token_is_stop(model, 0, nullptr));
@@ -324,6 +329,11 @@ TEST_CASE_FIXTURE(Fixture, "snapshots refuse") {
   refused(allmem_snapshot_inspect(buffer, 64, &info, nullptr, 0, nullptr), ALLMEM_BAD_SNAPSHOT);
   refused(allmem_snapshot_inspect(nullptr, 64, &info, nullptr, 0, nullptr));
   refused(allmem_snapshot_inspect(buffer, 64, nullptr, nullptr, 0, nullptr));
+  refused(allmem_snapshot_inspect_file(nullptr, &info, nullptr, 0, nullptr));
+  refused(allmem_snapshot_inspect_file("/no/such/file", &info, nullptr, 0, nullptr), ALLMEM_NOT_FOUND);
+  refused(allmem_snapshot_inspect_file("/dev/null", &info, nullptr, 0, nullptr), ALLMEM_IO);
+  refused(allmem_snapshot_inspect_file("x", nullptr, nullptr, 0, nullptr));
   info.struct_size = 0;
   refused(allmem_snapshot_inspect(buffer, 64, &info, nullptr, 0, nullptr));
+  refused(allmem_snapshot_inspect_file("x", &info, nullptr, 0, nullptr));
 }

@@ -144,6 +144,21 @@ TEST_CASE("text becomes ids and comes back, characters of several bytes too") {
   CHECK(allmem_detokenize(model.get(), ids.data(), ids.size(), nullptr, 0, &count) ==
         ALLMEM_BUFFER_TOO_SMALL);
   CHECK(count == text.size());
+
+  std::string bytes;
+  for (const int32_t id : ids) {
+    char token[64];
+    int32_t special = -1;
+    REQUIRE(allmem_token_bytes(model.get(), id, token, sizeof token, &count, &special) == ALLMEM_OK);
+    CHECK(special == 0);
+    bytes.append(token, count);
+  }
+  CHECK(bytes == text);
+  int32_t id = -1, special = -1;
+  REQUIRE(allmem_tokenize(model.get(), "<|im_end|>", ALLMEM_NUL_TERMINATED, 1, &id, 1, &count) == ALLMEM_OK);
+  REQUIRE(allmem_token_bytes(model.get(), id, back.data(), back.size(), &count, &special) == ALLMEM_OK);
+  CHECK(back.substr(0, count) == "<|im_end|>");
+  CHECK(special == 1);
 }
 
 TEST_CASE("sampling at temperature 0 takes the largest of the logits") {
@@ -638,6 +653,24 @@ TEST_CASE("a snapshot says what it is, and a damaged one changes nothing") {
   bytes[bytes.size() / 2] ^= 1;
   CHECK(save(session) == bytes);
   CHECK(allmem_session_load(session.get(), bytes.data(), bytes.size()) == ALLMEM_OK);
+
+  const TempDir directory;
+  const std::string path = directory.write("memory", {bytes.data(), bytes.size()});
+  info.position = 0;
+  REQUIRE(allmem_snapshot_inspect_file(path.c_str(), &info, note, sizeof note, &count) == ALLMEM_OK);
+  CHECK(std::string(note, count) == "note");
+  CHECK(info.position == position(session));
+  for (const size_t end : {size_t{0}, size_t{71}, size_t{100}, bytes.size() - 1}) {
+    directory.write("memory", {bytes.data(), end});
+    CHECK(allmem_snapshot_inspect_file(path.c_str(), &info, nullptr, 0, nullptr) == ALLMEM_BAD_SNAPSHOT);
+    CHECK(allmem_session_load_file(session.get(), path.c_str()) == ALLMEM_BAD_SNAPSHOT);
+  }
+  for (const size_t place : {size_t{70}, size_t{73}, bytes.size() / 2, bytes.size() - 1}) {
+    std::string damaged(bytes.data(), bytes.size());
+    damaged[place] ^= 1;
+    directory.write("memory", damaged);
+    CHECK(allmem_snapshot_inspect_file(path.c_str(), &info, nullptr, 0, nullptr) == ALLMEM_BAD_SNAPSHOT);
+  }
 }
 
 TEST_CASE("the log callback tells of loading, saving and nothing else") {
@@ -659,6 +692,8 @@ TEST_CASE("the log callback tells of loading, saving and nothing else") {
   const TempDir directory;
   REQUIRE(allmem_session_save_file(session.get(), nullptr, 0, (directory / "m").c_str()) == ALLMEM_OK);
   CHECK(lines.size() == 2);
+  REQUIRE(allmem_session_load_file(session.get(), (directory / "m").c_str()) == ALLMEM_OK);
+  CHECK(lines.size() == 3);
 }
 
 TEST_CASE("freeing in any order") {

@@ -241,6 +241,7 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   auto snapshot_info = sized<allmem_snapshot_info>();
   auto layer_memory = sized<allmem_layer_memory>();
   auto generation = sized<allmem_generation>();
+  auto own_sampling = sized<allmem_sampling>();
   allmem_model* other_model = nullptr;
   allmem_session* other_session = nullptr;
   allmem_decoder* other_decoder = nullptr;
@@ -256,10 +257,12 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   HOSTILE(allmem_model_load_memory, &in_memory, 1, &model_options, &other_model);
   HOSTILE(allmem_model_load_fds, &in_file, 1, &model_options, &other_model);
   HOSTILE(allmem_model_get_info, world.model, &model_info);
+  HOSTILE(allmem_model_get_sampling, world.model, &own_sampling);
   HOSTILE(allmem_tokenize, world.model, "Hello!", ALLMEM_NUL_TERMINATED, 0, world.ids.data(),
           world.ids.size(), &count);
   HOSTILE(allmem_detokenize, world.model, world.ids.data(), 3, world.text.data(), world.text.size(), &count);
   HOSTILE(allmem_token_is_stop, world.model, 5, &number);
+  HOSTILE(allmem_token_bytes, world.model, 5, world.text.data(), world.text.size(), &count, &number);
   HOSTILE(allmem_decoder_create, world.model, &other_decoder);
   HOSTILE(allmem_decoder_push, world.decoder, 5, &piece, &count);
   HOSTILE(allmem_decoder_flush, world.decoder, &piece, &count);
@@ -267,6 +270,8 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   HOSTILE(allmem_session_create, world.model, &session_options, &other_session);
   HOSTILE(allmem_session_clone, world.session, &other_session);
   HOSTILE(allmem_session_prefill, world.session, world.ids.data(), 3, &count);
+  HOSTILE(allmem_session_forward, world.session, world.ids.data(), 3, world.logits.data(),
+          world.logits.size(), &count);
   HOSTILE(allmem_session_logits, world.session, world.logits.data(), world.logits.size(), &count);
   HOSTILE(allmem_session_set_sampling, world.session, &sampling);
   HOSTILE(allmem_session_sample, world.session, &number);
@@ -285,6 +290,8 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   HOSTILE(allmem_session_save, world.session, note, 4, world.text.data(), world.text.size(), &count);
   HOSTILE(allmem_session_save_file, world.session, note, 4, "memory");
   HOSTILE(allmem_session_load_file, world.session, "memory");
+  HOSTILE(allmem_snapshot_inspect_file, "memory", &snapshot_info, world.text.data(), world.text.size(),
+          &count);
   HOSTILE(allmem_session_load, world.session, world.snapshot.data(), world.snapshot_size);
   HOSTILE(allmem_snapshot_inspect, world.snapshot.data(), world.snapshot_size, &snapshot_info,
           world.text.data(), world.text.size(), &count);
