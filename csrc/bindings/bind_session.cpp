@@ -135,6 +135,8 @@ void bind_session(py::module_& m) {
   m.def(
       "inspect_snapshot", [](const py::bytes& snapshot) { return inspect_snapshot(bytes_of(snapshot)); },
       py::arg("snapshot"));
+  m.def("inspect_snapshot_file", &inspect_snapshot_file, py::arg("path"),
+        py::call_guard<py::gil_scoped_release>());
 
   py::class_<SessionHandle, std::shared_ptr<SessionHandle>>(m, "Session")
       .def(py::init(&create), py::arg("model"), py::arg("threads") = 0)

@@ -35,6 +35,14 @@ void bind_tokenizer(py::module_& module) {
             return std::const_pointer_cast<Tokenizer>(Tokenizer::from_file(path));
           },
           py::arg("path"), py::call_guard<py::gil_scoped_release>())
+      .def_static(
+          "from_json",
+          [](const py::bytes& json, const std::string& name) {
+            const std::string_view view = json;
+            const py::gil_scoped_release release;
+            return std::const_pointer_cast<Tokenizer>(Tokenizer::from_json(view, name));
+          },
+          py::arg("json"), py::arg("name"), "From the content of tokenizer.json; errors say the name.")
       .def("encode", &encode, py::arg("text"), py::arg("special") = true,
            "Token ids of text; with special, strings of special tokens become their ids.")
       .def(

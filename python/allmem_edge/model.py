@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from allmem_edge import _core, files
+from allmem_edge import _core
 from allmem_edge.chat import Chat
 from allmem_edge.engine import EngineModel, EngineSession
-from allmem_edge.errors import InvalidArgumentError, TokenizerError
-from allmem_edge.hub import find_model
+from allmem_edge.errors import InvalidArgumentError, StorageError, TokenizerError
+from allmem_edge.files import ModelFiles, token_text
+from allmem_edge.hub import FILES, find_model
 from allmem_edge.sampling import Sampling
 from allmem_edge.session import Session
 from allmem_edge.template import ChatTemplate
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 Backend = Literal["native", "onnxruntime"]
+Log = Callable[[str], object]
+_TEXT_FILES = FILES[2:]  # of pieces, those that Python reads itself
 
 
 class Model:
     """A loaded model. Immutable and safe to share between threads; all mutable state is in its sessions."""
 
-    def __init__(self, path: Path, backend: Backend, engine: EngineModel) -> None:
-        """Use Model.load()."""
-        self.path = path
+    def __init__(
+        self, path: Path | None, files: ModelFiles, engine: EngineModel, backend: Backend = "native"
+    ) -> None:
+        """Use Model.load(), .load_memory() or .load_fds()."""
+        self.path = path  # None for a model in pieces
+        self.files = files
         self.backend: Backend = backend
         self.engine = engine
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, *, backend: Backend = "native", exact: bool = False
+        cls,
+        path: str | Path | None = None,
+        *,
+        backend: Backend = "native",
+        exact: bool = False,
+        log: Log | None = None,
     ) -> Model:
         """Loads a model.
 
@@ -37,17 +53,57 @@ class Model:
         backend: "native", or "onnxruntime" to run the same file in stock onnxruntime (slower).
         exact: float32 everywhere, as the file's function bodies define the operators. Otherwise activations
         that meet quantised weights are rounded to 8 bits, several times faster. onnxruntime is always exact.
+        log: is called with a line on what the native runtime does with this model: loading it, saving and
+        loading memories. It may be called on any thread that uses the model.
         Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError or
         MissingDependencyError.
         """
         found = find_model(path)
+        files = ModelFiles(found if found.is_dir() else found.parent)
         if backend == "native":
-            return cls(found, backend, _core.Model(str(found), exact))
+            return cls(found, files, _core.Model(str(found), exact, log))
         if backend == "onnxruntime":
             from allmem_edge.ort_backend import OrtModel
 
-            return cls(found, backend, OrtModel(found))
+            if log is not None:
+                raise InvalidArgumentError("Only the native runtime has a log, not the onnxruntime backend.")
+            return cls(found, files, OrtModel(found), backend)
         raise InvalidArgumentError(f"The backend is {backend!r}; it must be 'native' or 'onnxruntime'.")
+
+    @classmethod
+    def load_memory(
+        cls, files: Mapping[str, ReadableBuffer], *, exact: bool = False, log: Log | None = None
+    ) -> Model:
+        """Loads a model from the content of its files, by name.
+
+        files: "model.onnx", the data file that it names ("model.onnx.data"), and for text "tokenizer.json",
+        "chat_template.jinja" and the configs: as bytes, memoryviews, an mmap. Weights are not copied: leave
+        what holds them as it is while the model or a session of it lives. Raises what load() does.
+        """
+        engine = _core.Model.from_memory(list(files.items()), exact, log)
+        return cls(
+            None, ModelFiles({name: bytes(files[name]) for name in _TEXT_FILES if name in files}), engine
+        )
+
+    @classmethod
+    def load_fds(
+        cls, files: Mapping[str, tuple[int, int, int]], *, exact: bool = False, log: Log | None = None
+    ) -> Model:
+        """Loads a model from parts of open files, by name: each (file descriptor, offset, size).
+
+        The names are those of load_memory(). The parts are mapped; the files may be closed after the call,
+        and must not change. Raises what load() does, and InvalidArgumentError for a part outside its file.
+        """
+        engine = _core.Model.from_fds([(name, *part) for name, part in files.items()], exact, log)
+        content = {}
+        for name in _TEXT_FILES:
+            if name in files:
+                fd, offset, size = files[name]
+                try:
+                    content[name] = os.pread(fd, size, offset)
+                except OSError as error:
+                    raise StorageError(f"{name} cannot be read: {error.strerror}.") from error
+        return cls(None, ModelFiles(content), engine)
 
     def session(self, threads: int = 0) -> Session:
         """A new conversation with its own state, allocated at its final size. threads: 0 uses every core."""
@@ -64,6 +120,7 @@ class Model:
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float | None = None,
+        repetition_window: int = 64,
         seed: int | None = None,
         undo_bytes: int = 64 << 20,
     ) -> Chat:
@@ -82,9 +139,9 @@ class Model:
             "min_p": min_p,
             "repetition_penalty": repetition_penalty,
         }
-        chosen: dict[str, Any] = {"temperature": 0.7, **files.sampling_defaults(self.directory)}
+        chosen: dict[str, Any] = {"temperature": 0.7, **self.sampling}
         chosen |= {key: value for key, value in given.items() if value is not None}
-        sampling = Sampling(max_tokens=max_tokens, seed=seed, **chosen)
+        sampling = Sampling(max_tokens=max_tokens, repetition_window=repetition_window, seed=seed, **chosen)
         if isinstance(undo_bytes, bool) or not isinstance(undo_bytes, int) or not 0 <= undo_bytes < 1 << 63:
             raise InvalidArgumentError(f"undo_bytes is {undo_bytes!r}; it must be a number of bytes.")
         session, template = self.session(threads), self.chat_template
@@ -102,14 +159,11 @@ class Model:
         return OrtSession(self.engine, threads)
 
     @property
-    def directory(self) -> Path:
-        """Where the model's files are."""
-        return self.path if self.path.is_dir() else self.path.parent
-
-    @property
     def name(self) -> str:
-        """The directory's name; of a hub snapshot, the repository's."""
-        resolved = self.directory.resolve()
+        """The directory's name; of a hub snapshot, the repository's; "in memory" for a model in pieces."""
+        if self.path is None:
+            return "in memory"
+        resolved = (self.path if self.path.is_dir() else self.path.parent).resolve()
         if resolved.parent.name == "snapshots":
             return resolved.parent.parent.name.removeprefix("models--").replace("--", "/")
         return resolved.name
@@ -117,17 +171,17 @@ class Model:
     @property
     def has_tokenizer(self) -> bool:
         """Whether there is a tokenizer.json; without it the model takes and gives token ids alone."""
-        return (self.directory / "tokenizer.json").is_file()
+        return self.files.has("tokenizer.json")
 
     @cached_property
     def tokenizer(self) -> _core.Tokenizer:
         """The model's tokenizer. Raises TokenizerError if it is missing, broken or another model's."""
-        path = self.directory / "tokenizer.json"
+        path = self.files.place("tokenizer.json")
         if not self.has_tokenizer:
             raise TokenizerError(
                 f"The model has no tokenizer: {path} is missing. Pass token ids, or add the file."
             )
-        tokenizer = _core.Tokenizer.from_file(str(path))
+        tokenizer = self.files.tokenizer()
         if tokenizer.vocab_size > self.engine.vocab_size:
             raise TokenizerError(
                 f"{path} has {tokenizer.vocab_size} tokens, but the model knows {self.engine.vocab_size}; "
@@ -138,12 +192,17 @@ class Model:
     @cached_property
     def chat_template(self) -> ChatTemplate:
         """The model's chat template. Raises ChatTemplateError."""
-        return ChatTemplate.from_directory(self.directory)
+        return ChatTemplate.of_model(self.files)
+
+    @cached_property
+    def sampling(self) -> dict[str, float]:
+        """How the model is best drawn from, by its generation_config.json. Raises ModelFormatError."""
+        return self.files.sampling()
 
     @cached_property
     def stop_ids(self) -> list[int]:
         """The tokens that end a text, by generation_config.json and tokenizer_config.json."""
-        ids = files.eos_ids(self.directory)
-        text = files.token_text(files.read_json(self.directory / "tokenizer_config.json").get("eos_token"))
+        ids = self.files.eos_ids()
+        text = token_text(self.files.read_json("tokenizer_config.json").get("eos_token"))
         id_of_text = self.tokenizer.token_id(text) if text else None
         return [*ids, id_of_text] if id_of_text is not None and id_of_text not in ids else ids

@@ -71,6 +71,7 @@ class Session:
         top_p: float = 1.0,
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
         seed: int | None = None,
         stop: Sequence[str] = (),
     ) -> _core.Generator:
@@ -88,6 +89,7 @@ class Session:
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            repetition_window=repetition_window,
             seed=seed,
             stop=stop,
         )
@@ -137,6 +139,7 @@ class Session:
         top_p: float = 1.0,
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
         seed: int | None = None,
     ) -> None:
         """Starts a new sequence of draws for sample(), with an empty repetition window."""
@@ -146,6 +149,7 @@ class Session:
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            repetition_window=repetition_window,
             seed=seed,
         ).native()
         self._native().set_sampling(

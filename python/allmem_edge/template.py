@@ -12,15 +12,14 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from allmem_edge import files
 from allmem_edge.errors import ChatTemplateError
+from allmem_edge.files import ModelFiles, token_text
 
 _MAX_RENDERED = 1 << 20  # characters; a turn's frame is some dozens
 _MAX_RANGE = 10_000
@@ -75,24 +74,23 @@ class ChatTemplate:
             raise ChatTemplateError(f"The chat template {name} cannot be compiled: {error}.") from error
 
     @classmethod
-    def from_directory(cls, directory: Path) -> ChatTemplate:
+    def of_model(cls, files: ModelFiles) -> ChatTemplate:
         """From chat_template.jinja, or `chat_template` of tokenizer_config.json. Raises ChatTemplateError."""
-        config_path = directory / "tokenizer_config.json"
-        config = files.read_json(config_path)
+        config = files.read_json("tokenizer_config.json")
         tokens = {
             key: text
             for key in ("bos_token", "eos_token", "unk_token", "pad_token")
-            if (text := files.token_text(config.get(key)))
+            if (text := token_text(config.get(key)))
         }
-        source = files.read_text(directory / "chat_template.jinja")
+        source = files.read_text("chat_template.jinja")
         if source is not None:
-            return cls(source, str(directory / "chat_template.jinja"), special_tokens=tokens)
+            return cls(source, files.place("chat_template.jinja"), special_tokens=tokens)
         inline = config.get("chat_template")
         if isinstance(inline, str):
-            return cls(inline, f"in {config_path}", special_tokens=tokens)
+            return cls(inline, f"in {files.place('tokenizer_config.json')}", special_tokens=tokens)
         raise ChatTemplateError(
-            f"The model in {directory} has no chat_template.jinja, so it cannot chat; use `generate` with a "
-            "raw prompt."
+            f"The model has no {files.place('chat_template.jinja')}, so it cannot chat; "
+            "use `generate` with a raw prompt."
         )
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[Segment]:

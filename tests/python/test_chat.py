@@ -9,6 +9,7 @@ import pytest
 from tiny_model import CHATML, SPECIAL
 
 import allmem_edge as ae
+from allmem_edge.files import ModelFiles
 from allmem_edge.template import ChatTemplate, Message, Segment
 
 QWEN_LIKE = (
@@ -246,4 +247,4 @@ def test_the_template_may_be_in_the_tokenizers_config(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(
         '{"chat_template": "[{{ messages[0].content }}{{ bos_token }}]", "bos_token": "B"}'
     )
-    assert text_of(ChatTemplate.from_directory(tmp_path).render([Message("user", "hi")])) == "[hiB]"
+    assert text_of(ChatTemplate.of_model(ModelFiles(tmp_path)).render([Message("user", "hi")])) == "[hiB]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import cast
 
 import numpy as np
@@ -15,6 +14,7 @@ import allmem_edge as ae
 from allmem_edge import _core
 from allmem_edge.cli.bench import go_to_depth
 from allmem_edge.cost import GRADIENT_BLOCK, Q8_BYTES, Cost, Shape, share_of_full_attention
+from allmem_edge.hub import BUNDLED
 
 SMALL = Shape(
     layers=2,
@@ -87,9 +87,9 @@ def test_the_memory_is_counted_by_hand() -> None:
 
 def test_the_layers_are_those_of_the_bundled_model() -> None:
     model = ae.Model.load()
-    shape = Shape.from_config(json.loads((model.directory / "config.json").read_text()))
+    shape = Shape.from_config(model.files.read_json("config.json"))
     assert shape is not None
-    graph = onnx.load(model.directory / "model.onnx", load_external_data=False).graph
+    graph = onnx.load(BUNDLED / "model.onnx", load_external_data=False).graph
     linear = sum(
         attributes["K"] * attributes["N"]
         for node in graph.node

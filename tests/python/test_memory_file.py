@@ -105,7 +105,9 @@ def test_another_process_goes_on_in_the_middle_of_a_prompt(tiny_dir: Path, tmp_p
     assert ended == whole
 
 
-def test_another_process_goes_on_in_the_middle_of_an_answer(tiny: ae.Model, tmp_path: Path) -> None:
+def test_another_process_goes_on_in_the_middle_of_an_answer(
+    tiny: ae.Model, tiny_dir: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "memory"
     chat = tiny.chat(max_tokens=40, temperature=1.5, seed=2)
     pieces = chat.send("one")
@@ -113,7 +115,7 @@ def test_another_process_goes_on_in_the_middle_of_an_answer(tiny: ae.Model, tmp_
     chat.save(path)
     expected = "".join(pieces)
     rest = in_a_new_process(
-        tiny.path,
+        tiny_dir,
         f"chat = model.chat()\nchat.load({str(path)!r})\n"
         "print(repr((chat.answer, ''.join(chat.resume()), chat.turns)))",
     )

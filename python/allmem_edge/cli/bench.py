@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from allmem_edge import _core, files
+from allmem_edge import _core
 from allmem_edge.cli import console
 from allmem_edge.cli.options import json_option, model_argument, threads_option
 from allmem_edge.cost import Cost, Machine, Shape, Work, share_of_full_attention
@@ -107,7 +107,7 @@ def command(
             "weight_bytes": engine.weight_bytes,
             **memory,
         }
-        shape = Shape.from_config(files.read_json(loaded.directory / "config.json"))
+        shape = Shape.from_config(loaded.files.read_json("config.json"))
         if shape is not None:
             cost = Cost(shape, engine.weight_bytes, exact=engine.quantization == "none")
             touched = int(cost.write(max(depth)).bytes)

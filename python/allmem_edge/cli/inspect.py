@@ -52,11 +52,10 @@ def _is_memory(path: Path) -> bool:
 
 
 def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json: bool) -> None:
-    content = path.read_bytes()
-    facts = _core.inspect_snapshot(content)
+    facts = _core.inspect_snapshot_file(str(path))
     model = Model.load(of_model, exact=facts.exact)
     session = model.session(threads=1)
-    session.restore(content)
+    session.load(path)
     memory = session.inspect()
     parts = console.state_parts(facts.states, facts.state_bytes)
     report = {
@@ -91,7 +90,7 @@ def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json
         console.write_json(report)
         return
     facts_table = Table(show_header=False, box=None)
-    facts_table.add_row("file", f"{path}, format {facts.format}, {console.size(len(content))}")
+    facts_table.add_row("file", f"{path}, format {facts.format}, {console.size(path.stat().st_size)}")
     facts_table.add_row("model", model.name + (" (exact)" if facts.exact else ""))
     facts_table.add_row("tokens seen", f"{memory.tokens_seen:,}")
     if facts.frozen:
