@@ -27,6 +27,7 @@ _PACKAGES = {
 def export_package() -> Iterator[None]:
     """Around allmem_export: a missing package becomes a sentence; no progress bars unless somebody looks."""
     try:
+        import torch  # noqa: F401  # before transformers, which prints that it is missing
         from transformers.utils import logging
 
         if not console.stderr().is_terminal:
