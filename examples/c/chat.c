@@ -34,6 +34,7 @@ static int32_t remember(allmem_session* session, const char* path) {
   return status == ALLMEM_NOT_FOUND ? ALLMEM_OK : status;
 }
 
+/* ALLMEM_CANCELLED when it was stopped before the answer began. */
 static int32_t answer(allmem_session* session, const char* text) {
   const allmem_message message = {"user", text};
   allmem_generation result;
@@ -41,25 +42,25 @@ static int32_t answer(allmem_session* session, const char* text) {
   result.struct_size = sizeof result;
   status = allmem_session_chat(session, &message, 1, NULL, print_piece, NULL, &result);
   if (status == ALLMEM_OK) {
-    printf("\n");
+    print_piece("\n", 1, NULL);
     fprintf(stderr, "  [%d tokens, %.0f a second]\n", (int)result.generated_tokens,
             (double)result.generated_tokens / (result.decode_seconds + 1e-9));
+  } else if (status == ALLMEM_CANCELLED) {
+    printf("(stopped after reading %d tokens)", (int)result.prompt_tokens);
+    print_piece("\n", 1, NULL);
   }
   return status;
 }
 
 static int converse(allmem_session* session, const char* memory) {
-  char line[4096];
+  static char line[1 << 20]; /* people paste long texts */
   if (remember(session, memory) != ALLMEM_OK) return complain("The memory was not loaded");
   while (fgets(line, sizeof line, stdin) != NULL) {
     int32_t status;
     line[strcspn(line, "\r\n")] = '\0';
     if (line[0] == '\0') continue;
     status = strcmp(line, "/reset") == 0 ? allmem_session_reset(session) : answer(session, line);
-    if (status == ALLMEM_CANCELLED) {
-      printf("(stopped)\n");
-      continue;
-    }
+    if (status == ALLMEM_CANCELLED) continue;
     if (status != ALLMEM_OK) return complain("No answer");
     if (memory != NULL && allmem_session_save_file(session, NULL, 0, memory) != ALLMEM_OK) {
       return complain("The memory was not saved");

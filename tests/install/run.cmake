@@ -30,6 +30,12 @@ function(pkg_config out)
   set(${out} ${flags} PARENT_SCOPE)
 endfunction()
 
+# Driven as a person would: stopped, reset, told a name; started again, and asked for it.
+function(is_driven program)
+  file(REMOVE ${dir}/driven.allmem)
+  run(${dir}/allmem/drive ${program} ${MODEL} ${dir}/driven.allmem)
+endfunction()
+
 # Told a name, started again with its memory file, and asked for it.
 function(remembers program)
   run(${CMAKE_COMMAND} -DCHAT=${program} -DMODEL=${MODEL} -DMEMORY=${dir}/me.allmem -P ${SOURCE}/cmake/example_chat.cmake)
@@ -38,7 +44,7 @@ endfunction()
 file(MAKE_DIRECTORY ${dir}/project)
 run(${CMAKE_COMMAND} --install ${BUILD} --strip --prefix ${dir}/installed)
 file(RENAME ${dir}/installed ${prefix})
-file(COPY ${SOURCE}/examples/c/chat.c ${SOURCE}/tests/install/CMakeLists.txt ${SOURCE}/tests/install/cancel.c
+file(COPY ${SOURCE}/examples/c/chat.c ${SOURCE}/tests/install/CMakeLists.txt ${SOURCE}/tests/install/cancel.c ${SOURCE}/tests/install/drive.c
           ${SOURCE}/tests/install/names.cpp DESTINATION ${dir}/project)
 
 file(SIZE ${prefix}/lib/liballmem.so size)
@@ -64,6 +70,7 @@ foreach(library allmem allmem_static)
   run(${CMAKE_COMMAND} --build ${library})
   remembers(${dir}/${library}/chat)
   run(${dir}/${library}/cancel ${MODEL})
+  is_driven(${dir}/${library}/chat)
 endforeach()
 
 set(strict -std=c99 -pedantic-errors -Wall -Wextra -Werror)
