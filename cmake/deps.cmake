@@ -58,6 +58,8 @@ else()
   set(SIMDJSON_DEVELOPER_MODE OFF)
   allmem_fetch_library(simdjson simdjson https://github.com/simdjson/simdjson/archive/refs/tags/v3.12.3.tar.gz
                        d0af071f2f4187d8b26b556e83ef832b634bd5feb4e2f537b9dabbd334d4e334)
+  # It is asked for some kilobytes when a model is loaded: one kind of instructions beside the plain ones is enough.
+  target_compile_definitions(simdjson PUBLIC SIMDJSON_IMPLEMENTATION_ICELAKE=0 SIMDJSON_IMPLEMENTATION_WESTMERE=0)
 endif()
 target_link_libraries(allmem_simdjson INTERFACE simdjson::simdjson)
 

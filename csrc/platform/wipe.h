@@ -1,6 +1,7 @@
 // Overwriting what must not be found again.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -20,6 +21,13 @@ inline void wipe_memory(std::span<std::byte> bytes) {
   volatile std::byte* data = bytes.data();
   for (size_t i = 0; i < bytes.size(); ++i) data[i] = std::byte{0};
 #endif
+}
+
+// What calculations left on the stack of this thread: compilers put registers there. To be called from about
+// where they were.
+[[gnu::noinline]] inline void wipe_stack() {
+  std::array<std::byte, 32 << 10> below;
+  wipe_memory(below);
 }
 
 // Gives memory back overwritten, also what a container leaves behind when it grows.

@@ -203,6 +203,7 @@ void Session::wipe() {
     wipe_memory({buffer->data(), buffer->size()});
   }
   wipe_memory(std::as_writable_bytes(std::span(impl_->block_ids)));
+  wipe_stack();
   reset();
 }
 

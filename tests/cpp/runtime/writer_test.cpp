@@ -207,6 +207,7 @@ TEST_CASE_FIXTURE(Fixture, "after wiping nothing is left in memory of state, log
   model = tiny_model(99);
   prompt = random_ids(150, 37, 21);
   later = random_ids(20, 37, 22);
+  options.sampling.temperature = 20;  // letters, whatever the random weights prefer
   options.max_tokens = 200;
   Writer w = writer();
   const auto initial = w.session().state_memory();
