@@ -13,8 +13,7 @@ namespace {
 constexpr size_t kTileRows = 16, kTileGroups = 8;  // 512 columns: the tile takes 8 KiB
 constexpr size_t kFewTokens = 4;                   // below it a tile does not repay being unpacked
 constexpr size_t kDwords = kQ8Group / 4;           // of a group of codes
-constexpr size_t kStreams = 4;  // places that a matrix is read from at a time, as in linear_q8_zmm.h
-constexpr size_t kFar = 2048, kNear = 768;  // bytes that are fetched ahead
+constexpr size_t kStreams = 4, kAhead = 768;       // as in linear_q8_zmm.h
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -60,8 +59,7 @@ inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bi
 #pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
       const uint8_t* group = packed[r] + g * kGroupBytes;
-      _mm_prefetch(reinterpret_cast<const char*>(group + kFar), _MM_HINT_T1);
-      _mm_prefetch(reinterpret_cast<const char*>(group + kNear), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(group + kAhead), _MM_HINT_T0);
       const GroupCodes codes = group_codes<Dot, kBits>(group);
       products[r] = Dot::template pair<kBits>(codes.low, low, codes.high, high);
     }

@@ -16,10 +16,10 @@ namespace allmem::avx512vnni {
 namespace {
 
 constexpr size_t kTileRows = 2 * kLanes, kTileGroups = 8;  // by 512 columns: 16 KiB of the first-level cache
-constexpr size_t kStreams =
-    4;  // places that a matrix is read from at a time: hardware prefetchers stop at page ends
-constexpr size_t kFar = 2048, kNear = 768;  // bytes fetched ahead into the second- and the first-level cache
-constexpr size_t kFewTokens = 4;            // below it a tile does not repay being unpacked
+// Hardware prefetchers stop at page ends: a matrix is read from several places at a time, fetched ahead in
+// each.
+constexpr size_t kStreams = 4, kAhead = 768;
+constexpr size_t kFewTokens = 4;  // below it a tile does not repay being unpacked
 
 // The codes of a group of 64 weights, one a byte, in the order of Q8Rows.
 template <unsigned kBits>
@@ -42,10 +42,8 @@ template <unsigned kBits>
   return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, index, row, sizeof(float));
 }
 
-[[maybe_unused]] inline void fetch_far(const uint8_t* codes) {
-  _mm_prefetch(reinterpret_cast<const char*>(codes), _MM_HINT_T1);
-}
-[[maybe_unused]] inline void fetch_near(const uint8_t* codes) {
+// Always inlined: GCC takes a function that only prefetches for one without effect, and drops its calls.
+[[gnu::always_inline]] inline void fetch(const uint8_t* codes) {
   _mm_prefetch(reinterpret_cast<const char*>(codes), _MM_HINT_T0);
 }
 
@@ -95,8 +93,7 @@ template <unsigned kBits>
 #pragma GCC unroll 4
     for (size_t r = 0; r < 4; ++r) {
       const uint8_t* packed = rows[r] + (g + first) * kGroupBytes;
-      fetch_far(packed + kFar);
-      fetch_near(packed + kNear);
+      fetch(packed + kAhead);
       const __m512i w = _mm512_maskz_loadu_epi64(there, packed);
       if constexpr (kBits == 8) {
         products[4 * i + r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, xs);
@@ -220,7 +217,7 @@ template <unsigned kBits, size_t kGroups, size_t M>
 #pragma GCC unroll 16
       for (size_t r = 0; r < kRows; ++r) {
         const uint8_t* packed = w.packed + ((n + smaller(r, rows - 1)) * kGroups + g) * kGroupBytes;
-        fetch_far(packed + kFar);
+        fetch(packed + kStreams * kAhead);  // in one place
         const __m512i weights = group_codes<kBits>(packed);
 #pragma GCC unroll 2
         for (size_t t = 0; t < M; ++t)
@@ -282,7 +279,8 @@ template <unsigned kBits, bool kSigned>
 #pragma GCC unroll 16
       for (size_t r = 0; r < kLanes; ++r) {
         const uint8_t* packed = w.packed + row(r) * row_bytes + (group + g) * kGroupBytes;
-        fetch_far(packed + kTileRows * row_bytes);  // for the tile below
+        _mm_prefetch(reinterpret_cast<const char*>(packed + kTileRows * row_bytes),
+                     _MM_HINT_T1);  // for the tile below
         m[r] = group_codes<kBits>(packed);
         if constexpr (kSigned) m[r] = _mm512_sub_epi8(m[r], _mm512_set1_epi8(kBits == 8 ? -128 : 8));
       }
