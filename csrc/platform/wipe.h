@@ -23,10 +23,10 @@ inline void wipe_memory(std::span<std::byte> bytes) {
 #endif
 }
 
-// What calculations left on the stack of this thread: compilers put registers there. To be called from about
-// where they were.
+// What calculations left on the stack of this thread: compilers put registers there, and matrix products have
+// frames of up to 70 KiB. To be called from about where they were.
 [[gnu::noinline]] inline void wipe_stack() {
-  std::array<std::byte, 32 << 10> below;
+  std::array<std::byte, 80 << 10> below;
   wipe_memory(below);
 }
 
