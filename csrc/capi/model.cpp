@@ -140,12 +140,12 @@ int32_t allmem_model_load(const char* path, const allmem_model_options* options,
     auto loaded = Model::load(where, precision_of(options), log_of(options));
     std::error_code ignored;
     const fs::path directory =
-        fs::is_directory(where, ignored) ? fs::path(where) : fs::path(where).parent_path();
+        fs::is_directory(to_path(where), ignored) ? to_path(where) : to_path(where).parent_path();
     const Find find = [&](const char* name) -> std::unique_ptr<MappedFile> {
       const fs::path file = directory / name;
       std::error_code error;
       if (!fs::exists(file, error)) return nullptr;
-      return std::make_unique<MappedFile>(file.string());
+      return std::make_unique<MappedFile>(to_name(file));
     };
     *model = make_model(std::move(loaded), find);
     return ALLMEM_OK;

@@ -9,6 +9,7 @@
 
 #include "onnx/check.h"
 #include "platform/error.h"
+#include "platform/file_path.h"
 #include "platform/printable.h"
 
 namespace allmem::onnx {
@@ -51,11 +52,11 @@ void check_location(const Model& model, const std::string& tensor, std::string_v
 
 // The real path of the file, when it is inside the model's directory.
 std::string resolve(const Model& model, const std::string& tensor, std::string_view location) {
-  const fs::path directory = fs::path(model.path).parent_path();
+  const fs::path directory = to_path(model.path).parent_path();
   std::error_code error;
-  const fs::path root = fs::canonical(directory.empty() ? "." : directory, error);
+  const fs::path root = real_path(directory.empty() ? "." : directory, error);
   if (error) fail(model, tensor, "is in a directory that cannot be resolved");
-  const fs::path file = fs::canonical(root / fs::path(location), error);
+  const fs::path file = real_path(root / to_path(location), error);
   if (error) {
     throw Error(ErrorCode::kNotFound,
                 printable(model.path + ": the data of tensor '" + tensor + "' is in '" +
@@ -66,7 +67,7 @@ std::string resolve(const Model& model, const std::string& tensor, std::string_v
     fail(model, tensor,
          "is in '" + std::string(location) + "', a link that leads out of the model's directory");
   }
-  return file.string();
+  return to_name(file);
 }
 
 const MappedFile& map_once(Model& model, const std::string& tensor, std::string_view location) {

@@ -15,7 +15,7 @@ class MappedFile {
   // component is refused.
   explicit MappedFile(const std::string& path, bool follow_symlink = true);
   // A part of an open file, which may be closed afterwards. `name` stands for its path. Throws Error:
-  // kInvalidArgument when the part is not within the file, kIo.
+  // kInvalidArgument when the part is not within the file, kIo; kUnsupported on Windows.
   MappedFile(const std::string& name, int fd, uint64_t offset, size_t size);
   // Memory that somebody else keeps as it is for as long as this object lives.
   MappedFile(const std::string& name, std::span<const std::byte> borrowed)
@@ -28,7 +28,7 @@ class MappedFile {
   const std::string& path() const { return path_; }
 
  private:
-  void map(int fd, uint64_t offset, size_t size);
+  void map(int fd, uint64_t offset, size_t size);  // POSIX
 
   std::string path_;
   const std::byte* data_ = nullptr;

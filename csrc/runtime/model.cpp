@@ -13,6 +13,7 @@
 #include "kernels/kernels.h"
 #include "ops/registry.h"
 #include "platform/error.h"
+#include "platform/file_path.h"
 #include "platform/printable.h"
 #include "runtime/isa.h"
 
@@ -25,17 +26,17 @@ constexpr std::string_view kFormat = "1";  // docs/format.md
 std::string model_file(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code error;
-  if (path.empty() || path.find('\0') != std::string::npos || !fs::exists(path, error)) {
+  if (path.empty() || path.find('\0') != std::string::npos || !fs::exists(to_path(path), error)) {
     throw Error(ErrorCode::kNotFound,
                 printable("There is no model '" + path + "': no such file or directory."));
   }
-  if (!fs::is_directory(path, error)) return path;
-  const std::string file = (fs::path(path) / "model.onnx").string();
+  if (!fs::is_directory(to_path(path), error)) return path;
+  const fs::path file = to_path(path) / "model.onnx";
   if (!fs::exists(file, error)) {
     throw Error(ErrorCode::kNotFound,
                 printable("The directory '" + path + "' holds no model.onnx, so it is not a model."));
   }
-  return file;
+  return to_name(file);
 }
 
 class Metadata {

@@ -2,14 +2,9 @@
 // logits, unfinished text) and the state; all under one checksum.
 #include "runtime/snapshot.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -17,6 +12,8 @@
 #include <utility>
 
 #include "platform/error.h"
+#include "platform/file_path.h"
+#include "platform/new_file.h"
 #include "platform/printable.h"
 
 namespace allmem {
@@ -167,54 +164,6 @@ std::vector<StateInfo> read_layout(std::span<const std::byte> bytes, size_t tota
   return states;
 }
 
-std::string reason() { return std::strerror(errno); }
-
-// A file under construction: removed unless it is kept.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& path) : path_(path + ".XXXXXX"), fd_(::mkstemp(path_.data())) {
-    if (fd_ < 0) fail("cannot be created");
-  }
-  ~TemporaryFile() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!path_.empty()) ::unlink(path_.c_str());
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-
-  void write(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) fail("cannot be written");
-      bytes = bytes.subspan(static_cast<size_t>(written));
-    }
-  }
-
-  // Makes this file the one of that name, for good.
-  void replace(const std::string& target) {
-    if (::fsync(fd_) != 0) fail("cannot be written");
-    if (::close(std::exchange(fd_, -1)) != 0) fail("cannot be written");
-    if (::rename(path_.c_str(), target.c_str()) != 0) fail("cannot be renamed to '" + target + "'");
-    path_.clear();
-    const std::string folder = std::filesystem::path(target).parent_path().string();
-    const int directory = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory >= 0) {  // some file systems cannot sync a directory; the file itself is safe by now
-      ::fsync(directory);
-      ::close(directory);
-    }
-  }
-
- private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error(ErrorCode::kIo, printable("The memory was not saved: the file '" + path_ + "' " + what +
-                                          ": " + reason() + "."));
-  }
-
-  std::string path_;
-  int fd_;
-};
-
 }  // namespace
 
 uint64_t fingerprint(const Model& model) {
@@ -361,9 +310,14 @@ void save_snapshot_file(const Writer& writer, std::string_view note, const std::
   if (path.empty() || path.find('\0') != std::string::npos) {
     throw Error(ErrorCode::kInvalidArgument, "A snapshot needs the name of a file to be saved to.");
   }
-  TemporaryFile file(path);
-  save_pieces(writer, note, [&](std::span<const std::byte> piece) { file.write(piece); });
-  file.replace(path);
+  try {
+    NewFile file(path);
+    save_pieces(writer, note, [&](std::span<const std::byte> piece) { file.write(piece); });
+    file.replace();
+  } catch (const Error& reason) {
+    if (reason.code() != ErrorCode::kIo) throw;
+    throw Error(ErrorCode::kIo, std::string("The memory was not saved. ") + reason.what());
+  }
   writer.session().model().say("saved a memory of " + std::to_string(writer.session().position()) +
                                " tokens");
 }
@@ -374,13 +328,14 @@ namespace {
 class SnapshotFile {
  public:
   explicit SnapshotFile(const std::string& path) : path_(path) {
+    const std::filesystem::path where = to_path(path);
     std::error_code error;
-    if (!std::filesystem::exists(path, error)) {
+    if (!std::filesystem::exists(where, error)) {
       throw Error(ErrorCode::kNotFound, printable("There is no saved memory '" + path + "'."));
     }
-    if (!std::filesystem::is_regular_file(path, error)) fail();
-    file_.open(path, std::ios::binary);
-    total_ = std::filesystem::file_size(path, error);
+    if (!std::filesystem::is_regular_file(where, error)) fail();
+    file_.open(where, std::ios::binary);
+    total_ = std::filesystem::file_size(where, error);
     if (!file_ || error) fail();
   }
 

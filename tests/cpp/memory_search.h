@@ -4,16 +4,16 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <set>
 #include <span>
-#include <string>
 #include <unordered_map>
 #include <vector>
 
 namespace allmem::test {
+
+// All memory that this process can read and write.
+std::vector<std::span<const std::byte>> writable_memory();
 
 // What to look for, in pieces of 32 bytes. They are kept masked, so that the search does not find itself.
 class Needles {
@@ -44,16 +44,7 @@ class Needles {
   // How many places in writable memory, at multiples of 4 bytes, hold one of them.
   size_t found() const {
     size_t count = 0;
-    std::ifstream maps("/proc/self/maps");
-    std::vector<std::span<const std::byte>> regions;
-    for (std::string line; std::getline(maps, line);) {
-      unsigned long begin = 0, end = 0;
-      char access[5] = "";
-      if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, access) != 3) continue;
-      if (access[0] != 'r' || access[1] != 'w' || line.find("[v") != std::string::npos) continue;
-      regions.push_back({reinterpret_cast<const std::byte*>(begin), end - begin});
-    }
-    for (const auto& region : regions) search(region, [&](const auto&) { ++count; });
+    for (const auto& region : writable_memory()) search(region, [&](const auto&) { ++count; });
     return count;
   }
 

@@ -1,22 +1,23 @@
-// A directory for the files of a test.
+// A directory for the files of a test, and which system it is on.
 #pragma once
-
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
-#include <stdexcept>
+#include <random>
 #include <string>
 
 namespace allmem::test {
+
+inline constexpr bool kOnWindows = ALLMEM_ON_WINDOWS != 0;
 
 // It disappears with the test.
 class TempDir {
  public:
   TempDir() {
-    std::string path = (std::filesystem::temp_directory_path() / "allmem-test-XXXXXX").string();
-    if (::mkdtemp(path.data()) == nullptr) throw std::runtime_error("no temporary directory");
-    path_ = path;
+    std::random_device random;
+    do {
+      path_ = std::filesystem::temp_directory_path() / ("allmem-test-" + std::to_string(random()));
+    } while (!std::filesystem::create_directory(path_));
   }
   ~TempDir() {
     std::error_code ignored;
@@ -25,12 +26,12 @@ class TempDir {
   TempDir(const TempDir&) = delete;
   TempDir& operator=(const TempDir&) = delete;
 
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
   std::string path() const { return path_.string(); }
   // Writes a file and returns its path.
   std::string write(const std::string& name, const std::string& content) const {
     std::ofstream((path_ / name), std::ios::binary) << content;
-    return (path_ / name).string();
+    return *this / name;
   }
 
  private:

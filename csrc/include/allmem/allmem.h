@@ -33,6 +33,8 @@
 
 #if defined(ALLMEM_STATIC)
 #define ALLMEM_API
+#elif defined(_WIN32) && defined(ALLMEM_EXPORTS) /* while the library itself is built */
+#define ALLMEM_API __declspec(dllexport)
 #elif defined(_WIN32)
 #define ALLMEM_API __declspec(dllimport)
 #else

@@ -331,7 +331,7 @@ TEST_CASE_FIXTURE(Fixture, "snapshots refuse") {
   refused(allmem_snapshot_inspect(buffer, 64, nullptr, nullptr, 0, nullptr));
   refused(allmem_snapshot_inspect_file(nullptr, &info, nullptr, 0, nullptr));
   refused(allmem_snapshot_inspect_file("/no/such/file", &info, nullptr, 0, nullptr), ALLMEM_NOT_FOUND);
-  refused(allmem_snapshot_inspect_file("/dev/null", &info, nullptr, 0, nullptr), ALLMEM_IO);
+  refused(allmem_snapshot_inspect_file(ALLMEM_BUNDLED_MODEL, &info, nullptr, 0, nullptr), ALLMEM_IO);
   refused(allmem_snapshot_inspect_file("x", nullptr, nullptr, 0, nullptr));
   info.struct_size = 0;
   refused(allmem_snapshot_inspect(buffer, 64, &info, nullptr, 0, nullptr));

@@ -179,7 +179,7 @@ TEST_CASE("sampling at temperature 0 takes the largest of the logits") {
 
 TEST_CASE("a conversation remembers, in the session, in a clone and after saving and loading") {
   const TempDir directory;
-  const std::string path = (directory / "memory").string();
+  const std::string path = directory / "memory";
   const ModelPtr model = load();
   {
     const SessionPtr session = create(model);
@@ -224,17 +224,24 @@ TEST_CASE("a model loads from memory and from open files as it does from its dir
   const ModelPtr from_memory(loaded);
   CHECK(say(create(from_memory), "Good morning!") == expected);
 
+  CHECK(allmem_model_load_memory(in_memory.data() + 1, 3, nullptr, &loaded) == ALLMEM_NOT_FOUND);
+  CHECK(allmem_model_load_memory(in_memory.data(), 1, nullptr, &loaded) == ALLMEM_NOT_FOUND);
+
   const int fd = ::open(directory.write("package", package).c_str(), O_RDONLY);
   for (allmem_file& file : in_one_file) file.fd = fd;
-  REQUIRE(allmem_model_load_fds(in_one_file.data(), in_one_file.size(), nullptr, &loaded) == ALLMEM_OK);
+  const int32_t status = allmem_model_load_fds(in_one_file.data(), in_one_file.size(), nullptr, &loaded);
+  if (allmem::test::kOnWindows) {
+    CHECK(status == ALLMEM_UNSUPPORTED);
+    ::close(fd);
+    return;
+  }
+  REQUIRE(status == ALLMEM_OK);
   const ModelPtr from_file(loaded);
   in_one_file.back().size = package.size();
   CHECK(allmem_model_load_fds(in_one_file.data(), in_one_file.size(), nullptr, &loaded) ==
         ALLMEM_INVALID_ARGUMENT);
   ::close(fd);
   CHECK(say(create(from_file), "Good morning!") == expected);
-  CHECK(allmem_model_load_memory(in_memory.data() + 1, 3, nullptr, &loaded) == ALLMEM_NOT_FOUND);
-  CHECK(allmem_model_load_memory(in_memory.data(), 1, nullptr, &loaded) == ALLMEM_NOT_FOUND);
 }
 
 TEST_CASE("cancel ends a long prefill within one block, and the session goes on") {

@@ -16,11 +16,19 @@ class IsaVariable {
  public:
   explicit IsaVariable(const char* value) {
     if (const char* old = std::getenv("ALLMEM_ISA")) old_ = old;
-    value ? setenv("ALLMEM_ISA", value, 1) : unsetenv("ALLMEM_ISA");
+    set(value);
   }
-  ~IsaVariable() { old_ ? setenv("ALLMEM_ISA", old_->c_str(), 1) : unsetenv("ALLMEM_ISA"); }
+  ~IsaVariable() { set(old_ ? old_->c_str() : nullptr); }
 
  private:
+  static void set(const char* value) {
+#if defined(_WIN32)
+    _putenv_s("ALLMEM_ISA", value ? value : "");  // which takes it away
+#else
+    value ? setenv("ALLMEM_ISA", value, 1) : unsetenv("ALLMEM_ISA");
+#endif
+  }
+
   std::optional<std::string> old_;
 };
 

@@ -3,38 +3,10 @@
 
 #include <random>
 
-#include "../onnx_builder.h"
-#include "onnx/model.h"
-#include "platform/error.h"
+#include "hostile_files.h"
 
 using namespace allmem;
 using namespace allmem::test;
-
-namespace {
-
-// A valid graph to which a case adds what is wrong.
-OnnxBuilder good() {
-  OnnxBuilder b;
-  b.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, 4});
-  b.floats("table", {3, 4}, std::vector<float>(12, 1.0f)).node("Gather", {"table", "input_ids"}, {"logits"});
-  return b;
-}
-
-std::string refusal(const std::string& path, ErrorCode code) {
-  try {
-    onnx::read_model(path);
-  } catch (const Error& error) {
-    CHECK(error.code() == code);
-    CHECK(std::string(error.what()).ends_with("."));
-    return error.what();
-  }
-  FAIL("accepted");
-  return "";
-}
-
-std::string raw(size_t size) { return std::string(size, '\1'); }
-
-}  // namespace
 
 TEST_CASE("a well-formed graph is read, and its data is viewed where it is mapped") {
   const TempDir directory;
@@ -49,11 +21,6 @@ TEST_CASE("external data is read only from plain files inside the model's direct
   outside.write("secret", raw(64));
   directory.write("data", raw(64));
   std::filesystem::create_directory(directory / "folder");
-  std::filesystem::create_symlink(outside / "secret", directory / "link");
-  std::filesystem::create_symlink(outside.path(), directory / "linked_folder");
-  std::filesystem::create_symlink("/dev/zero", directory / "device");
-  std::filesystem::create_symlink("loop", directory / "loop");
-  std::filesystem::create_symlink("data", directory / "inner_link");
   const std::string up = "../" + std::filesystem::path(outside.path()).filename().string() + "/secret";
   struct Bad {
     std::vector<std::pair<std::string, std::string>> entries;
@@ -69,7 +36,7 @@ TEST_CASE("external data is read only from plain files inside the model's direct
   const Bad cases[] = {
       {{}, ErrorCode::kBadModel},
       {at(""), ErrorCode::kBadModel},
-      {at((outside / "secret").string()), ErrorCode::kBadModel},
+      {at(outside / "secret"), ErrorCode::kBadModel},
       {at(up), ErrorCode::kBadModel},
       {at("folder/../../" + up.substr(3)), ErrorCode::kBadModel},
       {at("./data"), ErrorCode::kBadModel},
@@ -78,10 +45,6 @@ TEST_CASE("external data is read only from plain files inside the model's direct
       {at("..\\secret"), ErrorCode::kBadModel},
       {at("C:secret"), ErrorCode::kBadModel},
       {at(std::string("data\0x", 6)), ErrorCode::kBadModel},
-      {at("link"), ErrorCode::kBadModel},
-      {at("linked_folder/secret"), ErrorCode::kBadModel},
-      {at("device"), ErrorCode::kBadModel},
-      {at("loop"), ErrorCode::kNotFound},
       {at("missing"), ErrorCode::kNotFound},
       {at("folder"), ErrorCode::kIo},
       {range("-1", "8"), ErrorCode::kBadModel},
@@ -101,14 +64,12 @@ TEST_CASE("external data is read only from plain files inside the model's direct
     const std::string message = refusal(directory.write("model.onnx", b.build()), bad.code);
     CHECK((bad.code == ErrorCode::kIo || message.find("'w'") != std::string::npos));
   }
-  // What is right: an offset that floats may not have (a copy is made), and a link that stays inside.
-  for (const auto& entries : {range("3", "8"), at("inner_link")}) {
-    OnnxBuilder b = good();
-    b.external("w", kFloat, {2}, entries);
-    const auto model = onnx::read_model(directory.write("model.onnx", b.build()));
-    CHECK(reinterpret_cast<uintptr_t>(model->initializers[1].data.data()) % alignof(float) == 0);
-    CHECK(std::string(reinterpret_cast<const char*>(model->initializers[1].data.data()), 8) == raw(8));
-  }
+  // What is right: an offset that floats may not have. A copy is made.
+  OnnxBuilder b = good();
+  b.external("w", kFloat, {2}, range("3", "8"));
+  const auto model = onnx::read_model(directory.write("model.onnx", b.build()));
+  CHECK(reinterpret_cast<uintptr_t>(model->initializers[1].data.data()) % alignof(float) == 0);
+  CHECK(std::string(reinterpret_cast<const char*>(model->initializers[1].data.data()), 8) == raw(8));
 }
 
 TEST_CASE("typed data fields read like raw data") {
@@ -136,7 +97,7 @@ TEST_CASE("typed data fields read like raw data") {
 
 TEST_CASE("no file, an empty file, a directory and noise are refused") {
   const TempDir directory;
-  refusal((directory / "missing").string(), ErrorCode::kNotFound);
+  refusal(directory / "missing", ErrorCode::kNotFound);
   refusal(directory.path(), ErrorCode::kIo);
   refusal(directory.write("empty", ""), ErrorCode::kBadModel);
   std::mt19937 random(5);

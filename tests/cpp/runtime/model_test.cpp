@@ -72,7 +72,7 @@ TEST_CASE("a model says what it is") {
 
 TEST_CASE("a missing path and a directory without a model are not found") {
   const TempDir directory;
-  refusal((directory / "nothing").string(), ErrorCode::kNotFound);
+  refusal(directory / "nothing", ErrorCode::kNotFound);
   refusal("", ErrorCode::kNotFound);
   refusal(std::string("a\0b", 3), ErrorCode::kNotFound);
   refusal(directory.path(), ErrorCode::kNotFound);
