@@ -7,7 +7,7 @@ if(NOT OBJECTS)
   message(FATAL_ERROR "There is no object to look at.")
 endif()
 execute_process(COMMAND ${NM} --defined-only ${OBJECTS} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
-string(REGEX MATCHALL "[^\n]* W [^\n]*" weak "${symbols}")
+string(REGEX MATCHALL "[^\n]* (W |t \\.text\\$)[^\n]*" weak "${symbols}")  # on Windows each has a section of its own
 if(weak)
   list(JOIN weak "\n" weak)
   message(FATAL_ERROR "Weak functions in objects with extended instructions:\n${weak}")

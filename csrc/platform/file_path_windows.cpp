@@ -1,8 +1,7 @@
-// Windows: a name is UTF-16. What the standard library makes of narrow strings depends on the library and on the
-// user's code page, so the conversion is done here.
-#include "platform/file_path.h"
-
+// Windows: a name is UTF-16. What the standard library makes of narrow strings depends on the library and on
+// the user's code page, so the conversion is done here.
 #include "platform/error.h"
+#include "platform/file_path.h"
 #include "platform/printable.h"
 #include "platform/windows_handle.h"
 
@@ -34,11 +33,13 @@ std::string to_name(const std::filesystem::path& path) {
 
 // Not std::filesystem::canonical(): libstdc++ knows no links on Windows and would leave them as they are.
 std::filesystem::path real_path(const std::filesystem::path& path, std::error_code& error) {
-  const WindowsHandle file(::CreateFileW(path.c_str(), 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
-                                         nullptr, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, nullptr));
+  const WindowsHandle file(::CreateFileW(path.c_str(), 0,
+                                         FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr,
+                                         OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, nullptr));
   std::wstring real(1 << 15, L'\0');  // the longest that Windows knows
   const DWORD room = static_cast<DWORD>(real.size());
-  const DWORD length = file ? ::GetFinalPathNameByHandleW(file.get(), real.data(), room, FILE_NAME_NORMALIZED) : 0;
+  const DWORD length =
+      file ? ::GetFinalPathNameByHandleW(file.get(), real.data(), room, FILE_NAME_NORMALIZED) : 0;
   if (length == 0 || length >= room) {
     error.assign(static_cast<int>(length == 0 ? ::GetLastError() : ERROR_FILENAME_EXCED_RANGE),
                  std::system_category());

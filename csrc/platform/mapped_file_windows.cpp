@@ -1,6 +1,5 @@
 // Mapping files on Windows.
 
-
 #include "platform/error.h"
 #include "platform/file_path.h"
 #include "platform/mapped_file.h"
@@ -16,7 +15,8 @@ namespace {
       error == ERROR_DIRECTORY) {
     throw Error(ErrorCode::kNotFound, printable("There is no file '" + path + "'."));
   }
-  throw Error(ErrorCode::kIo, printable("The file '" + path + "' cannot be read: " + windows_reason(error) + "."));
+  throw Error(ErrorCode::kIo,
+              printable("The file '" + path + "' cannot be read: " + windows_reason(error) + "."));
 }
 
 // A symbolic link or a junction, as opposed to the marks that cloud storage puts on ordinary files.
@@ -33,8 +33,9 @@ MappedFile::MappedFile(const std::string& path, bool follow_symlink) : path_(pat
   if (path.find('\0') != std::string::npos) fail(path, ERROR_INVALID_NAME);
   // FILE_FLAG_BACKUP_SEMANTICS: directories can be opened, so that they are refused as what they are.
   const DWORD flags = FILE_FLAG_BACKUP_SEMANTICS | (follow_symlink ? 0 : FILE_FLAG_OPEN_REPARSE_POINT);
-  const WindowsHandle file(::CreateFileW(to_path(path).c_str(), GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE,
-                                         nullptr, OPEN_EXISTING, flags, nullptr));
+  const WindowsHandle file(::CreateFileW(to_path(path).c_str(), GENERIC_READ,
+                                         FILE_SHARE_READ | FILE_SHARE_DELETE, nullptr, OPEN_EXISTING, flags,
+                                         nullptr));
   if (!file) fail(path, ::GetLastError());
   BY_HANDLE_FILE_INFORMATION info;
   if (::GetFileType(file.get()) != FILE_TYPE_DISK || ::GetFileInformationByHandle(file.get(), &info) == 0 ||
@@ -51,12 +52,13 @@ MappedFile::MappedFile(const std::string& path, bool follow_symlink) : path_(pat
   data_ = static_cast<const std::byte*>(mapping_);
 }
 
-// A descriptor belongs to one C runtime, and on Windows a process may have several: the caller's 3 need not be ours,
-// and to ask about one that is not open may end the process.
+// A descriptor belongs to one C runtime, and on Windows a process may have several: the caller's 3 need not
+// be ours, and to ask about one that is not open may end the process.
 MappedFile::MappedFile(const std::string& name, int, uint64_t, size_t) {
   throw Error(ErrorCode::kUnsupported,
-              printable("'" + name + "' is an open file, which cannot be handed over on Windows; give its path, or "
-                                     "its bytes in memory."));
+              printable("'" + name +
+                        "' is an open file, which cannot be handed over on Windows; give its path, or "
+                        "its bytes in memory."));
 }
 
 MappedFile::~MappedFile() {

@@ -8,8 +8,8 @@
 
 namespace allmem {
 
-// Written beside the file that it will replace, under a name of its own; removed again unless replace() is reached.
-// Whatever fails throws Error kIo, and the old file stays.
+// Written beside the file that it will replace, under a name of its own; removed again unless replace() is
+// reached. Whatever fails throws Error kIo, and the old file stays.
 class NewFile {
  public:
   explicit NewFile(const std::string& target);
@@ -18,7 +18,8 @@ class NewFile {
   NewFile& operator=(const NewFile&) = delete;
 
   void write(std::span<const std::byte> bytes);
-  // On the disk, and then at the target's name: whoever opens that finds the old file or the new one. The last call.
+  // On the disk, and then at the target's name: whoever opens that finds the old file or the new one. The
+  // last call.
   void replace();
 
  private:

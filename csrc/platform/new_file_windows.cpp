@@ -1,12 +1,11 @@
 // Windows: a file of a name that was free, FlushFileBuffers and MoveFileEx.
-#include "platform/new_file.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <random>
 
 #include "platform/error.h"
 #include "platform/file_path.h"
+#include "platform/new_file.h"
 #include "platform/printable.h"
 #include "platform/windows_handle.h"
 
@@ -55,7 +54,8 @@ void NewFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     DWORD written = 0;
     const auto size = static_cast<DWORD>(std::min(bytes.size(), kMost));
-    if (::WriteFile(system_->file.get(), bytes.data(), size, &written, nullptr) == 0) fail("cannot be written");
+    if (::WriteFile(system_->file.get(), bytes.data(), size, &written, nullptr) == 0)
+      fail("cannot be written");
     bytes = bytes.subspan(written);
   }
 }

@@ -13,7 +13,8 @@ namespace allmem {
 
 class WindowsHandle {
  public:
-  // What CreateFileW() and CreateFileMappingW() return; the one fails with INVALID_HANDLE_VALUE, the other with NULL.
+  // What CreateFileW() and CreateFileMappingW() return; the one fails with INVALID_HANDLE_VALUE, the other
+  // with NULL.
   explicit WindowsHandle(HANDLE value) : value_(value == INVALID_HANDLE_VALUE ? nullptr : value) {}
   ~WindowsHandle() { close(); }
   WindowsHandle(const WindowsHandle&) = delete;

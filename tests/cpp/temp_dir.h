@@ -1,4 +1,4 @@
-// A directory for the files of a test, and which system it is on.
+// A directory for the files of a test.
 #pragma once
 
 #include <filesystem>
@@ -7,8 +7,6 @@
 #include <string>
 
 namespace allmem::test {
-
-inline constexpr bool kOnWindows = ALLMEM_ON_WINDOWS != 0;
 
 // It disappears with the test.
 class TempDir {

@@ -230,7 +230,7 @@ TEST_CASE("a model loads from memory and from open files as it does from its dir
   const int fd = ::open(directory.write("package", package).c_str(), O_RDONLY);
   for (allmem_file& file : in_one_file) file.fd = fd;
   const int32_t status = allmem_model_load_fds(in_one_file.data(), in_one_file.size(), nullptr, &loaded);
-  if (allmem::test::kOnWindows) {
+  if (ALLMEM_ON_WINDOWS) {
     CHECK(status == ALLMEM_UNSUPPORTED);
     ::close(fd);
     return;

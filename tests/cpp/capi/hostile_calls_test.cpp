@@ -255,7 +255,7 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
 
   HOSTILE(allmem_model_load, ALLMEM_BUNDLED_MODEL, &model_options, &other_model);
   HOSTILE(allmem_model_load_memory, &in_memory, 1, &model_options, &other_model);
-  if (!allmem::test::kOnWindows) HOSTILE(allmem_model_load_fds, &in_file, 1, &model_options, &other_model);
+  if (!ALLMEM_ON_WINDOWS) HOSTILE(allmem_model_load_fds, &in_file, 1, &model_options, &other_model);
   HOSTILE(allmem_model_get_info, world.model, &model_info);
   HOSTILE(allmem_model_get_sampling, world.model, &own_sampling);
   HOSTILE(allmem_tokenize, world.model, "Hello!", ALLMEM_NUL_TERMINATED, 0, world.ids.data(),

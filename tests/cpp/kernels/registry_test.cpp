@@ -54,11 +54,11 @@ TEST_CASE("the first table is the best that the machine can run") {
 #if defined(__aarch64__)
   const char* best = features.dotprod ? features.i8mm ? "i8mm" : "dotprod" : "neon";
 #else
-  const char* best = features.amx          ? "amx"
+  const char* best = features.amx ? "amx"
                      : features.avx512vnni ? "avx512vnni"
-                     : features.avxvnni    ? "avxvnni"
-                     : features.avx2       ? "avx2"
-                                           : "ref";
+                     : features.avxvnni ? "avxvnni"
+                     : features.avx2 ? "avx2"
+                                     : "ref";
 #endif
   CHECK(std::string(test::all_kernels().front()->name) == best);
   // Set where the processor is known, that is, emulated.

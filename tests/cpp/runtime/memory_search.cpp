@@ -1,5 +1,5 @@
 // Linux: the list of mappings in /proc.
-#include "../memory_search.h"
+#include "memory_search.h"
 
 #include <cstdio>
 #include <fstream>

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <random>
 
-#include "../memory_search.h"
 #include "../tiny_model.h"
+#include "memory_search.h"
 #include "platform/error.h"
 #include "runtime/snapshot.h"
 
