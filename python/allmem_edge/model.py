@@ -92,7 +92,8 @@ class Model:
         """Loads a model from parts of open files, by name: each (file descriptor, offset, size).
 
         The names are those of load_memory(). The parts are mapped; the files may be closed after the call,
-        and must not change. Raises what load() does, and InvalidArgumentError for a part outside its file.
+        and must not change. Raises what load() does, and InvalidArgumentError for a part outside its file. On
+        Windows it raises UnsupportedModelError: a descriptor belongs to one C runtime there.
         """
         engine = _core.Model.from_fds([(name, *part) for name, part in files.items()], exact, log)
         content = {}

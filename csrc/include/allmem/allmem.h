@@ -124,7 +124,8 @@ typedef struct allmem_file {
   const void* data; /* used by _load_memory: stays yours, readable and unchanged until the model is gone */
   size_t size;
   int fd;          /* used by _load_fds: an open file, which you may close after the call, and where in it */
-  uint64_t offset; /* the piece begins: Android's AssetFileDescriptor gives these. Uncompressed. */
+  uint64_t offset; /* the piece begins: Android's AssetFileDescriptor gives these. Uncompressed. Not on
+                      Windows: ALLMEM_UNSUPPORTED */
 } allmem_file;
 ALLMEM_API int32_t allmem_model_load_memory(const allmem_file* files, size_t file_count,
                                             const allmem_model_options* options, allmem_model** model);
