@@ -9,7 +9,7 @@ namespace allmem {
 
 std::filesystem::path to_path(std::string_view name) {
   if (name.empty()) return {};
-  constexpr size_t kLongest = 1 << 16;  // twice what Windows allows
+  constexpr size_t kLongest = 1 << 17;  // Windows allows 32,767 units, of at most 3 bytes each
   const int size = static_cast<int>(std::min(name.size(), kLongest));
   const int length = ::MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, name.data(), size, nullptr, 0);
   if (name.size() > kLongest || length == 0) {
