@@ -30,7 +30,9 @@ size_t available_kernels(const Kernels** out, size_t capacity) {
   };
 #if defined(__x86_64__)
   const CpuFeatures features = detect_cpu_features();
+#if !defined(_WIN32)
   if (features.amx) offer(amx::kernels());
+#endif
   if (features.avx512vnni) offer(avx512vnni::kernels());
   if (features.avxvnni) offer(avxvnni::kernels());
   if (features.avx2) offer(avx2::kernels());

@@ -1,5 +1,4 @@
 // Mapping files on Windows.
-
 #include "platform/error.h"
 #include "platform/file_path.h"
 #include "platform/mapped_file.h"

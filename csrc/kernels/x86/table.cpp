@@ -1,5 +1,5 @@
-// The tables of the x86-64 kernels. Compiled for the baseline: looking them up is safe on any machine.
-#include "kernels/x86/amx.h"
+// The tables of the x86-64 kernels, but for amx.cpp. Compiled for the baseline: looking them up is safe on
+// any machine.
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512vnni.h"
 #include "kernels/x86/avxvnni.h"
@@ -72,18 +72,3 @@ const Kernels& kernels() {
 }
 
 }  // namespace allmem::avx512vnni
-
-namespace allmem::amx {
-
-const Kernels& kernels() {
-  static const Kernels kTable = [] {
-    Kernels table = avx512vnni::kernels();
-    table.name = "amx";
-    table.linear_q8 = linear_q8;
-    table.memory_accumulate_fast = memory_accumulate_fast;
-    return table;
-  }();
-  return kTable;
-}
-
-}  // namespace allmem::amx

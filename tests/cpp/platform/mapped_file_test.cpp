@@ -32,7 +32,7 @@ TEST_CASE("what is missing is not found") {
   refused(file + std::string("\0y", 2), ErrorCode::kNotFound);
 }
 
-TEST_CASE("a directory is refused, and its name is in the sentence") {
+TEST_CASE("a directory is refused") {
   const TempDir directory;
   refused(directory.path(), ErrorCode::kIo);
 }
