@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "capi/handles.h"
+#include "platform/file_path.h"
 #include "platform/mapped_file.h"
 #include "platform/printable.h"
 #include "runtime/snapshot.h"
