@@ -1,10 +1,9 @@
 // Windows: a name is UTF-16. What the standard library makes of narrow strings depends on the library and on
 // the user's code page, so the conversion is done here.
-#include "platform/file_path.h"
-
 #include <algorithm>
 
 #include "platform/error.h"
+#include "platform/file_path.h"
 #include "platform/printable.h"
 #include "platform/windows_handle.h"
 

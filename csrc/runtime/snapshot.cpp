@@ -316,7 +316,7 @@ void save_snapshot_file(const Writer& writer, std::string_view note, const std::
     file.replace();
   } catch (const Error& reason) {
     if (reason.code() != ErrorCode::kIo) throw;
-    throw Error(ErrorCode::kIo, std::string("The memory was not saved. ") + reason.what());
+    throw Error(ErrorCode::kIo, printable(std::string("The memory was not saved. ") + reason.what()));
   }
   writer.session().model().say("saved a memory of " + std::to_string(writer.session().position()) +
                                " tokens");
