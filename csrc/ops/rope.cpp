@@ -5,13 +5,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "platform/fused.h"
+
 namespace allmem::ops {
 
 void rope_angle(uint64_t position, float inv_freq, float scale, float& cosine, float& sine) {
   const double p = static_cast<double>(position), frequency = inv_freq;
   const double angle = p * frequency;
-  double c = std::cos(angle), s = std::sin(angle);     // the C library reduces any double exactly
-  const double rest = std::fma(p, frequency, -angle);  // what rounding took from the product; 0 below 2^29
+  double c = std::cos(angle), s = std::sin(angle);  // the C library reduces any double exactly
+  const double rest = product_rest(p, frequency);   // what rounding took from the product; 0 below 2^29
   if (rest != 0) {
     const double c_rest = std::cos(rest), s_rest = std::sin(rest);
     const double turned = c * c_rest - s * s_rest;

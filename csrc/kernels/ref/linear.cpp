@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/ref/ref.h"
+#include "platform/fused.h"
 
 namespace allmem::ref {
 
@@ -93,7 +94,7 @@ void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* 
           products += static_cast<int>(weight) * codes[place(i, w.bits)];
         }
         const float factor = w.scales[n * (K / w.block) + g * kQ8Group / w.block] * x.scales[t * groups + g];
-        sum = std::fma(static_cast<float>(products), factor, sum);
+        sum = fused_multiply_add(static_cast<float>(products), factor, sum);
       }
       y[t * w.rows + n] = sum;
     }

@@ -1,5 +1,6 @@
 // Linear layers of every table against sums in double.
 #include "bounded.h"
+#include "platform/fused.h"
 
 using namespace allmem;
 using namespace allmem::test;
@@ -165,8 +166,8 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
         int products = 0;
         for (size_t i = 0; i < kQ8Group; ++i)
           products += w.code(n, g * kQ8Group + i) * q.code(t * s.K / kQ8Group + g, i, bits);
-        sum = std::fma(static_cast<float>(products),
-                       w.scale(n, g * kQ8Group) * q.scales[t * s.K / kQ8Group + g], sum);
+        sum = fused_multiply_add(static_cast<float>(products),
+                                 w.scale(n, g * kQ8Group) * q.scales[t * s.K / kQ8Group + g], sum);
       }
       same = same && y[t * s.N + n] == sum;
     }
