@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "platform/waiting.h"
+
 namespace allmem {
 
 namespace {
@@ -40,7 +42,7 @@ ThreadPool::~ThreadPool() { join(); }
 void ThreadPool::join() {
   stop_.store(true, std::memory_order_relaxed);
   ticket_.fetch_add(uint64_t{1} << 32, std::memory_order_release);
-  ticket_.notify_all();
+  wake_all(ticket_);
   for (std::thread& worker : workers_) worker.join();
 }
 
@@ -59,7 +61,7 @@ void ThreadPool::parallel(size_t n, size_t grain, Body body) {
   done_.store(0, std::memory_order_relaxed);
   const uint64_t number = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
   ticket_.store(number << 32 | slices << 16, std::memory_order_release);
-  ticket_.notify_all();
+  wake_all(ticket_);
 
   uint64_t seen = ticket_.load(std::memory_order_relaxed);
   while (run_one_slice(seen, 0)) {
@@ -69,7 +71,7 @@ void ThreadPool::parallel(size_t n, size_t grain, Body body) {
     if (++spin < kSpins) {
       pause();
     } else {
-      done_.wait(done, std::memory_order_acquire);
+      wait_for_change(done_, done);
     }
   }
   if (failed_.load(std::memory_order_relaxed)) {
@@ -93,7 +95,7 @@ bool ThreadPool::run_one_slice(uint64_t& seen, size_t worker) {
     if (!failed_.exchange(true, std::memory_order_relaxed)) exception_ = std::current_exception();
   }
   const uint32_t slices = slices_of(seen);
-  if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == slices) done_.notify_one();
+  if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == slices) wake_all(done_);
   seen = ticket_.load(std::memory_order_acquire);
   return true;
 }
@@ -112,7 +114,7 @@ void ThreadPool::work(size_t worker) {
       next = ticket_.load(std::memory_order_acquire);
     }
     if (next == seen) {
-      ticket_.wait(seen, std::memory_order_acquire);
+      wait_for_change(ticket_, seen);
       next = ticket_.load(std::memory_order_acquire);
     }
     seen = next;
