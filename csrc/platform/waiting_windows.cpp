@@ -1,4 +1,4 @@
-// Windows: the system's own, as libstdc++ there has been seen to sleep through a notification.
+// Windows: the system's own; with libstdc++'s the thread pool's tests hung there.
 #include "platform/waiting.h"
 #include "platform/windows_handle.h"
 
