@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import allmem_edge as ae
+from table import markdown
 
 Logits = NDArray[np.float32]
 LONGEST_CALL = 40
@@ -55,17 +56,6 @@ def random_calls(ids: NDArray[Any], rng: np.random.Generator) -> list[NDArray[An
     """The same tokens in calls of 1 to LONGEST_CALL."""
     cuts = np.cumsum(rng.integers(1, LONGEST_CALL + 1, len(ids)))
     return np.split(ids, cuts[cuts < len(ids)])
-
-
-def table(rows: list[dict[str, str]]) -> str:
-    """As Markdown, aligned; the columns are the keys of the first row."""
-    names = list(rows[0])
-    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
-    lines = [names, ["-" * width for width in widths], *([row[name] for name in names] for row in rows)]
-    return "\n".join(
-        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    )
 
 
 def measure(reference: Path, models: list[Path], read: int, tokens: int, seed: int, threads: int) -> str:
@@ -101,7 +91,7 @@ def measure(reference: Path, models: list[Path], read: int, tokens: int, seed: i
                     "by split": f"{split:.1e}",
                 }
             )
-    return table(rows)
+    return markdown([list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def main() -> None:

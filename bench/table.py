@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +56,8 @@ class Speeds:
 
 
 def table(report: dict[str, Any]) -> list[Row]:
-    """All rows of a report."""
-    return [*_speed_rows(report), *_bound_rows(report), *_size_rows(report), *_start_rows(report)]
+    """All rows of a report, and their head."""
+    return [HEAD, *_speed_rows(report), *_bound_rows(report), *_size_rows(report), *_start_rows(report)]
 
 
 def cost_of(report: dict[str, Any]) -> Cost:
@@ -170,10 +171,9 @@ def size(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def markdown(rows: list[Row]) -> str:
-    """The rows with a head, aligned."""
-    rows = [HEAD, *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The rows, of which the first is the head, aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
         for row in rows

@@ -13,7 +13,7 @@ from rich.table import Table
 from allmem_edge.chat import Chat
 from allmem_edge.cli import console, perplexity
 from allmem_edge.cli.bench import NUMBERS
-from allmem_edge.cli.options import json_option, model_argument, threads_option
+from allmem_edge.cli.options import exact_option, json_option, model_argument, threads_option
 from allmem_edge.dialogues import DENIAL, Generator, Turn
 from allmem_edge.model import Model
 
@@ -45,7 +45,7 @@ command.add_command(perplexity.command)
     "--frozen", is_flag=True, help="Never write the memory: what the attention window alone can do."
 )
 @click.option("--unknown", is_flag=True, help="Ask for what was never told: right is to say so.")
-@click.option("--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it.")
+@exact_option
 @threads_option
 @json_option
 def recall(

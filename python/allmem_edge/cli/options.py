@@ -13,6 +13,9 @@ model_argument = click.argument("model", required=False)
 threads_option = click.option(
     "--threads", type=click.IntRange(0, 1024), default=0, help="How many cores to use; 0 means all of them."
 )
+exact_option = click.option(
+    "--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from allmem_edge.cli import console
-from allmem_edge.cli.options import json_option, model_argument, threads_option
+from allmem_edge.cli.options import exact_option, json_option, model_argument, threads_option
 from allmem_edge.dialogues import Generator, Turn
 from allmem_edge.model import Model
 from allmem_edge.session import Session
@@ -37,7 +37,7 @@ _ALL, _REPLIES = "assistant", "replies to questions"
     help="Of one dialogue; 100 are about 2,600 tokens of the bundled model.",
 )
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it.")
+@exact_option
 @click.option("--frozen", is_flag=True, help="Never write the memory.")
 @threads_option
 @json_option
