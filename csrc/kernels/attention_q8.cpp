@@ -78,8 +78,8 @@ float store_value(const float* v, size_t dim, std::byte* column) {
     return std::isfinite(max) ? max / 127.0f : NAN;
   }
   const float inverse = 127.0f / max;
-  constexpr float kToInteger =
-      0x1.8p23f + kQ8Zero;  // a sum with it is rounded to a whole number, in its low bits
+  // A sum with it is rounded to a whole number, in its low bits.
+  constexpr float kToInteger = 0x1.8p23f + kQ8Zero;
   for (size_t d = 0; d < dim; ++d)
     column[d * kKeyTile] = static_cast<std::byte>(std::bit_cast<uint32_t>(v[d] * inverse + kToInteger));
   return max / 127.0f;

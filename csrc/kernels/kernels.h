@@ -25,8 +25,8 @@ struct NBitsMatrix {
 // Integer products need fewer instructions than float ones, and their sums are exact. The codes of a group
 // lie as the weights' codes do once unpacked: for 4-bit weights the even columns, then the odd ones.
 inline constexpr size_t kQ8Group = 64;
-inline constexpr float kQ8Tiny =
-    0x1p-100f;  // a group whose largest is not above is 0: 127 / max would overflow
+// A group whose largest is not above it is 0: 127 / max would overflow.
+inline constexpr float kQ8Tiny = 0x1p-100f;
 struct Q8Rows {
   int8_t* codes;  // [T, K]           round(x * 127 / max |x| of the group)
   float* scales;  // [T, K/kQ8Group]  max |x| / 127

@@ -69,6 +69,12 @@ void multiply(const Split* a0, const Split* a1, const Split* b0, const Split* b1
               size_t c_stride) {
   const size_t stride = c_stride * sizeof(float);
   float* lower = c + kRows * c_stride;
+  const auto add_products = [] {  // of the tiles in 4 and 5 with those in 6 and 7
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  };
   finish_stores(c);
   _tile_loadd(0, c, stride);
   _tile_loadd(1, c + kLanes, stride);
@@ -79,22 +85,13 @@ void multiply(const Split* a0, const Split* a1, const Split* b0, const Split* b1
     _tile_loadd(5, a1[s].high, kTileBytes);
     _tile_loadd(6, b0[s].low, kTileBytes);
     _tile_loadd(7, b1[s].low, kTileBytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    add_products();
     _tile_loadd(6, b0[s].high, kTileBytes);
     _tile_loadd(7, b1[s].high, kTileBytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    add_products();
     _tile_loadd(4, a0[s].low, kTileBytes);
     _tile_loadd(5, a1[s].low, kTileBytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    add_products();
   }
   _tile_stored(0, c, stride);
   _tile_stored(1, c + kLanes, stride);
@@ -138,7 +135,31 @@ struct Sums {
   }
 };
 
-size_t tiles_of(size_t size, size_t tile) { return (size + tile - 1) / tile; }
+// Calls use(k, depth, steps, m, rows) for pieces of a product's M rows and of the K columns that it sums
+// over: `steps` tiles along the sum, and an even number of tiles of rows, so that all of them fit into
+// kTiles.
+template <class Use>
+void in_pieces(size_t M, size_t K, Use use) {
+  for (size_t k = 0; k < K; k += kSteps * kCols) {
+    const size_t depth = smaller(kSteps * kCols, K - k), steps = (depth + kCols - 1) / kCols;
+    const size_t piece = kTiles / steps / 2 * 2 * kRows;
+    for (size_t m = 0; m < M; m += piece) use(k, depth, steps, m, smaller(piece, M - m));
+  }
+}
+
+// Tiles of a factor with `size` rows or columns: make(i, k, tile) for the 16 from i on and the 32 from k on
+// along the sum.
+template <class Make>
+void make_tiles(size_t size, size_t steps, Split* tiles, Make make) {
+  for (size_t i = 0; i < size; i += kRows)
+    for (size_t s = 0; s < steps; ++s) make(i, s * kCols, tiles + i / kRows * steps + s);
+}
+
+// The tiles that follow the first 16 of `size` rows or columns; where there are none, the first, whose
+// product is then not used.
+const Split* next_tiles(const Split* tiles, size_t size, size_t steps) {
+  return size > kRows ? tiles + steps : tiles;
+}
 
 }  // namespace
 
@@ -147,45 +168,37 @@ void gemm_nn(const float* p, size_t p_row, size_t p_col, const float* v, size_t 
   const Tiles tiles;
   Split a[kTiles], b[kTiles];
   Sums sums;
-  for (size_t k = 0; k < K; k += kSteps * kCols) {
-    const size_t depth = smaller(kSteps * kCols, K - k), steps = tiles_of(depth, kCols);
-    const size_t block = kTiles / steps / 2 * 2 * kRows;  // rows of p at a time
-    for (size_t m = 0; m < M; m += block) {
-      const size_t rows = smaller(block, M - m);
-      for (size_t r = 0; r < rows; r += kRows) {
-        for (size_t s = 0; s < steps; ++s) {
-          const float* from = p + (m + r) * p_row + (k + s * kCols) * p_col;
-          Split* to = a + r / kRows * steps + s;
-          if (p_col == 1) {
-            split_rows(from, p_row, rows - r, depth - s * kCols, to);
-          } else {  // p_row is 1
-            split_pairs(from, p_col, depth - s * kCols, rows - r, to);
-            transpose(to);
-          }
-        }
+  in_pieces(M, K, [&](size_t k, size_t depth, size_t steps, size_t m, size_t rows) {
+    make_tiles(rows, steps, a, [&](size_t r, size_t d, Split* to) {
+      const float* from = p + (m + r) * p_row + (k + d) * p_col;
+      if (p_col == 1) {
+        split_rows(from, p_row, rows - r, depth - d, to);
+      } else {  // p_row is 1
+        split_pairs(from, p_col, depth - d, rows - r, to);
+        transpose(to);
       }
-      for (size_t n = 0; n < N; n += 2 * kLanes) {
-        const size_t cols = smaller(2 * kLanes, N - n);
-        for (size_t c = 0; c < cols; c += kLanes)
-          for (size_t s = 0; s < steps; ++s)
-            split_pairs(v + (k + s * kCols) * v_stride + n + c, v_stride, depth - s * kCols, cols - c,
-                        b + c / kLanes * steps + s);
-        const Split* b1 = cols > kLanes ? b + steps : b;
-        for (size_t r = 0; r < rows; r += 2 * kRows) {
-          const Split* a0 = a + r / kRows * steps;
-          const bool whole = cols == 2 * kLanes && rows - r >= 2 * kRows;
-          float* to = y + (m + r) * y_stride + n;
-          if (whole) {
-            multiply(a0, a0 + steps, b, b1, steps, to, y_stride);
-          } else {
-            sums.clear();
-            multiply(a0, rows - r > kRows ? a0 + steps : a0, b, b1, steps, sums.of[0], 2 * kLanes);
-            sums.add_to(to, y_stride, smaller(2 * kRows, rows - r), cols);
-          }
+    });
+    for (size_t n = 0; n < N; n += 2 * kLanes) {
+      const size_t cols = smaller(2 * kLanes, N - n);
+      make_tiles(cols, steps, b, [&](size_t c, size_t d, Split* to) {
+        split_pairs(v + (k + d) * v_stride + n + c, v_stride, depth - d, cols - c, to);
+      });
+      const Split* b1 = next_tiles(b, cols, steps);
+      for (size_t r = 0; r < rows; r += 2 * kRows) {
+        const size_t count = smaller(2 * kRows, rows - r);
+        const Split* a0 = a + r / kRows * steps;
+        const Split* a1 = next_tiles(a0, count, steps);
+        float* to = y + (m + r) * y_stride + n;
+        if (count == 2 * kRows && cols == 2 * kLanes) {
+          multiply(a0, a1, b, b1, steps, to, y_stride);
+        } else {
+          sums.clear();
+          multiply(a0, a1, b, b1, steps, sums.of[0], 2 * kLanes);
+          sums.add_to(to, y_stride, count, cols);
         }
       }
     }
-  }
+  });
 }
 
 // The rows of w are the left factor, as they need not be transposed then; the result does.
@@ -194,35 +207,27 @@ void gemm_nt(const float* x, size_t x_stride, const float* w, size_t w_stride, f
   const Tiles tiles;
   Split a[kTiles], b[kTiles];
   Sums sums;
-  for (size_t k = 0; k < K; k += kSteps * kCols) {
-    const size_t depth = smaller(kSteps * kCols, K - k), steps = tiles_of(depth, kCols);
-    const size_t block = kTiles / steps / 2 * 2 * kRows;  // rows of x at a time
-    for (size_t m = 0; m < M; m += block) {
-      const size_t rows = smaller(block, M - m);
-      for (size_t r = 0; r < rows; r += kRows) {
-        for (size_t s = 0; s < steps; ++s) {
-          Split* to = b + r / kRows * steps + s;
-          split_rows(x + (m + r) * x_stride + k + s * kCols, x_stride, rows - r, depth - s * kCols, to);
-          transpose(to);
-        }
-      }
-      for (size_t n = 0; n < N; n += 2 * kRows) {
-        const size_t count = smaller(2 * kRows, N - n);
-        for (size_t c = 0; c < count; c += kRows)
-          for (size_t s = 0; s < steps; ++s)
-            split_rows(w + (n + c) * w_stride + k + s * kCols, w_stride, count - c, depth - s * kCols,
-                       a + c / kRows * steps + s);
-        for (size_t r = 0; r < rows; r += 2 * kRows) {
-          const Split* b0 = b + r / kRows * steps;
-          sums.clear();
-          multiply(a, count > kRows ? a + steps : a, b0, rows - r > kRows ? b0 + steps : b0, steps,
-                   sums.of[0], 2 * kLanes);
-          sums.transpose();
-          sums.add_to(y + (m + r) * y_stride + n, y_stride, smaller(2 * kRows, rows - r), count);
-        }
+  in_pieces(M, K, [&](size_t k, size_t depth, size_t steps, size_t m, size_t rows) {
+    make_tiles(rows, steps, b, [&](size_t r, size_t d, Split* to) {
+      split_rows(x + (m + r) * x_stride + k + d, x_stride, rows - r, depth - d, to);
+      transpose(to);
+    });
+    for (size_t n = 0; n < N; n += 2 * kRows) {
+      const size_t cols = smaller(2 * kRows, N - n);
+      make_tiles(cols, steps, a, [&](size_t c, size_t d, Split* to) {
+        split_rows(w + (n + c) * w_stride + k + d, w_stride, cols - c, depth - d, to);
+      });
+      const Split* a1 = next_tiles(a, cols, steps);
+      for (size_t r = 0; r < rows; r += 2 * kRows) {
+        const size_t count = smaller(2 * kRows, rows - r);
+        const Split* b0 = b + r / kRows * steps;
+        sums.clear();
+        multiply(a, a1, b0, next_tiles(b0, count, steps), steps, sums.of[0], 2 * kLanes);
+        sums.transpose();
+        sums.add_to(y + (m + r) * y_stride + n, y_stride, count, cols);
       }
     }
-  }
+  });
 }
 
 }  // namespace allmem::amx

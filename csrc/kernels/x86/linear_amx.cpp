@@ -24,7 +24,7 @@ class TileProduct {
     for (size_t i = 0; i < kAheadProducts; ++i) start_next();
   }
 
-  // The sums of the next product: of the tokens from t on.
+  // The sums of the next product, in the order in which they are started.
   const int32_t (*next())[kLanes] { return products_[taken_++ % kBuffers]; }
 
   void start_next() {

@@ -49,11 +49,6 @@ template <unsigned kBits>
 
 // --- Few tokens
 
-// What a group's products start from: the zero point's share of the sum, in one lane.
-[[maybe_unused]] inline __m512i start_of(const Q8Rows& x, size_t group) {
-  return _mm512_zextsi128_si512(_mm_cvtsi32_si128(x.sums[group]));
-}
-
 // Each quarter: the sums of that quarter's lanes of v[0], v[1], v[2] and v[3].
 [[maybe_unused]] inline __m512i quarter_sums(const __m512i* v) {
   const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1])),
