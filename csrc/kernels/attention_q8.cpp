@@ -170,14 +170,14 @@ void store_kv(const Kernels& kernels, const KvRing& ring, const float* k, const 
   const size_t stride = ring.stride(), D = ring.dim;
   Parts parts(scratch);
   float* padded = parts.floats(stride);
-  const Q8Rows row = parts.q8(1, stride);
+  auto* sums = reinterpret_cast<int32_t*>(parts.floats(stride / kQ8Group));
   for (size_t t = 0; t < T; ++t) {
     const size_t slot = ring.slot(position + t);
     for (size_t kv = kv_begin; kv < kv_end; ++kv) {
       const size_t from = (t * ring.kv_heads + kv) * D;
       pad(k + from, D, stride, 1.0f, padded);
-      store_row(kernels, padded, stride, row, reinterpret_cast<uint8_t*>(key_row(ring, to, kv, slot)),
-                key_scales(ring, to, kv, slot));
+      store_row(kernels, padded, stride, reinterpret_cast<uint8_t*>(key_row(ring, to, kv, slot)),
+                key_scales(ring, to, kv, slot), sums);
       *value_scales(ring, to, kv, slot) =
           store_value(v + from, D, value_tile(ring, to, kv, slot) + slot % kKeyTile);
     }

@@ -13,18 +13,20 @@ namespace {
 void copy_matrix(const Kernels& kernels, const float* from, size_t rows, size_t cols, const NBitsMatrix& to,
                  float* scratch) {
   Parts parts(scratch);
-  float* row = parts.floats(to.cols);
-  const Q8Rows q = parts.q8(1, to.cols);
-  std::fill_n(row, to.cols, 0.0f);
+  float* filled_up = parts.floats(to.cols);
+  auto* sums = reinterpret_cast<int32_t*>(parts.floats(to.cols / kQ8Group));
+  std::fill_n(filled_up, to.cols, 0.0f);
   auto* codes = const_cast<uint8_t*>(to.packed);
   auto* scales = const_cast<float*>(to.scales);
   for (size_t i = 0; i < to.rows; ++i, codes += to.cols, scales += to.cols / kQ8Group) {
-    if (i < rows) {
-      std::copy_n(from + i * cols, cols, row);
-    } else {
-      std::fill_n(row, cols, 0.0f);
+    const float* row = from + i * cols;
+    if (i >= rows) {
+      std::fill_n(filled_up, to.cols, 0.0f);
+      row = filled_up;
+    } else if (cols < to.cols) {
+      row = std::copy_n(row, cols, filled_up) - cols;
     }
-    store_row(kernels, row, to.cols, q, codes, scales);
+    store_row(kernels, row, to.cols, codes, scales, sums);
   }
 }
 

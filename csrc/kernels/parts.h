@@ -39,12 +39,11 @@ inline size_t tokens_at_once(size_t T, size_t group) { return std::min(T, std::m
 
 inline constexpr int kQ8Zero = 128;  // the code of 0 in a matrix of 8 bits
 
-// A row of `cols` floats, whole groups, as a row of a matrix of 8 bits. q: room for one row.
-inline void store_row(const Kernels& kernels, const float* row, size_t cols, const Q8Rows& q, uint8_t* codes,
-                      float* scales) {
-  kernels.quantise(row, 1, cols, 8, q);
-  for (size_t k = 0; k < cols; ++k) codes[k] = static_cast<uint8_t>(q.codes[k] + kQ8Zero);
-  std::copy_n(q.scales, cols / kQ8Group, scales);
+// A row of `cols` floats, whole groups, as a row of a matrix of 8 bits. sums: room for cols/kQ8Group.
+inline void store_row(const Kernels& kernels, const float* row, size_t cols, uint8_t* codes, float* scales,
+                      int32_t* sums) {
+  kernels.quantise(row, 1, cols, 8, {reinterpret_cast<int8_t*>(codes), scales, sums});
+  for (size_t k = 0; k < cols; ++k) codes[k] ^= kQ8Zero;  // as good as adding it
 }
 
 }  // namespace allmem

@@ -11,6 +11,7 @@ const Kernels& kernels() {
     Kernels table = avx512vnni::kernels();
     table.name = "amx";
     table.linear_q8 = linear_q8;
+    table.memory_scratch = memory_scratch;
     table.memory_accumulate_fast = memory_accumulate_fast;
     return table;
   }();

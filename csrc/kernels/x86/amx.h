@@ -9,12 +9,8 @@ namespace allmem::amx {
 void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
                size_t n_end);
 
-// As in avx512vnni.h, with products exact to 2^-16.
-void gemm_nt(const float* x, size_t x_stride, const float* w, size_t w_stride, float* y, size_t y_stride,
-             size_t M, size_t N, size_t K);
-void gemm_nn(const float* p, size_t p_row, size_t p_col, const float* v, size_t v_stride, float* y,
-             size_t y_stride, size_t M, size_t N, size_t K);
-
+size_t memory_scratch(size_t dim, size_t hidden);
+// Products exact to 2^-16.
 void memory_accumulate_fast(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
                             size_t v_stride, const float* eta, size_t eta_stride, size_t n, float* scratch);
 
