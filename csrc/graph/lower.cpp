@@ -270,7 +270,7 @@ void Lowering::fold(const Op& op, const Binder& binder) {
   ThreadPool pool(1);
   RunContext ctx{.kernels = kernels_, .pool = pool, .program = *program_};
   ctx.step = &step;
-  ctx.tokens = ctx.block_tokens = 1;
+  ctx.tokens = 1;
   ctx.buffers = addresses_.data();
   ctx.scratch_data = scratch.data();
   op.run(ctx);
@@ -346,6 +346,8 @@ void Lowering::check_state_output(const onnx::ValueInfo& output) {
 std::unique_ptr<const Program> lower(std::shared_ptr<const onnx::Model> model, FindOp find_op,
                                      const Kernels& kernels, Precision precision) {
   std::unique_ptr<Program> program = Lowering(std::move(model), find_op, kernels, precision).run();
+  mark_head(*program);
+  form_stages(*program);
   plan(*program, kernels);
   return program;
 }

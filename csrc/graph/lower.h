@@ -19,8 +19,11 @@ using FindOp = OpMaker (*)(std::string_view domain, std::string_view op_type);
 std::unique_ptr<const Program> lower(std::shared_ptr<const onnx::Model> model, FindOp find_op,
                                      const Kernels& kernels, Precision precision);
 
-// Decides which steps run only for the rows whose logits are asked for, the size of a block, and where
-// everything lies in memory. The last part of lower().
+// The last parts of lower(). Which steps run only for the rows whose logits are asked for:
+void mark_head(Program& program);
+// which steps make a stage, and hence their order:
+void form_stages(Program& program);
+// and the size of a block, and where everything lies in memory.
 void plan(Program& program, const Kernels& kernels);
 
 // The state of lower() while it runs; Binder works on it.

@@ -11,15 +11,19 @@ struct Program;
 struct Step;
 class ThreadPool;
 
-// One step on one block of tokens. Pointers are valid for the call.
+// Below about this many multiply-adds a loop is done before other threads have noticed it.
+inline constexpr size_t kWorthSharing = 32768;
+
+// One step on one block of tokens, or on some of their rows. Pointers are valid for the call.
 struct RunContext {
   const Kernels& kernels;
   ThreadPool& pool;
   const Program& program;
   const Step* step = nullptr;
-  size_t tokens = 0;        // T of this step
-  size_t block_tokens = 0;  // T of the block; more than `tokens` in a step that runs for the last rows only
-  uint64_t position = 0;    // tokens before the block
+  size_t tokens = 0;      // T of this step
+  size_t skipped = 0;     // tokens of the block before those, in a step that runs for the last rows only
+  size_t first = 0;       // rows of this step's outputs before those at hand, when others do them
+  uint64_t position = 0;  // tokens before the block
   bool frozen = false;      // the memory is not to be written
   bool fresh = false;       // the state was set from outside: derived data must be computed anew
   std::byte* const* buffers = nullptr;  // address of every buffer
@@ -46,6 +50,8 @@ struct RunContext {
   std::byte* output_address(size_t i) const;
 };
 
+class Loop;
+
 // Immutable once made: sessions of one model share it.
 class Op {
  public:
@@ -54,6 +60,23 @@ class Op {
   virtual void run(const RunContext& ctx) const = 0;
   // Floats of scratch memory that each worker needs for a block of `tokens`.
   virtual size_t scratch_floats(const Kernels& /*kernels*/, size_t /*tokens*/) const { return 0; }
+  // This, if it is one.
+  virtual const Loop* as_loop() const { return nullptr; }
+};
+
+// An operator that is a loop over independent items, so that threads can share its items with those of other
+// loops.
+class Loop : public Op {
+ public:
+  struct Items {
+    size_t count, grain;  // a thread takes multiples of `grain`
+    size_t work;          // multiply-adds of one
+  };
+  virtual Items items(const RunContext& ctx) const = 0;
+  virtual void run_items(const RunContext& ctx, size_t begin, size_t end, size_t worker) const = 0;
+
+  void run(const RunContext& ctx) const final;
+  const Loop* as_loop() const final { return this; }
 };
 
 }  // namespace allmem

@@ -1,4 +1,4 @@
-// Which steps are the head, how many tokens a block has, and where every activation lies.
+// How many tokens a block has, and where every activation lies.
 #include <algorithm>
 #include <map>
 
@@ -13,38 +13,6 @@ using Home = Buffer::Home;
 
 constexpr size_t kGoodArenaBytes = size_t{128} << 20;  // a model too wide for that gets smaller blocks
 constexpr size_t kMaxArenaBytes = size_t{4} << 30;
-
-bool row_aligned(const Program& program, const std::vector<ValueId>& ids) {
-  return std::all_of(ids.begin(), ids.end(), [&](ValueId id) {
-    return id == kNoValue || !has_tokens(program.values[id].shape) || token_major(program.values[id].shape);
-  });
-}
-
-// Walks back from the logits: a step whose rows are needed by nothing but other such steps is the head.
-void mark_head(Program& program) {
-  std::vector<bool> all_rows(program.buffers.size(), false);
-  for (size_t i = program.steps.size(); i-- > 0;) {
-    Step& step = program.steps[i];
-    const auto wanted_whole = [&](ValueId id) {
-      return id != kNoValue && (all_rows[program.values[id].buffer] || !has_tokens(program.values[id].shape));
-    };
-    step.head = step.row_wise && row_aligned(program, step.inputs) && row_aligned(program, step.outputs) &&
-                std::none_of(step.outputs.begin(), step.outputs.end(), wanted_whole);
-    for (const ValueId id : step.outputs) {
-      if (id != kNoValue) program.buffers[program.values[id].buffer].head = step.head;
-    }
-    if (step.head) continue;
-    for (const ValueId id : step.inputs) {
-      if (id != kNoValue) all_rows[program.values[id].buffer] = true;
-    }
-  }
-  if (!program.buffers[program.values[program.logits].buffer].head) {
-    throw Error(ErrorCode::kUnsupported,
-                program.source->path +
-                    ": the logits are not computed row by row (one row from each token's "
-                    "own values), which this runtime needs.");
-  }
-}
 
 // Free memory of the arena, by offset; first fit.
 class Arena {
@@ -88,38 +56,39 @@ size_t size_for(const Buffer& buffer, size_t block) {
   return align_up(buffer.token_bytes != 0 ? buffer.token_bytes * block : buffer.bytes);
 }
 
-// Gives every activation an offset, so that two share memory only when one is no longer needed.
-size_t lay_out(Program& program, size_t block) {
-  constexpr size_t kNever = ~size_t{0};
-  std::vector<size_t> last_use(program.buffers.size(), kNever);
-  for (size_t i = 0; i < program.steps.size(); ++i) {
+// Calls use(index) for the buffer of every value that the stage's steps read or write.
+template <class Use>
+void each_buffer(const Program& program, const Stage& stage, Use use) {
+  for (size_t i = stage.begin; i < stage.end; ++i) {
     for (const auto* ids : {&program.steps[i].inputs, &program.steps[i].outputs}) {
       for (const ValueId id : *ids) {
-        if (id != kNoValue) last_use[program.values[id].buffer] = i;
+        if (id != kNoValue) use(program.values[id].buffer);
       }
     }
   }
+}
+
+// Gives every activation an offset, so that two share memory only when one is no longer needed. To threads
+// that go through a stage, all that it needs is needed at the same time.
+size_t lay_out(Program& program, size_t block) {
+  constexpr size_t kNever = ~size_t{0};
+  std::vector<size_t> last_use(program.buffers.size(), kNever);
+  for (size_t i = 0; i < program.stages.size(); ++i)
+    each_buffer(program, program.stages[i], [&](uint32_t index) { last_use[index] = i; });
   Arena arena;
   std::vector<bool> live(program.buffers.size(), false);
-  for (size_t i = 0; i < program.steps.size(); ++i) {
-    const Step& step = program.steps[i];
-    for (const ValueId id : step.outputs) {
-      if (id == kNoValue) continue;
-      const uint32_t index = program.values[id].buffer;
+  for (size_t i = 0; i < program.stages.size(); ++i) {
+    each_buffer(program, program.stages[i], [&](uint32_t index) {  // nothing is read before it is written
       Buffer& buffer = program.buffers[index];
-      if (buffer.home != Home::kArena || live[index]) continue;
+      if (buffer.home != Home::kArena || live[index]) return;
       live[index] = true;
       buffer.offset = arena.take(size_for(buffer, block));
-    }
-    for (const auto* ids : {&step.inputs, &step.outputs}) {
-      for (const ValueId id : *ids) {
-        if (id == kNoValue) continue;
-        const uint32_t index = program.values[id].buffer;
-        if (!live[index] || last_use[index] != i) continue;
-        live[index] = false;
-        arena.give(program.buffers[index].offset, size_for(program.buffers[index], block));
-      }
-    }
+    });
+    each_buffer(program, program.stages[i], [&](uint32_t index) {
+      if (!live[index] || last_use[index] != i) return;
+      live[index] = false;
+      arena.give(program.buffers[index].offset, size_for(program.buffers[index], block));
+    });
   }
   return arena.end();
 }
@@ -127,7 +96,6 @@ size_t lay_out(Program& program, size_t block) {
 }  // namespace
 
 void plan(Program& program, const Kernels& kernels) {
-  mark_head(program);
   program.block = kMaxBlock;
   program.arena_bytes = lay_out(program, program.block);
   while (program.arena_bytes > kGoodArenaBytes && program.block > 1) {

@@ -59,6 +59,20 @@ struct Step {
   bool head = false;             // leads only to the logits: runs for the rows that are asked for
 };
 
+// Steps that threads go through without waiting for each other in between.
+struct Stage {
+  enum class Kind {
+    kStep,        // one step, which spreads its own work
+    kRows,        // row-wise steps: a thread takes some rows through all of them
+    kSideBySide,  // loops that do not need each other's results: threads share all their items
+  };
+  Kind kind = Kind::kStep;
+  size_t begin = 0, end = 0;  // steps
+};
+
+// Runs it for ctx.tokens tokens of a block.
+void run_stage(const Stage& stage, const RunContext& ctx);
+
 struct State {
   std::string name;  // "layers.0.memory.weight.gate.state"
   Shape shape;
@@ -74,6 +88,7 @@ struct Program {
   std::deque<Value> values;
   std::vector<Buffer> buffers;
   std::vector<Step> steps;
+  std::vector<Stage> stages;  // all steps, in order
   std::vector<State> states;
   ValueId logits = kNoValue;
 

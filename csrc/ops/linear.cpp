@@ -13,41 +13,45 @@ constexpr size_t kRowGrain =
     16;  // rows of W that a thread takes at least, and a multiple of what kernels unroll
 
 // y [T, N] = x [T, K] W [N, K]ᵀ + b [N]
-class Linear : public Op {
+class Linear : public Loop {
  public:
   Linear(Shape x, size_t K, size_t N) : x_(std::move(x)), K_(K), N_(N) {}
 
-  void run(const RunContext& ctx) const override {
-    const size_t rows = elements(x_, ctx.tokens) / K_;
+  Items items(const RunContext& ctx) const override { return {N_, kRowGrain, rows(ctx) * K_}; }
+
+  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
     const float* bias = ctx.has(2) ? ctx.in(2) : nullptr;
-    parallel(ctx, N_, kRowGrain, rows * K_, [&](size_t begin, size_t end, size_t) {
-      ctx.kernels.linear_f32(ctx.in(0), ctx.in(1), bias, ctx.out(0), rows, K_, N_, begin, end);
-    });
+    ctx.kernels.linear_f32(ctx.in(0), ctx.in(1), bias, ctx.out(0), rows(ctx), K_, N_, begin, end);
   }
 
  private:
+  size_t rows(const RunContext& ctx) const { return elements(x_, ctx.tokens) / K_; }
+
   Shape x_;
   size_t K_, N_;
 };
 
 // The same with W quantised.
-class LinearNBits : public Op {
+class LinearNBits : public Loop {
  public:
   LinearNBits(Shape x, const NBitsMatrix& shape) : x_(std::move(x)), shape_(shape) {}
 
-  void run(const RunContext& ctx) const override {
+  Items items(const RunContext& ctx) const override {
+    return {shape_.rows, kRowGrain, rows(ctx) * shape_.cols};
+  }
+
+  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
     NBitsMatrix w = shape_;
     w.packed = ctx.in<uint8_t>(1);
     w.scales = ctx.in(2);
     w.zero_points = ctx.has(3) ? ctx.in<uint8_t>(3) : nullptr;
-    const size_t rows = elements(x_, ctx.tokens) / w.cols;
     const float* bias = ctx.has(5) ? ctx.in(5) : nullptr;
-    parallel(ctx, w.rows, kRowGrain, rows * w.cols, [&](size_t begin, size_t end, size_t) {
-      ctx.kernels.linear_nbits(ctx.in(0), w, bias, ctx.out(0), rows, begin, end);
-    });
+    ctx.kernels.linear_nbits(ctx.in(0), w, bias, ctx.out(0), rows(ctx), begin, end);
   }
 
  private:
+  size_t rows(const RunContext& ctx) const { return elements(x_, ctx.tokens) / shape_.cols; }
+
   Shape x_;
   NBitsMatrix shape_;  // pointers unset
 };
@@ -73,26 +77,29 @@ class Quantise : public Op {
 };
 
 // W quantised, and x by a step before.
-class LinearQ8 : public Op {
+class LinearQ8 : public Loop {
  public:
   // `codes`: number of the input that holds the codes of x; its scales and sums follow.
   LinearQ8(Shape x, const NBitsMatrix& shape, bool has_bias, size_t codes)
       : x_(std::move(x)), shape_(shape), has_bias_(has_bias), codes_(codes) {}
 
-  void run(const RunContext& ctx) const override {
+  Items items(const RunContext& ctx) const override {
+    return {shape_.rows, kRowGrain, rows(ctx) * shape_.cols};
+  }
+
+  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
     NBitsMatrix w = shape_;
     w.packed = ctx.in<uint8_t>(1);
     w.scales = ctx.in(2);
-    const size_t rows = elements(x_, ctx.tokens) / w.cols;
     const Q8Rows x{const_cast<int8_t*>(ctx.in<int8_t>(codes_)), const_cast<float*>(ctx.in(codes_ + 1)),
                    const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // linear_q8 only reads them
     const float* bias = has_bias_ ? ctx.in(5) : nullptr;
-    parallel(ctx, w.rows, kRowGrain, rows * w.cols, [&](size_t begin, size_t end, size_t) {
-      ctx.kernels.linear_q8(x, w, bias, ctx.out(0), rows, begin, end);
-    });
+    ctx.kernels.linear_q8(x, w, bias, ctx.out(0), rows(ctx), begin, end);
   }
 
  private:
+  size_t rows(const RunContext& ctx) const { return elements(x_, ctx.tokens) / shape_.cols; }
+
   Shape x_;
   NBitsMatrix shape_;
   bool has_bias_;

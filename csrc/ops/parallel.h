@@ -8,9 +8,6 @@
 
 namespace allmem::ops {
 
-// Below about this many multiply-adds a loop is done before other threads have noticed it.
-inline constexpr size_t kWorthSharing = 32768;
-
 // Calls body(begin, end, worker) on slices of [0, n), in multiples of `grain`; `work` is the cost of one
 // item.
 template <class Body>

@@ -8,7 +8,6 @@
 #include "graph/program.h"
 #include "kernels/attention_q8.h"
 #include "kernels/kernels.h"
-#include "ops/parallel.h"
 #include "ops/registry.h"
 #include "ops/rope.h"
 
@@ -33,20 +32,21 @@ float scale_of(const Sizes& sizes) {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(sizes.dim)));
 }
 
-// Multiply-adds of one KV head.
-size_t work_of(const Sizes& sizes, const RunContext& ctx) {
+// One item for each KV head.
+Loop::Items items_of(const Sizes& sizes, const RunContext& ctx) {
   const size_t keys = std::min<uint64_t>(sizes.slots(), ctx.position + ctx.tokens);
-  return 2 * ctx.tokens * keys * sizes.dim * sizes.heads / sizes.kv_heads;
+  return {sizes.kv_heads, 1, 2 * ctx.tokens * keys * sizes.dim * sizes.heads / sizes.kv_heads};
 }
 
-// RoPE on this call's queries and keys.
-void rotate_all(const Sizes& sizes, const Slots& slots, const RunContext& ctx) {
+// RoPE on this call's queries and keys of some KV heads.
+void rotate(const Sizes& sizes, const Slots& slots, const RunContext& ctx, size_t begin, size_t end) {
   const auto rotate = [&](size_t input, size_t cos, size_t sin, size_t output, size_t heads) {
-    const size_t row = heads * sizes.dim, half = sizes.dim / 2;
-    parallel(ctx, ctx.tokens, 1, 4 * row, [&](size_t begin, size_t end, size_t) {
-      ctx.kernels.rotate(ctx.in(input) + begin * row, ctx.in(cos) + begin * half, ctx.in(sin) + begin * half,
-                         ctx.out(output) + begin * row, end - begin, heads, sizes.dim);
-    });
+    const size_t each = heads / sizes.kv_heads, row = heads * sizes.dim, half = sizes.dim / 2;
+    for (size_t t = 0; t < ctx.tokens; ++t) {
+      const size_t at = t * row + begin * each * sizes.dim;
+      ctx.kernels.rotate(ctx.in(input) + at, ctx.in(cos) + t * half, ctx.in(sin) + t * half,
+                         ctx.out(output) + at, 1, (end - begin) * each, sizes.dim);
+    }
   };
   rotate(0, slots.cos, slots.sin, slots.q, sizes.heads);
   rotate(1, slots.cos, slots.sin, slots.k, sizes.kv_heads);
@@ -54,13 +54,15 @@ void rotate_all(const Sizes& sizes, const Slots& slots, const RunContext& ctx) {
 }
 
 // Keys and values in float32.
-class SlidingWindowAttention : public Op {
+class SlidingWindowAttention : public Loop {
  public:
   SlidingWindowAttention(const Sizes& sizes, const Slots& slots) : sizes_(sizes), slots_(slots) {}
 
-  void run(const RunContext& ctx) const override {
+  Items items(const RunContext& ctx) const override { return items_of(sizes_, ctx); }
+
+  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t worker) const override {
     const size_t T = ctx.tokens;
-    rotate_all(sizes_, slots_, ctx);
+    rotate(sizes_, slots_, ctx, begin, end);
     AttentionArgs args = arguments(T, ctx.position);
     args.q = ctx.out(slots_.q);
     args.q_sink = ctx.out(sizes_.sinks > 0 ? slots_.q_sink : slots_.q);
@@ -69,13 +71,11 @@ class SlidingWindowAttention : public Op {
     args.k_ring = ctx.in(3);
     args.v_ring = ctx.in(4);
     args.y = ctx.out(0);
-    parallel(ctx, sizes_.kv_heads, 1, work_of(sizes_, ctx), [&](size_t begin, size_t end, size_t worker) {
-      ctx.kernels.attention(args, begin, end, ctx.scratch(worker));
-      for (size_t head = begin; head < end; ++head) {
-        store(args.k, ctx.out(1), head, T, ctx.position);
-        store(args.v, ctx.out(2), head, T, ctx.position);
-      }
-    });
+    ctx.kernels.attention(args, begin, end, ctx.scratch(worker));
+    for (size_t head = begin; head < end; ++head) {
+      store(args.k, ctx.out(1), head, T, ctx.position);
+      store(args.v, ctx.out(2), head, T, ctx.position);
+    }
   }
 
   size_t scratch_floats(const Kernels& kernels, size_t tokens) const override {
@@ -114,13 +114,15 @@ class SlidingWindowAttention : public Op {
 };
 
 // Keys and values in 8 bits.
-class SlidingWindowAttentionQ8 : public Op {
+class SlidingWindowAttentionQ8 : public Loop {
  public:
   SlidingWindowAttentionQ8(const Sizes& sizes, const Slots& slots, const KvRing& ring)
       : sizes_(sizes), slots_(slots), ring_(ring) {}
 
-  void run(const RunContext& ctx) const override {
-    rotate_all(sizes_, slots_, ctx);
+  Items items(const RunContext& ctx) const override { return items_of(sizes_, ctx); }
+
+  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t worker) const override {
+    rotate(sizes_, slots_, ctx, begin, end);
     const KvBytes bytes{ctx.out<std::byte>(1), ctx.out<std::byte>(2)};
     const AttentionQ8Args args{.ring = ring_,
                                .bytes = bytes,
@@ -131,12 +133,10 @@ class SlidingWindowAttentionQ8 : public Op {
                                .q_sink = ctx.out(sizes_.sinks > 0 ? slots_.q_sink : slots_.q),
                                .scale = scale_of(sizes_),
                                .y = ctx.out(0)};
-    parallel(ctx, sizes_.kv_heads, 1, work_of(sizes_, ctx), [&](size_t begin, size_t end, size_t worker) {
-      float* scratch = ctx.scratch(worker);
-      store_kv(ctx.kernels, ring_, ctx.out(slots_.k), ctx.in(2), ctx.tokens, ctx.position, bytes, begin, end,
-               scratch);
-      attention_q8(ctx.kernels, args, begin, end, scratch);
-    });
+    float* scratch = ctx.scratch(worker);
+    store_kv(ctx.kernels, ring_, ctx.out(slots_.k), ctx.in(2), ctx.tokens, ctx.position, bytes, begin, end,
+             scratch);
+    attention_q8(ctx.kernels, args, begin, end, scratch);
   }
 
   size_t scratch_floats(const Kernels& /*kernels*/, size_t tokens) const override {

@@ -10,7 +10,6 @@
 
 #include "kernels/kernels.h"
 #include "kernels/memory_q8.h"
-#include "ops/parallel.h"
 #include "ops/registry.h"
 
 namespace allmem::ops {
@@ -65,17 +64,18 @@ struct Derived {
   std::optional<size_t> copies;  // 8-bit copies for reading (memory_q8.h), unless all is exact
 };
 
-class TestTimeMemory : public Op {
+class TestTimeMemory : public Loop {
  public:
   // `waiting`: number of the output that keeps every KV head's Waiting.
   TestTimeMemory(const Sizes& sizes, size_t waiting, const Derived& derived)
       : sizes_(sizes), waiting_(waiting), derived_(derived) {}
 
-  void run(const RunContext& ctx) const override {
-    const size_t work = ctx.tokens * (sizes_.group() + 3) * 3 * sizes_.hidden * sizes_.dim;
-    parallel(ctx, sizes_.kv_heads, 1, work, [&](size_t begin, size_t end, size_t worker) {
-      for (size_t kv = begin; kv < end; ++kv) run_head(ctx, kv, ctx.scratch(worker));
-    });
+  Items items(const RunContext& ctx) const override {
+    return {sizes_.kv_heads, 1, ctx.tokens * (sizes_.group() + 3) * 3 * sizes_.hidden * sizes_.dim};
+  }
+
+  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t worker) const override {
+    for (size_t kv = begin; kv < end; ++kv) run_head(ctx, kv, ctx.scratch(worker));
   }
 
   size_t scratch_floats(const Kernels& kernels, size_t tokens) const override {

@@ -129,17 +129,16 @@ struct Session::Impl {
     block_position = static_cast<int64_t>(position);
     buffers[program.values[program.logits].buffer] = reinterpret_cast<std::byte*>(logits);
     RunContext ctx{.kernels = kernels, .pool = pool, .program = program};
-    ctx.block_tokens = ids.size();
     ctx.position = position;
     ctx.frozen = is_frozen;
     ctx.fresh = is_fresh;
     ctx.buffers = buffers.data();
     ctx.derived_data = derived.data();
     ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
-    for (const Step& step : program.steps) {
-      ctx.step = &step;
-      ctx.tokens = step.head ? rows : ids.size();
-      if (ctx.tokens > 0) step.op->run(ctx);
+    for (const Stage& stage : program.stages) {
+      ctx.tokens = program.steps[stage.begin].head ? rows : ids.size();
+      ctx.skipped = ids.size() - ctx.tokens;
+      if (ctx.tokens > 0) run_stage(stage, ctx);
     }
     position += ids.size();
     is_fresh = false;

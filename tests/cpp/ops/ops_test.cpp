@@ -41,7 +41,7 @@ std::vector<float> run(const OnnxBuilder& b, std::vector<int64_t> ids) {
   }
   ThreadPool pool(1);
   RunContext ctx{.kernels = ref_kernels(), .pool = pool, .program = *program};
-  ctx.tokens = ctx.block_tokens = ids.size();
+  ctx.tokens = ids.size();
   ctx.buffers = buffers.data();
   ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
   for (const Step& step : program->steps) {
