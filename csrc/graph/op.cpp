@@ -26,9 +26,8 @@ std::byte* RunContext::output_address(size_t i) const {
 void Loop::run(const RunContext& ctx) const {
   const auto [count, grain, work] = items(ctx);
   if (count * work < kWorthSharing) return run_items(ctx, 0, count, 0);
-  ctx.pool.parallel(count, grain, [&](size_t begin, size_t end, size_t worker) {
-    run_items(ctx, begin, end, worker);
-  });
+  ctx.pool.parallel(count, grain,
+                    [&](size_t begin, size_t end, size_t worker) { run_items(ctx, begin, end, worker); });
 }
 
 }  // namespace allmem

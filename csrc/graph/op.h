@@ -24,8 +24,8 @@ struct RunContext {
   size_t skipped = 0;     // tokens of the block before those, in a step that runs for the last rows only
   size_t first = 0;       // rows of this step's outputs before those at hand, when others do them
   uint64_t position = 0;  // tokens before the block
-  bool frozen = false;      // the memory is not to be written
-  bool fresh = false;       // the state was set from outside: derived data must be computed anew
+  bool frozen = false;    // the memory is not to be written
+  bool fresh = false;     // the state was set from outside: derived data must be computed anew
   std::byte* const* buffers = nullptr;  // address of every buffer
   std::byte* derived_data = nullptr;
   float* scratch_data = nullptr;

@@ -40,7 +40,8 @@ class Stages {
       place(i);
       if (stage.kind != Stage::Kind::kStep) {
         for (size_t j = i + 1; j < std::min(old_.size(), i + kReach); ++j) {
-          if (stage.kind == Stage::Kind::kSideBySide && program_.steps.size() - stage.begin == kMostSideBySide)
+          if (stage.kind == Stage::Kind::kSideBySide &&
+              program_.steps.size() - stage.begin == kMostSideBySide)
             break;
           if (old_[j].op != nullptr && old_[j].head == head && kind_of(old_[j]) == stage.kind &&
               is_ready(old_[j], stage))
@@ -58,7 +59,8 @@ class Stages {
 
   Stage::Kind kind_of(const Step& step) const {
     if (step.op->as_loop() != nullptr) return Stage::Kind::kSideBySide;
-    const bool rows = step.row_wise && row_aligned(program_, step.inputs) && row_aligned(program_, step.outputs);
+    const bool rows =
+        step.row_wise && row_aligned(program_, step.inputs) && row_aligned(program_, step.outputs);
     return rows ? Stage::Kind::kRows : Stage::Kind::kStep;
   }
 

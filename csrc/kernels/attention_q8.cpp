@@ -49,6 +49,15 @@ Q8Rows from_row(const Q8Rows& q, size_t row, size_t cols) {
 // Floats that hold a row filled up to whole groups, and its codes.
 size_t row_scratch(const KvRing& ring) { return 2 * ring.stride(); }
 
+// Floats that hold a tile's codes of values.
+size_t values_scratch(const KvRing& ring) { return kKeyTile * ring.dim / sizeof(float); }
+
+void prefetch_for_writing([[maybe_unused]] const void* memory) {
+#if defined(__GNUC__)
+  __builtin_prefetch(memory, 1);
+#endif
+}
+
 // A row of x, times `factor`, filled up with zeros.
 void pad(const float* x, size_t dim, size_t stride, float factor, float* padded) {
   for (size_t d = 0; d < dim; ++d) padded[d] = x[d] * factor;
@@ -67,21 +76,21 @@ void multiply(const Kernels& kernels, const Q8Rows& x, const NBitsMatrix& w, siz
   kernels.linear_q8(from_row(x, begin, w.cols), w, nullptr, y + begin * w.rows, end - begin, 0, n);
 }
 
-// A row of `dim` values as a column of codes; returns its scale.
-float store_value(const float* v, size_t dim, std::byte* column) {
+// A row of `dim` values as codes; returns its scale.
+float value_codes(const float* v, size_t dim, uint8_t* codes) {
   // As integers, the sizes of floats are in order, and those of NaNs come last.
   int32_t largest = 0;
   for (size_t d = 0; d < dim; ++d) largest = std::max(largest, std::bit_cast<int32_t>(v[d]) & 0x7FFFFFFF);
   const float max = std::bit_cast<float>(largest);
   if (!std::isfinite(max) || max <= kQ8Tiny) {
-    for (size_t d = 0; d < dim; ++d) column[d * kKeyTile] = std::byte{kQ8Zero};
+    std::fill_n(codes, dim, uint8_t{kQ8Zero});
     return std::isfinite(max) ? max / 127.0f : NAN;
   }
   const float inverse = 127.0f / max;
   // A sum with it is rounded to a whole number, in its low bits.
   constexpr float kToInteger = 0x1.8p23f + kQ8Zero;
   for (size_t d = 0; d < dim; ++d)
-    column[d * kKeyTile] = static_cast<std::byte>(std::bit_cast<uint32_t>(v[d] * inverse + kToInteger));
+    codes[d] = static_cast<uint8_t>(std::bit_cast<uint32_t>(v[d] * inverse + kToInteger));
   return max / 127.0f;
 }
 
@@ -162,7 +171,7 @@ size_t attention_q8_scratch(const KvRing& ring, size_t heads, size_t T) {
   const size_t group = heads / ring.kv_heads;
   Parts parts(nullptr);
   const Queries queries(ring, group, tokens_at_once(T, group), 0, parts);
-  return parts.used() + row_scratch(ring);
+  return std::max(parts.used(), values_scratch(ring)) + row_scratch(ring);
 }
 
 void store_kv(const Kernels& kernels, const KvRing& ring, const float* k, const float* v, size_t T,
@@ -171,15 +180,28 @@ void store_kv(const Kernels& kernels, const KvRing& ring, const float* k, const 
   Parts parts(scratch);
   float* padded = parts.floats(stride);
   auto* sums = reinterpret_cast<int32_t*>(parts.floats(stride / kQ8Group));
-  for (size_t t = 0; t < T; ++t) {
-    const size_t slot = ring.slot(position + t);
-    for (size_t kv = kv_begin; kv < kv_end; ++kv) {
-      const size_t from = (t * ring.kv_heads + kv) * D;
-      pad(k + from, D, stride, 1.0f, padded);
-      store_row(kernels, padded, stride, reinterpret_cast<uint8_t*>(key_row(ring, to, kv, slot)),
-                key_scales(ring, to, kv, slot), sums);
-      *value_scales(ring, to, kv, slot) =
-          store_value(v + from, D, value_tile(ring, to, kv, slot) + slot % kKeyTile);
+  auto* codes = reinterpret_cast<uint8_t*>(parts.floats(values_scratch(ring)));  // [kKeyTile, D]
+  // A token's values are a column: a byte in each of many lines of memory, which all heads' are fetched for.
+  for (size_t kv = kv_begin; kv < kv_end; ++kv) {
+    const std::byte* tile = value_tile(ring, to, kv, ring.slot(position));
+    for (size_t d = 0; d < D; ++d) prefetch_for_writing(tile + d * kKeyTile);
+  }
+  for (size_t kv = kv_begin; kv < kv_end; ++kv) {
+    for (size_t begin = 0; begin < T;) {
+      const size_t slot = ring.slot(position + begin), into = slot % kKeyTile;
+      size_t count = 0;  // tokens whose slots follow each other in this tile
+      for (; begin + count < T && into + count < kKeyTile; ++count) {
+        const size_t t = begin + count, from = (t * ring.kv_heads + kv) * D;
+        if (ring.slot(position + t) != slot + count) break;
+        pad(k + from, D, stride, 1.0f, padded);
+        store_row(kernels, padded, stride, reinterpret_cast<uint8_t*>(key_row(ring, to, kv, slot + count)),
+                  key_scales(ring, to, kv, slot + count), sums);
+        *value_scales(ring, to, kv, slot + count) = value_codes(v + from, D, codes + count * D);
+      }
+      auto* tile = reinterpret_cast<uint8_t*>(value_tile(ring, to, kv, slot)) + into;
+      for (size_t d = 0; d < D; ++d)
+        for (size_t i = 0; i < count; ++i) tile[d * kKeyTile + i] = codes[i * D + d];
+      begin += count;
     }
   }
 }

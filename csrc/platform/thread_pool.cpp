@@ -10,8 +10,9 @@ namespace allmem {
 
 namespace {
 
-constexpr int kSpins = 4000;            // about 20 to 100 µs
-constexpr size_t kSlicesPerThread = 4;  // finer than one each, so that a slow core takes fewer
+constexpr int kSpins = 4000;  // about 20 to 100 µs
+constexpr size_t kSlicesPerThread =
+    2;  // so that a slow core takes fewer; more would cut reading into short runs
 
 void pause() {
 #if defined(__x86_64__) || defined(_M_X64)

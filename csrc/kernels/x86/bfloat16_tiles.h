@@ -1,6 +1,6 @@
-// Products of float32 matrices in AMX's tile registers: a factor is the sum of two bfloat16, x = high + low up
-// to 2^-18 of it, and a product is high high' + high low' + low high', exact to 2^-16. Sums are float32. A tile
-// register holds 16 rows of 32 bfloat16.
+// Products of float32 matrices in AMX's tile registers: a factor is the sum of two bfloat16, x = high + low
+// up to 2^-18 of it, and a product is high high' + high low' + low high', exact to 2^-16. Sums are float32. A
+// tile register holds 16 rows of 32 bfloat16.
 //
 // Everything has internal linkage, so that no AMX code escapes the file that includes it.
 #pragma once
@@ -17,8 +17,8 @@ using avx512vnni::kLanes;
 constexpr size_t kSide = 32;  // of the blocks that are multiplied: two tiles of each factor, four of sums
 
 // 512 floats of a factor: of a left one 16 rows by 32 along the sum, of a right one 32 along the sum by 16
-// columns. A dword holds two neighbours in a sum, which here are those 16 apart, as this takes no shuffles: dword
-// j of a left row is (x[r, j], x[r, j + 16]), dword n of a right one (x[j, n], x[j + 16, n]).
+// columns. A dword holds two neighbours in a sum, which here are those 16 apart, as this takes no shuffles:
+// dword j of a left row is (x[r, j], x[r, j + 16]), dword n of a right one (x[j, n], x[j + 16, n]).
 struct Split {
   __m512i high[kLanes], low[kLanes];
 };
@@ -28,8 +28,8 @@ struct Block {
   alignas(64) float of[kSide][kSide];
 };
 
-// a and b, rounded to bfloat16, as the lower and upper halves of dwords. What is lost of a NaN's payload stays
-// NaN in the low part.
+// a and b, rounded to bfloat16, as the lower and upper halves of dwords. What is lost of a NaN's payload
+// stays NaN in the low part.
 inline void split(__m512 a, __m512 b, __m512i* high, __m512i* low) {
   const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(-0x10000);
   const auto rounded = [&](__m512 x) { return _mm512_add_epi32(_mm512_castps_si512(x), half); };

@@ -227,6 +227,18 @@ template <unsigned kBits, size_t kGroups, size_t M>
   }
 }
 
+// Rows of each stream, `most` or a few fewer, so that the streams lie a quarter of a page apart and do not
+// come to a page's end at the same time.
+[[maybe_unused]] inline size_t stream_rows(size_t most, size_t row_bytes) {
+  constexpr size_t kPage = 4096, kQuarter = kPage / 4, kTries = 8;
+  if (most < 2 * kTries) return most;
+  for (size_t rows = most; rows > most - kTries; --rows) {
+    const size_t apart = rows * row_bytes % kPage;
+    if (apart == kQuarter || apart == 3 * kQuarter) return rows;
+  }
+  return most;
+}
+
 // A row after the other: W is read once for each token, which pays as long as there are few.
 template <unsigned kBits>
 [[maybe_unused]] inline void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const float* bias,
@@ -244,11 +256,13 @@ template <unsigned kBits>
   if (w.block == kQ8Group && groups == 1) return short_ones.template operator()<1>();
   if (w.block == kQ8Group && groups == 2) return short_ones.template operator()<2>();
   if (w.block == kQ8Group && groups == 4) return short_ones.template operator()<4>();
+  const size_t step = stream_rows((n_end - n_begin) / kStreams, w.cols * kBits / 8);
+  const size_t left = n_begin + kStreams * step;
   for (size_t t = 0; t < T; ++t) {
-    const size_t step = (n_end - n_begin) / kStreams, left = n_begin + kStreams * step;
     for (size_t n = n_begin; n < n_begin + step; ++n)
       rows_by_token<kBits>(from(t), w, bias, y + t * w.rows, n, step, kStreams);
-    if (left < n_end) rows_by_token<kBits>(from(t), w, bias, y + t * w.rows, left, 1, n_end - left);
+    for (size_t n = left; n < n_end; n += kStreams)
+      rows_by_token<kBits>(from(t), w, bias, y + t * w.rows, n, 1, smaller(kStreams, n_end - n));
   }
 }
 

@@ -2,8 +2,8 @@
 //
 // What belongs to a token is a column here, of matrices [h, T] and [D, T]: the fast weights are then left
 // factors as they lie in memory, and what scales their rows scales rows of the results. Every factor is split
-// into bfloat16 once; one that two products need in different forms gets the second from the same numbers while
-// they are at hand. G is read and written once.
+// into bfloat16 once; one that two products need in different forms gets the second from the same numbers
+// while they are at hand. G is read and written once.
 #include "kernels/x86/amx.h"
 #include "kernels/x86/avx512vnni.h"
 #include "kernels/x86/bfloat16_tiles.h"
@@ -49,11 +49,10 @@ template <class Use>
   for (size_t begin = 0; begin < n; begin += kSide) use(begin, smaller(kSide, n - begin));
 }
 
-// A row into the second-level cache: hardware notices too late. Always inlined: GCC takes a function that only
-// prefetches for one without effect, and drops its calls.
+// A row into the second-level cache: hardware notices too late. Always inlined: GCC takes a function that
+// only prefetches for one without effect, and drops its calls.
 [[gnu::always_inline]] inline void fetch(const float* row, size_t cols) {
-  for (size_t c = 0; c < cols; c += kLanes)
-    _mm_prefetch(reinterpret_cast<const char*>(row + c), _MM_HINT_T1);
+  for (size_t c = 0; c < cols; c += kLanes) _mm_prefetch(reinterpret_cast<const char*>(row + c), _MM_HINT_T1);
 }
 
 // The two tiles of a left factor that x [rows, cols] is for step s.
@@ -96,8 +95,8 @@ void add_product(const Factor& a, size_t row_tile, const Factor& b, size_t col_t
     for (size_t n = 0; n < cols; n += kLanes) {
       const __mmask16 lanes = first_lanes(cols - n);
       float* at = y + r * stride + n;
-      _mm512_mask_storeu_ps(
-          at, lanes, _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, at), _mm512_load_ps(block.of[r] + n)));
+      _mm512_mask_storeu_ps(at, lanes,
+                            _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, at), _mm512_load_ps(block.of[r] + n)));
     }
   }
 }
@@ -223,7 +222,8 @@ class Learning {
         if (turn(r, t)) fetch(head_.g_down + (d + r) * head_.hidden, head_.hidden);
         const __m512 r_down = _mm512_set1_ps(head_.r_down[d + r]);
         for (size_t c = 0; c < kSide; c += kLanes) {
-          const __m512 out = _mm512_fmadd_ps(r_down, _mm512_load_ps(y.of[r] + c), _mm512_load_ps(e.of[r] + c));
+          const __m512 out =
+              _mm512_fmadd_ps(r_down, _mm512_load_ps(y.of[r] + c), _mm512_load_ps(e.of[r] + c));
           const __m512 error = _mm512_mul_ps(_mm512_load_ps(eta_ + t + c), out);
           _mm512_store_ps(e.of[r] + c, error);
           _mm512_store_ps(y.of[r] + c, _mm512_mul_ps(r_down, error));
@@ -266,7 +266,8 @@ class Learning {
     }
     in_pieces(head_.dim, [&](size_t d, size_t dims) {
       const size_t at = i * head_.dim + d;
-      add_product(rows_by_token_[0], 0, keys_by_token_, d / kLanes, head_.g_gate + at, head_.dim, units, dims);
+      add_product(rows_by_token_[0], 0, keys_by_token_, d / kLanes, head_.g_gate + at, head_.dim, units,
+                  dims);
       add_product(rows_by_token_[1], 0, keys_by_token_, d / kLanes, head_.g_up + at, head_.dim, units, dims);
     });
   }
