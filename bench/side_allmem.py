@@ -76,7 +76,7 @@ class AllMem(Side):
 
     def machine(self, bytes: int) -> dict[str, Any]:
         """What the bound is made of: allmem_edge.cost.Machine."""
-        speeds = _core.measure_machine(self._args.threads, bytes)
+        speeds = _core.measure_machine(self._args.threads, bytes, False)
         return dict(zip(("read_bytes", "integer", "floating"), speeds, strict=True))
 
     def facts(self) -> dict[str, Any]:

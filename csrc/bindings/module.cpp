@@ -13,12 +13,12 @@ PYBIND11_MODULE(_core, m) {
   m.def("isa_name", &allmem::isa_name, "The instruction set of the kernels in use, e.g. 'avx2'.");
   m.def(
       "measure_machine",
-      [](int threads, size_t bytes) {
+      [](int threads, size_t bytes, bool exact) {
         const pybind11::gil_scoped_release release;
-        const allmem::MachineSpeed speed = allmem::measure_machine(threads, bytes);
+        const allmem::MachineSpeed speed = allmem::measure_machine(threads, bytes, exact);
         return std::tuple(speed.read_bytes, speed.integer_operations, speed.floating_operations);
       },
-      pybind11::arg("threads"), pybind11::arg("bytes"));
+      pybind11::arg("threads"), pybind11::arg("bytes"), pybind11::arg("exact"));
   allmem::python::bind_errors();
   allmem::python::bind_model(m);
   allmem::bind_tokenizer(m);

@@ -76,11 +76,32 @@ struct Product {
   static float* floats(AlignedBuffer& buffer) { return reinterpret_cast<float*>(buffer.data()); }
 };
 
+// A memory and tokens that it learns, for one thread.
+struct Lesson {
+  static constexpr size_t kDim = 128, kHidden = 256, kSize = kDim * kHidden;
+  static constexpr double kProducts =
+      7.0 * kSize * kTokens;  // three forward, one back, three for the gradient
+  AlignedBuffer weights{6 * kSize * sizeof(float)}, row_scales{(2 * kHidden + kDim) * sizeof(float)};
+  AlignedBuffer tokens{kTokens * kDim * sizeof(float)}, rates{kTokens * sizeof(float)};
+  AlignedBuffer scratch{best_kernels().memory_scratch(kDim, kHidden) * sizeof(float)};
+
+  void learn(const Kernels& kernels) {
+    const auto floats = [](AlignedBuffer& buffer) { return reinterpret_cast<float*>(buffer.data()); };
+    float *w = floats(weights), *g = w + 3 * kSize, *r = floats(row_scales);
+    const MemoryHead head{kDim,        kHidden,        w, w + kSize, w + 2 * kSize, nullptr,
+                          nullptr,     nullptr,        g, g + kSize, g + 2 * kSize, r,
+                          r + kHidden, r + 2 * kHidden};
+    kernels.memory_accumulate_fast(head, floats(tokens), kDim, floats(tokens), kDim, floats(rates), 1,
+                                   kTokens, floats(scratch));
+  }
+};
+
 // `products`: multiply-adds of one call.
-double product_rate(ThreadPool& pool, double products, void (Product::*multiply)(const Kernels&)) {
+template <class Work>
+double product_rate(ThreadPool& pool, double products, void (Work::*multiply)(const Kernels&)) {
   constexpr size_t kTimes = 20;  // so that the threads start and meet seldom
   const auto threads = static_cast<size_t>(pool.threads());
-  const std::unique_ptr<Product[]> own(new Product[threads]);
+  const std::unique_ptr<Work[]> own(new Work[threads]);
   const double operations = 2 * products * kTimes * static_cast<double>(threads);
   return best_rate(operations, [&] {
     pool.parallel(threads, 1, [&](size_t begin, size_t end, size_t) {
@@ -92,7 +113,7 @@ double product_rate(ThreadPool& pool, double products, void (Product::*multiply)
 
 }  // namespace
 
-MachineSpeed measure_machine(int threads, size_t bytes) {
+MachineSpeed measure_machine(int threads, size_t bytes, bool exact) {
   if (threads < 1 || threads > ThreadPool::kMaxThreads) {
     throw Error(ErrorCode::kInvalidArgument, "The machine is measured with 1 to " +
                                                  std::to_string(ThreadPool::kMaxThreads) + " threads, not " +
@@ -102,7 +123,8 @@ MachineSpeed measure_machine(int threads, size_t bytes) {
   ThreadPool pool(threads);
   return {.read_bytes = read_rate(pool, bytes),
           .integer_operations = product_rate(pool, kProducts, &Product::integer),
-          .floating_operations = product_rate(pool, kProducts / 4, &Product::floating)};
+          .floating_operations = exact ? product_rate(pool, kProducts / 4, &Product::floating)
+                                       : product_rate(pool, Lesson::kProducts, &Lesson::learn)};
 }
 
 }  // namespace allmem

@@ -5,12 +5,12 @@
 #include <cstring>
 #include <new>
 #include <system_error>
-#include <thread>
 #include <vector>
 
 #include "kernels/kernels.h"
 #include "platform/aligned_buffer.h"
 #include "platform/error.h"
+#include "platform/fast_cores.h"
 #include "platform/printable.h"
 #include "platform/thread_pool.h"
 #include "platform/wipe.h"
@@ -24,11 +24,11 @@ using Home = Buffer::Home;
 int thread_count(int wanted) {
   if (wanted < 0 || wanted > ThreadPool::kMaxThreads) {
     throw Error(ErrorCode::kInvalidArgument, "A session has 1 to " + std::to_string(ThreadPool::kMaxThreads) +
-                                                 " threads (0: one for each core), not " +
+                                                 " threads (0: one for each fast core), not " +
                                                  std::to_string(wanted) + ".");
   }
   if (wanted > 0) return wanted;
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, ThreadPool::kMaxThreads);
+  return std::min(fast_cores(), ThreadPool::kMaxThreads);
 }
 
 }  // namespace

@@ -7,8 +7,11 @@ from _typeshed import ReadableBuffer
 from numpy.typing import NDArray
 
 def isa_name() -> str: ...
-def measure_machine(threads: int, bytes: int) -> tuple[float, float, float]:
-    """Per second: bytes read from a block of that size, the kernels' 8-bit and float32 operations at best."""
+def measure_machine(threads: int, bytes: int, exact: bool) -> tuple[float, float, float]:
+    """Per second: bytes read from a block of that size, the kernels' 8-bit and float32 operations at best.
+
+    Those on float32 are of what is computed in it: all of a model if `exact`, else what the memory learns.
+    """
 
 class StateInfo:
     @property

@@ -73,7 +73,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """How much a machine does in a second at best: bytes read, operations on 8-bit and on float32 numbers."""
+    """How much a machine does in a second at best: bytes read, operations on 8-bit and on float32 numbers.
+
+    Where activations have 8 bits, what is left in float32 is the memory's learning: that is then measured.
+    """
 
     read_bytes: float
     integer: float

@@ -161,6 +161,7 @@ def test_a_placed_session_goes_on_as_at_that_depth(tiny: ae.Model) -> None:
 
 
 def test_the_machine_is_measured_with_some_threads() -> None:
-    assert all(rate > 0 for rate in _core.measure_machine(1, 1 << 20))
+    for exact in (False, True):
+        assert all(rate > 0 for rate in _core.measure_machine(1, 1 << 20, exact))
     with pytest.raises(ae.InvalidArgumentError, match="1 to 256 threads"):
-        _core.measure_machine(0, 1 << 20)
+        _core.measure_machine(0, 1 << 20, False)

@@ -181,7 +181,7 @@ typedef struct allmem_session allmem_session;
 
 typedef struct allmem_session_options {
   size_t struct_size;
-  int32_t threads; /* 0: one for each core of this process */
+  int32_t threads; /* 0: one for each fast core of this process */
 } allmem_session_options;
 
 ALLMEM_API void allmem_session_options_init(allmem_session_options* options);

@@ -89,16 +89,21 @@ void add_product(const Factor& a, size_t row_tile, const Factor& b, size_t col_t
                  size_t rows, size_t cols) {
   if (rows == kSide && cols == kSide)
     return multiply<Start::kAdd>(a.tile(row_tile, 0), b.tile(col_tile, 0), a.steps, y, stride);
-  Block block;
-  multiply<Start::kZero>(a.tile(row_tile, 0), b.tile(col_tile, 0), a.steps, block.of[0], kSide);
-  for (size_t r = 0; r < rows; ++r) {
-    for (size_t n = 0; n < cols; n += kLanes) {
-      const __mmask16 lanes = first_lanes(cols - n);
-      float* at = y + r * stride + n;
-      _mm512_mask_storeu_ps(at, lanes,
-                            _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, at), _mm512_load_ps(block.of[r] + n)));
-    }
-  }
+  // Through a whole block. It starts from y, so that sums are taken in one order however many tokens there
+  // are.
+  Block block{};
+  const auto each_vector = [&](auto use) {
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t n = 0; n < cols; n += kLanes)
+        use(y + r * stride + n, block.of[r] + n, first_lanes(cols - n));
+  };
+  each_vector([](const float* from, float* to, __mmask16 lanes) {
+    _mm512_store_ps(to, _mm512_maskz_loadu_ps(lanes, from));
+  });
+  multiply<Start::kAdd>(a.tile(row_tile, 0), b.tile(col_tile, 0), a.steps, block.of[0], kSide);
+  each_vector([](float* to, const float* from, __mmask16 lanes) {
+    _mm512_mask_storeu_ps(to, lanes, _mm512_load_ps(from));
+  });
 }
 
 // In: a and u before their rows' scales. Out: m = silu(a) ⊙ u, and into a and u the derivatives of m by a and

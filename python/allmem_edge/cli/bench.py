@@ -109,9 +109,10 @@ def command(
         }
         shape = Shape.from_config(loaded.files.read_json("config.json"))
         if shape is not None:
-            cost = Cost(shape, engine.weight_bytes, exact=engine.quantization == "none")
+            exact = engine.quantization == "none"
+            cost = Cost(shape, engine.weight_bytes, exact=exact)
             touched = int(cost.write(max(depth)).bytes)
-            machine = Machine(*_core.measure_machine(session.threads, min(touched, 1 << 30)))
+            machine = Machine(*_core.measure_machine(session.threads, min(touched, 1 << 30), exact))
             report |= _bounds(cost, results, machine)
     if as_json:
         console.write_json(report)

@@ -272,6 +272,33 @@ TEST_CASE("a block of tokens cut anywhere accumulates the same gradient up to ro
   }
 }
 
+// A session learns in multiples of 32 tokens, so that in fast mode no split of a stream changes a bit.
+TEST_CASE("tokens learned in one call or in pieces of 32 give the same bits") {
+  constexpr size_t kPiece = 32;
+  for (const Kernels* kernels : all_kernels()) {
+    for (const auto& [D, h] : {std::pair<size_t, size_t>{16, 24}, {64, 128}, {80, 48}, {33, 70}}) {
+      for (const size_t pieces : {1, 2, 4, 5}) {
+        const size_t n = pieces * kPiece;
+        Random random(6);
+        Head whole(D, h, random);
+        Head parts = whole;
+        const auto k = random.floats(n * D), v = random.floats(n * D), eta = random.floats(n);
+        std::vector<float> scratch(kernels->memory_scratch(D, h));
+        const auto learn = [&](Head& head, size_t begin, size_t count) {
+          kernels->memory_accumulate_fast(head.view(), k.data() + begin * D, D, v.data() + begin * D, D,
+                                          eta.data() + begin, 1, count, scratch.data());
+        };
+        learn(whole, 0, n);
+        for (size_t begin = 0; begin < n; begin += kPiece) learn(parts, begin, kPiece);
+        CAPTURE(kernels->name);
+        CAPTURE(D);
+        CAPTURE(n);
+        for (size_t i = 0; i < 3; ++i) CHECK(whole.g[i] == parts.g[i]);
+      }
+    }
+  }
+}
+
 // Relative error: γ_cols of the squares, halved by the root, and three single roundings.
 TEST_CASE("memory_row_scales restores the norms that the rows had at first, and is 0 for a row of zeros") {
   for (const Kernels* kernels : all_kernels()) {

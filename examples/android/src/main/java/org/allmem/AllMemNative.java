@@ -76,7 +76,7 @@ public final class AllMemNative {
 
   public static native byte[] detokenize(long model, int[] ids);
 
-  /** @param threads 0: one for each core */
+  /** @param threads 0: one for each fast core */
   public static native long createSession(long model, int threads);
 
   public static native void closeSession(long session);
