@@ -107,7 +107,7 @@ class Model:
         return cls(None, ModelFiles(content), engine)
 
     def session(self, threads: int = 0) -> Session:
-        """A new conversation with its own state, allocated at its final size. threads: 0 uses every fast core."""
+        """A new conversation with its own state, of its final size. threads: 0 uses every fast core."""
         return Session(self, self.new_engine_session(threads))
 
     def chat(
@@ -151,7 +151,9 @@ class Model:
     def new_engine_session(self, threads: int) -> EngineSession:
         """The backend's own session object, in its initial state."""
         if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
-            raise InvalidArgumentError(f"threads is {threads!r}; it must be between 0 (all fast cores) and 1024.")
+            raise InvalidArgumentError(
+                f"threads is {threads!r}; it must be between 0 (all fast cores) and 1024."
+            )
         if isinstance(self.engine, _core.Model):
             return _core.Session(self.engine, threads)
         from allmem_edge.ort_backend import OrtModel, OrtSession
