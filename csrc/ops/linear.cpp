@@ -31,29 +31,42 @@ class Linear : public Loop {
   size_t K_, N_;
 };
 
-// The same with W quantised.
-class LinearNBits : public Loop {
+// The same with W quantised: its rows are the items.
+class QuantisedLinear : public Loop {
  public:
-  LinearNBits(Shape x, const NBitsMatrix& shape) : x_(std::move(x)), shape_(shape) {}
+  QuantisedLinear(Shape x, const NBitsMatrix& shape) : x_(std::move(x)), shape_(shape) {}
 
   Items items(const RunContext& ctx) const override {
     return {shape_.rows, kRowGrain, rows(ctx) * shape_.cols};
   }
 
-  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
+ protected:
+  size_t rows(const RunContext& ctx) const { return elements(x_, ctx.tokens) / shape_.cols; }
+
+  // W where it is mapped.
+  NBitsMatrix weights(const RunContext& ctx) const {
     NBitsMatrix w = shape_;
     w.packed = ctx.in<uint8_t>(1);
     w.scales = ctx.in(2);
+    return w;
+  }
+
+ private:
+  Shape x_;
+  NBitsMatrix shape_;  // pointers unset
+};
+
+// Its product with float32.
+class LinearNBits : public QuantisedLinear {
+ public:
+  using QuantisedLinear::QuantisedLinear;
+
+  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
+    NBitsMatrix w = weights(ctx);
     w.zero_points = ctx.has(3) ? ctx.in<uint8_t>(3) : nullptr;
     const float* bias = ctx.has(5) ? ctx.in(5) : nullptr;
     ctx.kernels.linear_nbits(ctx.in(0), w, bias, ctx.out(0), rows(ctx), begin, end);
   }
-
- private:
-  size_t rows(const RunContext& ctx) const { return elements(x_, ctx.tokens) / shape_.cols; }
-
-  Shape x_;
-  NBitsMatrix shape_;  // pointers unset
 };
 
 // Activations in 8 bits, once for all the layers that read them. Outputs: codes, scales, sums.
@@ -76,21 +89,15 @@ class Quantise : public Op {
   unsigned bits_;
 };
 
-// W quantised, and x by a step before.
-class LinearQ8 : public Loop {
+// Its product with x as a step before has quantised it.
+class LinearQ8 : public QuantisedLinear {
  public:
   // `codes`: number of the input that holds the codes of x; its scales and sums follow.
   LinearQ8(Shape x, const NBitsMatrix& shape, bool has_bias, size_t codes)
-      : x_(std::move(x)), shape_(shape), has_bias_(has_bias), codes_(codes) {}
-
-  Items items(const RunContext& ctx) const override {
-    return {shape_.rows, kRowGrain, rows(ctx) * shape_.cols};
-  }
+      : QuantisedLinear(std::move(x), shape), has_bias_(has_bias), codes_(codes) {}
 
   void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
-    NBitsMatrix w = shape_;
-    w.packed = ctx.in<uint8_t>(1);
-    w.scales = ctx.in(2);
+    const NBitsMatrix w = weights(ctx);
     const Q8Rows x{const_cast<int8_t*>(ctx.in<int8_t>(codes_)), const_cast<float*>(ctx.in(codes_ + 1)),
                    const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // linear_q8 only reads them
     const float* bias = has_bias_ ? ctx.in(5) : nullptr;
@@ -98,10 +105,6 @@ class LinearQ8 : public Loop {
   }
 
  private:
-  size_t rows(const RunContext& ctx) const { return elements(x_, ctx.tokens) / shape_.cols; }
-
-  Shape x_;
-  NBitsMatrix shape_;
   bool has_bias_;
   size_t codes_;
 };

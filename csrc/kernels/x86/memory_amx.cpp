@@ -19,7 +19,8 @@ constexpr size_t kTokensAtOnce = 128;  // what belongs to them then stays in the
 
 constexpr size_t whole(size_t n) { return (n + kSide - 1) / kSide * kSide; }
 
-// Hands out scratch memory, aligned as it is; without memory, only counts.
+// What Parts (kernels/parts.h) is to files of no instruction set: its inline functions must not be compiled
+// here.
 class Room {
  public:
   explicit Room(float* memory) : memory_(memory) {}
