@@ -11,8 +11,6 @@ namespace allmem::avx2 {
 namespace {
 
 struct Maddubs {
-  static constexpr size_t kTokens = 2;  // of a tile: 4 sums of 16 and 4 of 32 bits stay in registers
-
   template <unsigned kBits>
   static __m256i prepare(__m256i codes) {
     return _mm256_xor_si256(codes, _mm256_set1_epi8(-128));  // code - 128
@@ -29,30 +27,66 @@ struct Maddubs {
   }
   static __m256i widened(__m256i sums16) { return _mm256_madd_epi16(sums16, _mm256_set1_epi16(1)); }
 
+  // The products of a group of a row: in 4-bit mode 16 sums of 16 bits, which leave room for 4 of them.
   template <unsigned kBits>
   static __m256i pair(__m256i w0, __m256i x0, __m256i w1, __m256i x1) {
     const __m256i a = products16<kBits>(w0, x0), b = products16<kBits>(w1, x1);
-    if constexpr (kBits == 4) return widened(_mm256_add_epi16(a, b));
+    if constexpr (kBits == 4) return _mm256_add_epi16(a, b);
     return _mm256_add_epi32(widened(a), widened(b));
   }
-
+  // Lane r = the sum of pairs[r]'s lanes.
   template <unsigned kBits>
-  struct Products {
-    __m256i sums16, sums;
-    void start(int sum) {
-      sums16 = _mm256_setzero_si256();
-      sums = _mm256_set1_epi32(Maddubs::start<kBits>(sum));
+  [[gnu::always_inline]] static __m256i sums(const __m256i pairs[8]) {
+    if constexpr (kBits == 8) return sums_of_halves(half_sums(pairs), half_sums(pairs + 4));
+    __m256i halves[2];
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
+      const __m256i* v = pairs + 4 * i;
+      const __m256i a = _mm256_add_epi16(_mm256_unpacklo_epi64(v[0], v[1]),
+                                         _mm256_unpackhi_epi64(v[0], v[1])),
+                    b = _mm256_add_epi16(_mm256_unpacklo_epi64(v[2], v[3]),
+                                         _mm256_unpackhi_epi64(v[2], v[3]));
+      const __m256 c = _mm256_castsi256_ps(a), d = _mm256_castsi256_ps(b);
+      halves[i] = widened(_mm256_add_epi16(_mm256_castps_si256(_mm256_shuffle_ps(c, d, 0x88)),
+                                           _mm256_castps_si256(_mm256_shuffle_ps(c, d, 0xDD))));
     }
-    [[gnu::always_inline]] void add(__m256i w, __m256i x, size_t j) {
-      if constexpr (kBits == 8) {
-        sums = _mm256_add_epi32(sums, widened(products16<8>(w, x)));
-      } else {
-        sums16 = j % 8 == 0 ? products16<4>(w, x) : _mm256_add_epi16(sums16, products16<4>(w, x));
-        if (j % 8 == 7) sums = _mm256_add_epi32(sums, widened(sums16));
+    return sums_of_halves(halves[0], halves[1]);
+  }
+
+  // to[i][half] = the products of the rows of a tile's half with a group of token i, whose codes are i K
+  // further on, and what takes the zero point out of them i groups.
+  template <unsigned kBits, size_t M>
+  [[gnu::always_inline]] static void products(const __m256i (*w)[2], const int8_t* x, size_t K,
+                                              const int32_t* starts, size_t groups, __m256i (*to)[2]) {
+    constexpr size_t kTogether = kBits == 4 ? 8 : 1;  // sums that 16 bits hold
+#pragma GCC unroll 4
+    for (size_t i = 0; i < M; ++i) to[i][0] = to[i][1] = _mm256_set1_epi32(start<kBits>(starts[i * groups]));
+#pragma GCC unroll 16
+    for (size_t j = 0; j < kDwords; j += kTogether) {
+      __m256i sums[M][2];
+#pragma GCC unroll 8
+      for (size_t k = j; k < j + kTogether; ++k) {
+#pragma GCC unroll 4
+        for (size_t i = 0; i < M; ++i) {
+          const __m256i codes = four_codes(x + i * K + 4 * k);
+#pragma GCC unroll 2
+          for (size_t half = 0; half < 2; ++half) {
+            const __m256i product = products16<kBits>(w[k][half], codes);
+            sums[i][half] = k == j ? product : _mm256_add_epi16(sums[i][half], product);
+            in_order(sums[i][half]);
+          }
+        }
+      }
+#pragma GCC unroll 4
+      for (size_t i = 0; i < M; ++i) {
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; ++half) {
+          to[i][half] = _mm256_add_epi32(to[i][half], widened(sums[i][half]));
+          in_order(to[i][half]);
+        }
       }
     }
-    __m256i total() const { return sums; }
-  };
+  }
 };
 
 }  // namespace

@@ -8,8 +8,6 @@ namespace allmem::avxvnni {
 namespace {
 
 struct Dpbusd {
-  static constexpr size_t kTokens = 4;  // of a tile: 8 sums stay in registers
-
   template <unsigned kBits>
   static __m256i prepare(__m256i codes) {
     return codes;
@@ -24,14 +22,25 @@ struct Dpbusd {
   }
 
   template <unsigned kBits>
-  struct Products {
-    __m256i sums;
-    void start(int sum) { sums = _mm256_set1_epi32(sum); }
-    [[gnu::always_inline]] void add(__m256i w, __m256i x, size_t) {
-      sums = _mm256_dpbusd_avx_epi32(sums, w, x);
+  [[gnu::always_inline]] static __m256i sums(const __m256i pairs[8]) {
+    return avx2::sums_of_halves(avx2::half_sums(pairs), avx2::half_sums(pairs + 4));
+  }
+  // As in linear_q8_avx2.cpp.
+  template <unsigned kBits, size_t M>
+  [[gnu::always_inline]] static void products(const __m256i (*w)[2], const int8_t* x, size_t K,
+                                              const int32_t* starts, size_t groups, __m256i (*to)[2]) {
+#pragma GCC unroll 4
+    for (size_t i = 0; i < M; ++i) to[i][0] = to[i][1] = _mm256_set1_epi32(starts[i * groups]);
+#pragma GCC unroll 16
+    for (size_t j = 0; j < avx2::kDwords; ++j) {
+#pragma GCC unroll 4
+      for (size_t i = 0; i < M; ++i) {
+        const __m256i codes = avx2::four_codes(x + i * K + 4 * j);
+        to[i][0] = _mm256_dpbusd_avx_epi32(to[i][0], w[j][0], codes);
+        to[i][1] = _mm256_dpbusd_avx_epi32(to[i][1], w[j][1], codes);
+      }
     }
-    __m256i total() const { return sums; }
-  };
+  }
 };
 
 }  // namespace

@@ -12,8 +12,22 @@ namespace {
 
 constexpr size_t kTileRows = 16, kTileGroups = 8;  // 512 columns: the tile takes 8 KiB
 constexpr size_t kFewTokens = 4;                   // below it a tile does not repay being unpacked
+constexpr size_t kTokens = 4;                      // at a time, of a tile: 8 sums stay in registers
 constexpr size_t kDwords = kQ8Group / 4;           // of a group of codes
-constexpr size_t kStreams = 4, kAhead = 768;       // as in linear_q8_zmm.h
+// As in linear_q8_zmm.h. Nearer than there, and each line twice: 8 % faster on a Zen 3 than 768 bytes and
+// once.
+constexpr size_t kStreams = 4, kAhead = 384;
+
+// Keeps the compiler from reordering a sum: integer sums have no order, and the one it prefers needs all of
+// the terms at once, which are too many for the registers.
+[[gnu::always_inline]] inline void in_order([[maybe_unused]] __m256i& sum) { asm("" : "+x"(sum)); }
+
+// Four codes of a token, for every row of a tile.
+[[gnu::always_inline]] inline __m256i four_codes(const int8_t* codes) {
+  int four;
+  __builtin_memcpy(&four, codes, sizeof(four));
+  return _mm256_set1_epi32(four);
+}
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -34,64 +48,6 @@ template <typename Dot, unsigned kBits>
 inline float scale_of(const NBitsMatrix& w, size_t n, size_t group) {
   return w.scales[n * (w.cols / w.block) + group * kQ8Group / w.block];
 }
-
-// y[n + r step] for one token, r < rows <= 4.
-template <typename Dot, unsigned kBits>
-inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n,
-                          size_t step, size_t rows) {
-  constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kRows = kStreams;
-  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
-  const unsigned log2 = static_cast<unsigned>(__builtin_ctzll(w.block / kQ8Group));
-  const auto row = [&](size_t r) { return n + smaller(r, rows - 1) * step; };
-  alignas(16) float values[kRows];  // a lane for each row
-  const uint8_t* packed[kRows];
-  const float* scales[kRows];
-#pragma GCC unroll 4
-  for (size_t r = 0; r < kRows; ++r) {
-    packed[r] = w.packed + row(r) * row_bytes;
-    scales[r] = w.scales + row(r) * (groups >> log2);
-    values[r] = bias ? bias[row(r)] : 0.0f;
-  }
-  __m128 sums = _mm_load_ps(values);
-  for (size_t g = 0; g < groups; ++g) {
-    const __m256i low = load(x.codes + g * kQ8Group), high = load(x.codes + g * kQ8Group + 32);
-    __m256i products[kRows];
-#pragma GCC unroll 4
-    for (size_t r = 0; r < kRows; ++r) {
-      const uint8_t* group = packed[r] + g * kGroupBytes;
-      _mm_prefetch(reinterpret_cast<const char*>(group + kAhead), _MM_HINT_T0);
-      const GroupCodes codes = group_codes<Dot, kBits>(group);
-      products[r] = Dot::template pair<kBits>(codes.low, low, codes.high, high);
-    }
-    const __m256i halves = _mm256_hadd_epi32(_mm256_hadd_epi32(products[0], products[1]),
-                                             _mm256_hadd_epi32(products[2], products[3]));
-    const __m128i totals =
-        _mm_add_epi32(_mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)),
-                      _mm_set1_epi32(Dot::template start<kBits>(x.sums[g])));
-    const size_t block = g >> log2;
-    const __m128 w_scales =
-        _mm_setr_ps(scales[0][block], scales[1][block], scales[2][block], scales[3][block]);
-    sums = _mm_fmadd_ps(_mm_cvtepi32_ps(totals), _mm_mul_ps(w_scales, _mm_set1_ps(x.scales[g])), sums);
-  }
-  _mm_store_ps(values, sums);
-  for (size_t r = 0; r < rows; ++r) y[row(r)] = values[r];
-}
-
-template <typename Dot, unsigned kBits>
-inline void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
-                             size_t n_begin, size_t n_end) {
-  const size_t step = (n_end - n_begin) / kStreams, left = n_begin + kStreams * step;
-  for (size_t n = n_begin; n < n_begin + step; ++n)
-    rows_by_token<Dot, kBits>(x, w, bias, y, n, step, kStreams);
-  if (left < n_end) rows_by_token<Dot, kBits>(x, w, bias, y, left, 1, n_end - left);
-}
-
-// 16 rows of up to kTileGroups groups. codes[g][j][half], lane r: codes 4j..4j+3 of group g of row 8 half +
-// r.
-struct Tile {
-  alignas(32) __m256i codes[kTileGroups][kDwords][2];
-  alignas(32) float scales[kTileGroups][kTileRows];
-};
 
 // In place: m[i] lane j <-> m[j] lane i.
 inline void transpose(__m256i m[8]) {
@@ -114,6 +70,193 @@ inline void transpose(__m256i m[8]) {
     m[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
   }
 }
+
+// --- Few tokens
+
+// Lane r = the sum of v[r]'s lanes, of the lower halves in `low` and of the upper ones in `high`: rows 0 to 3
+// in their lower halves, 4 to 7 in their upper ones.
+[[gnu::always_inline]] inline __m256i sums_of_halves(__m256i low, __m256i high) {
+  return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                          _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// Each half: the sums of that half's lanes of v[0], v[1], v[2] and v[3].
+[[gnu::always_inline]] inline __m256i half_sums(const __m256i* v) {
+  const __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1])),
+                b = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+  return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+// a, b: 8 pairs of floats -> their first ones, their second ones.
+[[gnu::always_inline]] inline void split_pairs(__m256& a, __m256& b) {
+  const auto in_rows = [](__m256 v) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xD8));
+  };
+  const __m256 first = _mm256_shuffle_ps(a, b, 0x88), second = _mm256_shuffle_ps(a, b, 0xDD);
+  a = in_rows(first);
+  b = in_rows(second);
+}
+
+// Rows n, n + step, ... of a matrix: `rows` <= kStreams, the last one repeated.
+struct Rows {
+  size_t n, step, rows;
+  size_t operator[](size_t r) const { return n + smaller(r, rows - 1) * step; }
+};
+
+// factors[g][r] = the scale of group `group` + g of row r times that of x, g < count <= kTileGroups.
+inline void multiply_scales(const NBitsMatrix& w, const Q8Rows& x, const Rows& row, size_t group,
+                            size_t count, float (*factors)[kStreams]) {
+  if (w.block != kQ8Group || count < kTileGroups) {
+    for (size_t g = 0; g < count; ++g)
+      for (size_t r = 0; r < kStreams; ++r)
+        factors[g][r] = scale_of(w, row[r], group + g) * x.scales[group + g];
+    return;
+  }
+  const __m256 x_scales = _mm256_loadu_ps(x.scales + group);
+  __m256 f[kStreams];
+#pragma GCC unroll 4
+  for (size_t r = 0; r < kStreams; ++r) {
+    const float* scales = w.scales + row[r] * (w.cols / kQ8Group) + group;
+    f[r] = _mm256_mul_ps(_mm256_loadu_ps(scales), x_scales);
+  }
+  const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(f[0], f[1])),
+                b = _mm256_castps_pd(_mm256_unpackhi_ps(f[0], f[1])),
+                c = _mm256_castps_pd(_mm256_unpacklo_ps(f[2], f[3])),
+                d = _mm256_castps_pd(_mm256_unpackhi_ps(f[2], f[3]));
+  const __m256d groups[4] = {_mm256_unpacklo_pd(a, c), _mm256_unpackhi_pd(a, c), _mm256_unpacklo_pd(b, d),
+                             _mm256_unpackhi_pd(b, d)};
+#pragma GCC unroll 4
+  for (size_t g = 0; g < 4; ++g) {
+    _mm_store_ps(factors[g], _mm_castpd_ps(_mm256_castpd256_pd128(groups[g])));
+    _mm_store_ps(factors[g + 4], _mm_castpd_ps(_mm256_extractf128_pd(groups[g], 1)));
+  }
+}
+
+// y[row[r]] for one token, two groups at a time.
+template <typename Dot, unsigned kBits>
+inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
+                          const Rows& row) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
+  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
+  alignas(16) float values[kStreams];  // a lane for each row
+  const uint8_t* packed[kStreams];
+#pragma GCC unroll 4
+  for (size_t r = 0; r < kStreams; ++r) {
+    packed[r] = w.packed + row[r] * row_bytes;
+    values[r] = bias ? bias[row[r]] : 0.0f;
+  }
+  __m128 sums = _mm_load_ps(values);
+  alignas(32) float factors[kTileGroups][kStreams];
+  const auto add = [&]<size_t kCount> [[gnu::always_inline]] (size_t g, size_t into) {
+    __m256i products[2 * kStreams];
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i) {
+#pragma GCC unroll 4
+      for (size_t r = 0; r < kStreams; ++r) {
+        if (i >= kCount) {
+          products[i * kStreams + r] = _mm256_setzero_si256();
+          continue;
+        }
+        const int8_t* xs = x.codes + (g + i) * kQ8Group;
+        const uint8_t* group = packed[r] + (g + i) * kGroupBytes;
+        _mm_prefetch(reinterpret_cast<const char*>(group + kAhead), _MM_HINT_T0);
+        const GroupCodes codes = group_codes<Dot, kBits>(group);
+        products[i * kStreams + r] =
+            Dot::template pair<kBits>(codes.low, load(xs), codes.high, load(xs + 32));
+      }
+    }
+    const __m128i first = _mm_set1_epi32(Dot::template start<kBits>(x.sums[g])),
+                  second = _mm_set1_epi32(kCount == 2 ? Dot::template start<kBits>(x.sums[g + 1]) : 0);
+    const __m256i start = _mm256_set_m128i(second, first);
+    const __m256 totals = _mm256_cvtepi32_ps(_mm256_add_epi32(Dot::template sums<kBits>(products), start));
+    sums = _mm_fmadd_ps(_mm256_castps256_ps128(totals), _mm_load_ps(factors[into]), sums);
+    if (kCount == 2)
+      sums = _mm_fmadd_ps(_mm256_extractf128_ps(totals, 1), _mm_load_ps(factors[into + 1]), sums);
+  };
+  for (size_t begin = 0; begin < groups; begin += kTileGroups) {
+    const size_t count = smaller(kTileGroups, groups - begin);
+    multiply_scales(w, x, row, begin, count, factors);
+    size_t i = 0;
+    for (; i + 2 <= count; i += 2) add.template operator()<2>(begin + i, i);
+    if (i < count) add.template operator()<1>(begin + i, i);
+  }
+  _mm_store_ps(values, sums);
+  for (size_t r = 0; r < row.rows; ++r) y[row[r]] = values[r];
+}
+
+// The scales of 8 rows of kGroups each: scales[i] lane r, 8 i + r in memory -> the scale of group i of row r.
+template <size_t kGroups>
+[[gnu::always_inline]] inline void split_groups(__m256 scales[kGroups]) {
+  if constexpr (kGroups == 2) {
+    split_pairs(scales[0], scales[1]);
+  } else if constexpr (kGroups == 4) {
+    split_pairs(scales[0], scales[1]);  // groups 0 and 2, 1 and 3 of rows 0 to 3
+    split_pairs(scales[2], scales[3]);  // of rows 4 to 7
+    split_pairs(scales[0], scales[2]);
+    split_pairs(scales[1], scales[3]);
+  }
+}
+
+// The rows [n_begin, n_end) of a matrix with few columns, kGroups groups in blocks of one, for one token;
+// their count is a multiple of 8.
+template <typename Dot, unsigned kBits, size_t kGroups>
+inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t n_begin,
+                       size_t n_end) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kRowBytes = kGroups * kGroupBytes, kRows = kLanes;
+  for (size_t n = n_begin; n < n_end; n += kRows) {
+    __m256 scales[kGroups];
+#pragma GCC unroll 4
+    for (size_t g = 0; g < kGroups; ++g) scales[g] = _mm256_loadu_ps(w.scales + n * kGroups + g * kRows);
+    split_groups<kGroups>(scales);
+    __m256 sums = bias ? _mm256_loadu_ps(bias + n) : _mm256_setzero_ps();
+#pragma GCC unroll 4
+    for (size_t g = 0; g < kGroups; ++g) {
+      const __m256i low = load(x.codes + g * kQ8Group), high = load(x.codes + g * kQ8Group + 32);
+      __m256i products[kRows];
+#pragma GCC unroll 8
+      for (size_t r = 0; r < kRows; ++r) {
+        const uint8_t* packed = w.packed + n * kRowBytes + r * kRowBytes + g * kGroupBytes;
+        _mm_prefetch(reinterpret_cast<const char*>(packed + 4 * kAhead), _MM_HINT_T0);  // in one place
+        const GroupCodes codes = group_codes<Dot, kBits>(packed);
+        products[r] = Dot::template pair<kBits>(codes.low, low, codes.high, high);
+      }
+      const __m256i start = _mm256_set1_epi32(Dot::template start<kBits>(x.sums[g]));
+      const __m256i totals = _mm256_add_epi32(Dot::template sums<kBits>(products), start);
+      const __m256 factors = _mm256_mul_ps(scales[g], _mm256_set1_ps(x.scales[g]));
+      sums = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals), factors, sums);
+    }
+    _mm256_storeu_ps(y + n, sums);
+  }
+}
+
+template <typename Dot, unsigned kBits>
+inline void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
+                             size_t n_begin, size_t n_end) {
+  const size_t groups = w.cols / kQ8Group, whole = n_begin + (n_end - n_begin) / kLanes * kLanes;
+  size_t n = whole;
+  if (w.block == kQ8Group && groups == 1) {
+    short_rows<Dot, kBits, 1>(x, w, bias, y, n_begin, whole);
+  } else if (w.block == kQ8Group && groups == 2) {
+    short_rows<Dot, kBits, 2>(x, w, bias, y, n_begin, whole);
+  } else if (w.block == kQ8Group && groups == 4) {
+    short_rows<Dot, kBits, 4>(x, w, bias, y, n_begin, whole);
+  } else {
+    const size_t step = (n_end - n_begin) / kStreams;
+    for (n = n_begin; n < n_begin + step; ++n) rows_by_token<Dot, kBits>(x, w, bias, y, {n, step, kStreams});
+    n = n_begin + kStreams * step;
+  }
+  for (; n < n_end; n += kStreams)
+    rows_by_token<Dot, kBits>(x, w, bias, y, {n, 1, smaller(kStreams, n_end - n)});
+}
+
+// --- A block of tokens
+
+// 16 rows of up to kTileGroups groups. codes[g][j][half], lane r: codes 4j..4j+3 of group g of row 8 half +
+// r.
+struct Tile {
+  alignas(32) __m256i codes[kTileGroups][kDwords][2];
+  alignas(32) float scales[kTileGroups][kTileRows];
+};
 
 template <typename Dot, unsigned kBits>
 inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count, Tile& tile) {
@@ -142,48 +285,66 @@ inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, si
   }
 }
 
-// sums[i] += the tile's product with token t + i.
-template <typename Dot, unsigned kBits, size_t M>
-inline void multiply(const Tile& tile, const Q8Rows& x, size_t t, size_t K, size_t group, size_t count,
-                     float (*sums)[kTileRows]) {
-  const size_t groups = K / kQ8Group;
-  for (size_t g = 0; g < count; ++g) {
-    const int8_t* codes = x.codes + t * K + (group + g) * kQ8Group;
-    const size_t scale = t * groups + group + g;
-    typename Dot::template Products<kBits> products[M][2];
-#pragma GCC unroll 4
-    for (size_t i = 0; i < M; ++i) {
-      products[i][0].start(x.sums[scale + i * groups]);
-      products[i][1] = products[i][0];
+// The columns of y that a tile's product goes to: [T, N] from the tile's first row on.
+struct Target {
+  float* y;
+  size_t N, rows;
+  const float* bias;  // null: 0
+  bool first;         // y starts from the bias; else it has the products of earlier columns
+
+  void load(size_t t, float sums[kTileRows]) const {
+    const float* from = first ? bias : y + t * N;
+    for (size_t r = 0; r < kTileRows; r += kLanes) {
+      const size_t there = rows > r ? rows - r : 0;
+      const __m256 v = from == nullptr   ? _mm256_setzero_ps()
+                       : there >= kLanes ? _mm256_loadu_ps(from + r)
+                                         : _mm256_maskload_ps(from + r, first_lanes(there));
+      _mm256_store_ps(sums + r, v);
     }
-#pragma GCC unroll 16
-    for (size_t j = 0; j < kDwords; ++j) {
-#pragma GCC unroll 4
-      for (size_t i = 0; i < M; ++i) {
-        int four;
-        __builtin_memcpy(&four, codes + i * K + 4 * j, sizeof(four));
-        const __m256i xs = _mm256_set1_epi32(four);
-        products[i][0].add(tile.codes[g][j][0], xs, j);
-        products[i][1].add(tile.codes[g][j][1], xs, j);
+  }
+  void store(size_t t, const float sums[kTileRows]) const {
+    for (size_t r = 0; r < kTileRows; r += kLanes) {
+      const size_t there = rows > r ? rows - r : 0;
+      const __m256 v = _mm256_load_ps(sums + r);
+      if (there >= kLanes) {
+        _mm256_storeu_ps(y + t * N + r, v);
+      } else {
+        _mm256_maskstore_ps(y + t * N + r, first_lanes(there), v);
       }
     }
+  }
+};
+
+// Adds the tile's products with the tokens t, ..., t + M - 1.
+template <typename Dot, unsigned kBits, size_t M>
+inline void multiply(const Tile& tile, const Q8Rows& x, size_t t, size_t K, size_t group, size_t count,
+                     const Target& to) {
+  const size_t groups = K / kQ8Group;
+  alignas(32) float sums[M][kTileRows];
+  for (size_t i = 0; i < M; ++i) to.load(t + i, sums[i]);
+  for (size_t g = 0; g < count; ++g) {
+    const size_t scale = t * groups + group + g;
+    __m256i products[M][2];
+    Dot::template products<kBits, M>(tile.codes[g], x.codes + t * K + (group + g) * kQ8Group, K,
+                                     x.sums + scale, groups, products);
 #pragma GCC unroll 4
     for (size_t i = 0; i < M; ++i) {
       const __m256 x_scale = _mm256_set1_ps(x.scales[scale + i * groups]);
 #pragma GCC unroll 2
       for (size_t half = 0; half < 2; ++half) {
-        float* sum = sums[i] + 8 * half;
-        const __m256 factor = _mm256_mul_ps(_mm256_load_ps(tile.scales[g] + 8 * half), x_scale);
-        const __m256 product = _mm256_cvtepi32_ps(products[i][half].total());
+        float* sum = sums[i] + kLanes * half;
+        const __m256 factor = _mm256_mul_ps(_mm256_load_ps(tile.scales[g] + kLanes * half), x_scale);
+        const __m256 product = _mm256_cvtepi32_ps(products[i][half]);
         _mm256_store_ps(sum, _mm256_fmadd_ps(product, factor, _mm256_load_ps(sum)));
       }
     }
   }
+  for (size_t i = 0; i < M; ++i) to.store(t + i, sums[i]);
 }
 
 template <typename Dot, unsigned kBits>
-inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, float* y, size_t T, size_t n_begin,
-                             size_t n_end) {
+inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                             size_t n_begin, size_t n_end) {
   const size_t groups = w.cols / kQ8Group;
   Tile tile;
   for (size_t n = n_begin; n < n_end; n += kTileRows) {
@@ -191,17 +352,10 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, float* y, si
     for (size_t g = 0; g < groups; g += kTileGroups) {
       const size_t count = smaller(kTileGroups, groups - g);
       unpack<Dot, kBits>(w, n, rows, g, count, tile);
-      const auto tokens = [&]<size_t M>(size_t t) {
-        alignas(32) float sums[M][kTileRows];
-        for (size_t i = 0; i < M; ++i)
-          for (size_t r = 0; r < kTileRows; ++r) sums[i][r] = r < rows ? y[(t + i) * w.rows + n + r] : 0;
-        multiply<Dot, kBits, M>(tile, x, t, w.cols, g, count, sums);
-        for (size_t i = 0; i < M; ++i)
-          for (size_t r = 0; r < rows; ++r) y[(t + i) * w.rows + n + r] = sums[i][r];
-      };
+      const Target to{y + n, w.rows, rows, bias ? bias + n : nullptr, g == 0};
       size_t t = 0;
-      for (; t + Dot::kTokens <= T; t += Dot::kTokens) tokens.template operator()<Dot::kTokens>(t);
-      for (; t < T; ++t) tokens.template operator()<1>(t);
+      for (; t + kTokens <= T; t += kTokens) multiply<Dot, kBits, kTokens>(tile, x, t, w.cols, g, count, to);
+      for (; t < T; ++t) multiply<Dot, kBits, 1>(tile, x, t, w.cols, g, count, to);
     }
   }
 }
@@ -218,9 +372,7 @@ inline void product(const Q8Rows& x, const NBitsMatrix& w, const float* bias, fl
     }
     return;
   }
-  for (size_t t = 0; t < T; ++t)
-    for (size_t n = n_begin; n < n_end; ++n) y[t * w.rows + n] = bias ? bias[n] : 0.0f;
-  (w.bits == 4 ? product_of_block<Dot, 4> : product_of_block<Dot, 8>)(x, w, y, T, n_begin, n_end);
+  (w.bits == 4 ? product_of_block<Dot, 4> : product_of_block<Dot, 8>)(x, w, bias, y, T, n_begin, n_end);
 }
 
 }  // namespace
