@@ -258,6 +258,30 @@ struct Tile {
   alignas(32) float scales[kTileGroups][kTileRows];
 };
 
+inline void unpack_scales(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count,
+                          Tile& tile) {
+  const size_t stride = w.cols / w.block;
+  const auto row = [&](size_t r) { return w.scales + (n + smaller(r, rows - 1)) * stride; };
+  if (w.block == kQ8Group && count == kTileGroups) {
+    for (size_t half = 0; half < kTileRows; half += kLanes) {
+      __m256i m[kLanes];
+#pragma GCC unroll 8
+      for (size_t r = 0; r < kLanes; ++r) {
+        const float* scales = row(half + r) + group;
+        _mm_prefetch(reinterpret_cast<const char*>(scales + kTileRows * stride), _MM_HINT_T1);
+        m[r] = load(scales);
+      }
+      transpose(m);
+#pragma GCC unroll 8
+      for (size_t g = 0; g < kTileGroups; ++g)
+        _mm256_store_ps(tile.scales[g] + half, _mm256_castsi256_ps(m[g]));
+    }
+    return;
+  }
+  for (size_t g = 0; g < count; ++g)
+    for (size_t r = 0; r < kTileRows; ++r) tile.scales[g][r] = row(r)[(group + g) * kQ8Group / w.block];
+}
+
 template <typename Dot, unsigned kBits>
 inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count, Tile& tile) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
@@ -268,7 +292,10 @@ inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, si
 #pragma GCC unroll 8
       for (size_t r = 0; r < 8; ++r) {
         const size_t row = n + smaller(8 * half + r, rows - 1);
-        const auto codes = group_codes<Dot, kBits>(w.packed + row * row_bytes + (group + g) * kGroupBytes);
+        const uint8_t* packed = w.packed + row * row_bytes + (group + g) * kGroupBytes;
+        // For the tile below.
+        _mm_prefetch(reinterpret_cast<const char*>(packed + kTileRows * row_bytes), _MM_HINT_T1);
+        const auto codes = group_codes<Dot, kBits>(packed);
         low[r] = codes.low;
         high[r] = codes.high;
       }
@@ -280,9 +307,8 @@ inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, si
         tile.codes[g][j + 8][half] = high[j];
       }
     }
-    for (size_t r = 0; r < kTileRows; ++r)
-      tile.scales[g][r] = scale_of(w, n + smaller(r, rows - 1), group + g);
   }
+  unpack_scales(w, n, rows, group, count, tile);
 }
 
 // The columns of y that a tile's product goes to: [T, N] from the tile's first row on.
