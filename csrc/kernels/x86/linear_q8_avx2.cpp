@@ -37,7 +37,7 @@ struct Maddubs {
   // Lane r = the sum of pairs[r]'s lanes.
   template <unsigned kBits>
   [[gnu::always_inline]] static __m256i sums(const __m256i pairs[8]) {
-    if constexpr (kBits == 8) return sums_of_halves(half_sums(pairs), half_sums(pairs + 4));
+    if constexpr (kBits == 8) return sums_of(pairs);
     __m256i halves[2];
 #pragma GCC unroll 2
     for (size_t i = 0; i < 2; ++i) {
@@ -73,7 +73,7 @@ struct Maddubs {
           for (size_t half = 0; half < 2; ++half) {
             const __m256i product = products16<kBits>(w[k][half], codes);
             sums[i][half] = k == j ? product : _mm256_add_epi16(sums[i][half], product);
-            in_order(sums[i][half]);
+            keep_order(sums[i][half]);
           }
         }
       }
@@ -82,7 +82,7 @@ struct Maddubs {
 #pragma GCC unroll 2
         for (size_t half = 0; half < 2; ++half) {
           to[i][half] = _mm256_add_epi32(to[i][half], widened(sums[i][half]));
-          in_order(to[i][half]);
+          keep_order(to[i][half]);
         }
       }
     }

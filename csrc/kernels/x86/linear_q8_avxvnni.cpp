@@ -23,7 +23,7 @@ struct Dpbusd {
 
   template <unsigned kBits>
   [[gnu::always_inline]] static __m256i sums(const __m256i pairs[8]) {
-    return avx2::sums_of_halves(avx2::half_sums(pairs), avx2::half_sums(pairs + 4));
+    return avx2::sums_of(pairs);
   }
   // As in linear_q8_avx2.cpp.
   template <unsigned kBits, size_t M>
