@@ -52,11 +52,11 @@ void rotate(const float* x, const float* cos, const float* sin, float* y, size_t
   for (size_t t = 0; t < T; ++t, cos += half, sin += half) {
     for (size_t h = 0; h < heads; ++h, x += D, y += D) {
       for (size_t i = 0; i < half; i += kLanes) {
-        const __m256i lanes = first_lanes(smaller(kLanes, half - i));
-        const __m256 re = _mm256_maskload_ps(x + i, lanes), im = _mm256_maskload_ps(x + i + half, lanes);
-        const __m256 c = _mm256_maskload_ps(cos + i, lanes), s = _mm256_maskload_ps(sin + i, lanes);
-        _mm256_maskstore_ps(y + i, lanes, _mm256_fmsub_ps(re, c, _mm256_mul_ps(im, s)));
-        _mm256_maskstore_ps(y + i + half, lanes, _mm256_fmadd_ps(im, c, _mm256_mul_ps(re, s)));
+        const size_t count = smaller(kLanes, half - i);
+        const __m256 re = load_first(x + i, count), im = load_first(x + i + half, count);
+        const __m256 c = load_first(cos + i, count), s = load_first(sin + i, count);
+        store_first(y + i, count, _mm256_fmsub_ps(re, c, _mm256_mul_ps(im, s)));
+        store_first(y + i + half, count, _mm256_fmadd_ps(im, c, _mm256_mul_ps(re, s)));
       }
     }
   }

@@ -1,5 +1,6 @@
 // The two float32 matrix products of the AVX2 kernels (gemm_avx2.cpp), with AVX-512: 8 rows by 32 columns of
 // accumulators, 16 of the 32 registers.
+#include "kernels/x86/avx2_math.h"
 #include "kernels/x86/avx512_math.h"
 #include "kernels/x86/avx512vnni.h"
 
@@ -54,28 +55,14 @@ void pack(const float* w, size_t w_stride, size_t count, size_t K, float* packed
   for (size_t r = 0; r < kCols; r += 8) {
     for (size_t k = 0; k < K; k += 8) {
       const __mmask8 there = static_cast<__mmask8>((1u << smaller(8, K - k)) - 1);
-      __m256 m[8], t[8];
+      __m256i m[8];
 #pragma GCC unroll 8
       for (size_t i = 0; i < 8; ++i)
-        m[i] = r + i < count ? _mm256_maskz_loadu_ps(there, w + (r + i) * w_stride + k) : _mm256_setzero_ps();
-#pragma GCC unroll 4
-      for (size_t i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_ps(m[i], m[i + 1]);
-        t[i + 1] = _mm256_unpackhi_ps(m[i], m[i + 1]);
-      }
-#pragma GCC unroll 2
-      for (size_t i = 0; i < 8; i += 4) {
-        m[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-        m[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
-        m[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        m[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
-      }
-#pragma GCC unroll 4
-      for (size_t i = 0; i < 4; ++i) {
-        t[i] = _mm256_permute2f128_ps(m[i], m[i + 4], 0x20);
-        t[i + 4] = _mm256_permute2f128_ps(m[i], m[i + 4], 0x31);
-      }
-      for (size_t i = 0; i < smaller(8, K - k); ++i) _mm256_storeu_ps(packed + (k + i) * kCols + r, t[i]);
+        m[i] = r + i < count ? _mm256_castps_si256(_mm256_maskz_loadu_ps(there, w + (r + i) * w_stride + k))
+                             : _mm256_setzero_si256();
+      avx2::transpose(m);
+      for (size_t i = 0; i < smaller(8, K - k); ++i)
+        _mm256_storeu_ps(packed + (k + i) * kCols + r, _mm256_castsi256_ps(m[i]));
     }
   }
 }

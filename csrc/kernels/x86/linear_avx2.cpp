@@ -175,7 +175,9 @@ void add_product_of_token(const float* x, const NBitsMatrix& w, float* y, size_t
 void linear_f32(const float* x, const float* w, const float* bias, float* y, size_t T, size_t K, size_t N,
                 size_t n_begin, size_t n_end) {
   fill_with_bias(bias, y, T, N, n_begin, n_end);
-  gemm_nt(x, K, w + n_begin * K, K, y + n_begin, N, T, n_end - n_begin, K);
+  // What steers the memory has a row for each KV head: too few for a tile, and so its sums are always taken
+  // in one order, however many tokens there are.
+  (N <= 2 * kLanes ? gemm_nt_dots : gemm_nt)(x, K, w + n_begin * K, K, y + n_begin, N, T, n_end - n_begin, K);
 }
 
 void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,

@@ -58,9 +58,9 @@ struct Maddubs {
   template <unsigned kBits, size_t M>
   [[gnu::always_inline]] static void products(const __m256i (*w)[2], const int8_t* x, size_t K,
                                               const int32_t* starts, size_t groups, __m256i (*to)[2]) {
-    constexpr size_t kTogether = kBits == 4 ? 8 : 1;  // sums that 16 bits hold
 #pragma GCC unroll 4
     for (size_t i = 0; i < M; ++i) to[i][0] = to[i][1] = _mm256_set1_epi32(start<kBits>(starts[i * groups]));
+    constexpr size_t kTogether = kBits == 4 ? 8 : 1;  // products that 16 bits hold
 #pragma GCC unroll 16
     for (size_t j = 0; j < kDwords; j += kTogether) {
       __m256i sums[M][2];
@@ -73,16 +73,11 @@ struct Maddubs {
           for (size_t half = 0; half < 2; ++half) {
             const __m256i product = products16<kBits>(w[k][half], codes);
             sums[i][half] = k == j ? product : _mm256_add_epi16(sums[i][half], product);
-            keep_order(sums[i][half]);
+            if (kTogether > 1) keep_order(sums[i][half]);
+            if (k + 1 < j + kTogether) continue;
+            to[i][half] = _mm256_add_epi32(to[i][half], widened(sums[i][half]));
+            keep_order(to[i][half]);
           }
-        }
-      }
-#pragma GCC unroll 4
-      for (size_t i = 0; i < M; ++i) {
-#pragma GCC unroll 2
-        for (size_t half = 0; half < 2; ++half) {
-          to[i][half] = _mm256_add_epi32(to[i][half], widened(sums[i][half]));
-          keep_order(to[i][half]);
         }
       }
     }

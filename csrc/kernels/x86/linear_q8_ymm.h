@@ -49,28 +49,6 @@ inline float scale_of(const NBitsMatrix& w, size_t n, size_t group) {
   return w.scales[n * (w.cols / w.block) + group * kQ8Group / w.block];
 }
 
-// In place: m[i] lane j <-> m[j] lane i.
-inline void transpose(__m256i m[8]) {
-  __m256i a[8], b[8];
-#pragma GCC unroll 4
-  for (size_t i = 0; i < 8; i += 2) {
-    a[i] = _mm256_unpacklo_epi32(m[i], m[i + 1]);
-    a[i + 1] = _mm256_unpackhi_epi32(m[i], m[i + 1]);
-  }
-#pragma GCC unroll 2
-  for (size_t i = 0; i < 8; i += 4) {
-    b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
-    b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
-    b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
-    b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (size_t i = 0; i < 4; ++i) {
-    m[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
-    m[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
-  }
-}
-
 // --- Few tokens
 
 // Lane r = the sum of row r, whose halves are in the two halves of `first` (rows 0 to 3) or `last` (4 to 7).
@@ -322,26 +300,15 @@ struct Target {
   const float* bias;  // null: 0
   bool first;         // y starts from the bias; else it has the products of earlier columns
 
+  size_t count(size_t r) const { return rows > r ? smaller(rows - r, kLanes) : 0; }
   void load(size_t t, float sums[kTileRows]) const {
     const float* from = first ? bias : y + t * N;
-    for (size_t r = 0; r < kTileRows; r += kLanes) {
-      const size_t there = rows > r ? rows - r : 0;
-      const __m256 v = from == nullptr   ? _mm256_setzero_ps()
-                       : there >= kLanes ? _mm256_loadu_ps(from + r)
-                                         : _mm256_maskload_ps(from + r, first_lanes(there));
-      _mm256_store_ps(sums + r, v);
-    }
+    for (size_t r = 0; r < kTileRows; r += kLanes)
+      _mm256_store_ps(sums + r, from == nullptr ? _mm256_setzero_ps() : load_first(from + r, count(r)));
   }
   void store(size_t t, const float sums[kTileRows]) const {
-    for (size_t r = 0; r < kTileRows; r += kLanes) {
-      const size_t there = rows > r ? rows - r : 0;
-      const __m256 v = _mm256_load_ps(sums + r);
-      if (there >= kLanes) {
-        _mm256_storeu_ps(y + t * N + r, v);
-      } else {
-        _mm256_maskstore_ps(y + t * N + r, first_lanes(there), v);
-      }
-    }
+    for (size_t r = 0; r < kTileRows; r += kLanes)
+      store_first(y + t * N + r, count(r), _mm256_load_ps(sums + r));
   }
 };
 

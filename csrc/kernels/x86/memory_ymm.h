@@ -50,15 +50,14 @@ inline void forward_and_slopes(float* a, float* u, float* m, const float* r_gate
                                size_t h) {
   const __m256 one = _mm256_set1_ps(1.0f);
   for (size_t i = 0; i < h; i += kLanes) {
-    const __m256i lanes = first_lanes(smaller(kLanes, h - i));
-    const __m256 gate =
-        _mm256_mul_ps(_mm256_maskload_ps(a + i, lanes), _mm256_maskload_ps(r_gate + i, lanes));
-    const __m256 up = _mm256_mul_ps(_mm256_maskload_ps(u + i, lanes), _mm256_maskload_ps(r_up + i, lanes));
+    const size_t count = smaller(kLanes, h - i);
+    const __m256 gate = _mm256_mul_ps(load_first(a + i, count), load_first(r_gate + i, count));
+    const __m256 up = _mm256_mul_ps(load_first(u + i, count), load_first(r_up + i, count));
     const __m256 sigma = sigmoid(gate), s = _mm256_mul_ps(gate, sigma);
     const __m256 slope = _mm256_mul_ps(sigma, _mm256_fmadd_ps(gate, _mm256_sub_ps(one, sigma), one));
-    _mm256_maskstore_ps(m + i, lanes, _mm256_mul_ps(s, up));
-    _mm256_maskstore_ps(a + i, lanes, _mm256_mul_ps(up, slope));
-    _mm256_maskstore_ps(u + i, lanes, s);
+    store_first(m + i, count, _mm256_mul_ps(s, up));
+    store_first(a + i, count, _mm256_mul_ps(up, slope));
+    store_first(u + i, count, s);
   }
 }
 
@@ -66,11 +65,10 @@ inline void forward_and_slopes(float* a, float* u, float* m, const float* r_gate
 inline void error(float* e, const float* r_down, const float* z, const float* v, float eta, size_t D) {
   const __m256 rate = _mm256_set1_ps(eta);
   for (size_t d = 0; d < D; d += kLanes) {
-    const __m256i lanes = first_lanes(smaller(kLanes, D - d));
-    const __m256 out = _mm256_fmadd_ps(_mm256_maskload_ps(r_down + d, lanes),
-                                       _mm256_maskload_ps(e + d, lanes), _mm256_maskload_ps(z + d, lanes));
-    _mm256_maskstore_ps(e + d, lanes,
-                        _mm256_mul_ps(rate, _mm256_sub_ps(out, _mm256_maskload_ps(v + d, lanes))));
+    const size_t count = smaller(kLanes, D - d);
+    const __m256 out =
+        _mm256_fmadd_ps(load_first(r_down + d, count), load_first(e + d, count), load_first(z + d, count));
+    store_first(e + d, count, _mm256_mul_ps(rate, _mm256_sub_ps(out, load_first(v + d, count))));
   }
 }
 
