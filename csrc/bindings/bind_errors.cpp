@@ -28,6 +28,8 @@ const char* class_name(ErrorCode code) {
       return "SnapshotError";
     case ErrorCode::kPoisoned:
       return "PoisonedSessionError";
+    case ErrorCode::kOutOfMemory:
+      return "OutOfMemoryError";
   }
   return "AllMemError";
 }

@@ -104,7 +104,7 @@ void check_struct(const T* value, const char* name) {
     throw Error(ErrorCode::kInvalidArgument, std::string(name) + "->struct_size is " +
                                                  std::to_string(value->struct_size) +
                                                  ", but this library's is " + std::to_string(sizeof(T)) +
-                                                 "; set it, or call the _init function.");
+                                                 "; set it to sizeof, or call the struct's _init function.");
   }
 }
 

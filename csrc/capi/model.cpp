@@ -35,9 +35,9 @@ GenerationConfig find_config(const Find& find) {
   return generation_config(text_of(*file), file->path());
 }
 
-std::vector<int32_t> stop_ids(const GenerationConfig& config, const Tokenizer& tokenizer) {
+std::vector<int32_t> stop_ids(const GenerationConfig& config, const Tokenizer* tokenizer) {
   std::vector<int32_t> ids = config.stop_ids;
-  const auto end = tokenizer.token_id("<|im_end|>");
+  const auto end = tokenizer ? tokenizer->token_id("<|im_end|>") : std::nullopt;
   if (end && std::ranges::find(ids, *end) == ids.end()) ids.push_back(*end);
   return ids;
 }
@@ -79,8 +79,8 @@ allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find) {
                       "; the file belongs to another model.");
     }
     shared->chat = ChatMl::of(shared->tokenizer);
-    shared->stop_ids = stop_ids(config, *shared->tokenizer);
   }
+  shared->stop_ids = stop_ids(config, shared->tokenizer.get());
   shared->fingerprint = fingerprint(*shared->model);
   return new allmem_model{std::move(shared)};
 }

@@ -211,7 +211,9 @@ int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size
 int32_t allmem_session_logits(allmem_session* session, float* logits, size_t capacity, size_t* count) {
   return with_session(session, [&](allmem_session& handle) {
     const std::span<const float> all = handle.writer->logits();
-    require(!all.empty(), "There are no logits: let allmem_session_prefill() read a token first.");
+    require(
+        !all.empty(),
+        "There are no logits: the last call that read gave none. Let allmem_session_prefill() read a token.");
     return output(all, logits, capacity, count);
   });
 }

@@ -32,6 +32,8 @@ int32_t status_of(ErrorCode code) {
       return ALLMEM_BAD_SNAPSHOT;
     case ErrorCode::kPoisoned:
       return ALLMEM_POISONED;
+    case ErrorCode::kOutOfMemory:
+      return ALLMEM_OUT_OF_MEMORY;
   }
   return ALLMEM_INTERNAL;
 }

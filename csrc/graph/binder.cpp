@@ -14,11 +14,7 @@ using onnx::Attribute;
 using onnx::DataType;
 
 Binder::Binder(Lowering& lowering, const onnx::Node& node, std::vector<ValueId> inputs)
-    : lowering_(lowering),
-      node_(node),
-      inputs_(std::move(inputs)),
-      outputs_(node.outputs.size(), kNoValue),
-      kind_(node.op_type) {}
+    : lowering_(lowering), node_(node), inputs_(std::move(inputs)), outputs_(node.outputs.size(), kNoValue) {}
 
 void Binder::fail(const std::string& problem) const {
   lowering_.fail(ErrorCode::kBadModel, describe(node_) + " " + problem);

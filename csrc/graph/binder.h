@@ -85,9 +85,6 @@ class Binder {
   ValueId absorbable(size_t i, std::string_view op_type) const;
   void absorb(size_t i, std::string_view op_type);
   ValueId input_id(size_t i) const { return inputs_[i]; }
-  void set_kind(std::string_view op_type) {
-    kind_ = op_type;
-  }                              // what it is to a later absorb(), after fusing
   void limit_ids(int64_t rows);  // token ids must be below `rows`
 
  private:
@@ -103,7 +100,6 @@ class Binder {
   std::vector<ValueId> inputs_;
   std::vector<ValueId> outputs_, temporaries_;
   std::set<std::string_view> known_attributes_;
-  std::string_view kind_;
   bool row_wise_ = false, stateful_ = false;
 };
 

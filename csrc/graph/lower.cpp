@@ -38,6 +38,7 @@ Lowering::Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, con
       precision_(precision),
       program_(std::make_unique<Program>()) {
   program_->source = model_;
+  program_->kernels = &kernels_;
   const bool quantised = std::any_of(model_->nodes.begin(), model_->nodes.end(),
                                      [](const onnx::Node& node) { return node.op_type == "MatMulNBits"; });
   if (!quantised) precision_ = Precision::kExact;  // who keeps weights in float32 wants the rest so, too
@@ -230,7 +231,7 @@ void Lowering::add_node(const onnx::Node& node) {
     if (id != kNoValue) producer_.emplace(id, program_->steps.size());
   }
   Step step{.op = std::move(op),
-            .kind = binder.kind_,
+            .kind = node.op_type,
             .inputs = binder.inputs_,
             .outputs = binder.outputs_,
             .row_wise = binder.row_wise_};
@@ -311,7 +312,9 @@ void Lowering::lay_out_states() {
 }
 
 void Lowering::add_logits(const onnx::ValueInfo& output) {
-  const ValueId id = names_.find(output.name)->second;
+  const auto found = names_.find(output.name);
+  if (found == names_.end()) fail(ErrorCode::kBadModel, "'logits' is an output that its maker does not have");
+  const ValueId id = found->second;
   const Value& value = program_->values[id];
   Buffer& buffer = program_->buffers[value.buffer];
   if (value.type != DataType::kFloat || value.shape.size() != 2 || value.shape[0] != kTokens ||

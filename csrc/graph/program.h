@@ -84,6 +84,7 @@ struct State {
 
 struct Program {
   std::shared_ptr<const onnx::Model> source;  // keeps the mapped weights alive
+  const Kernels* kernels = nullptr;           // what all of it is planned for, and runs with
   std::vector<AlignedBuffer> folded;          // constants computed at load
   std::deque<Value> values;
   std::vector<Buffer> buffers;

@@ -64,11 +64,15 @@ struct MemoryHead {
   float *r_gate, *r_up, *r_down;  // [h], [h], [D]
 };
 
+// What steers the memory (η, β: a row for each KV head) stays float32 where the rest is quantised, and must
+// not depend on how a stream is split into calls.
+inline constexpr size_t kOrderedRows = 128;
+
 struct Kernels {
   const char* name;  // "ref", "avx2", ...: the value that ALLMEM_ISA takes
 
   // y[t, n] = Σ_k x[t, k] w[n, k] (+ bias[n] unless null), n in [n_begin, n_end).   x [T, K], w [N, K], y [T,
-  // N]
+  // N]. Up to kOrderedRows rows of w, a sum is taken in the same order for every T.
   void (*linear_f32)(const float* x, const float* w, const float* bias, float* y, size_t T, size_t K,
                      size_t N, size_t n_begin, size_t n_end);
   // The same with quantised weights, dequantised on the fly: (code - zero_point) * scale.   x [T, w.cols], y

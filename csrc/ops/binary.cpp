@@ -145,7 +145,6 @@ Row fuse(Binder& node) {
     }
     if (node.absorbable(i, "Sigmoid") == node.input_id(1 - i)) {
       node.absorb(i, "Sigmoid");
-      node.set_kind("Swish");
       return silu_row;
     }
   }

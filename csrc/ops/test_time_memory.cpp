@@ -205,7 +205,9 @@ class TestTimeMemory : public Loop {
   void write(const RunContext& ctx, const MemoryHead& head, size_t kv, float* scratch) const {
     learn_waiting(ctx, head, kv, scratch);
     float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
-    ctx.kernels.memory_write(head, beta_sum / static_cast<float>(sizes_.chunk));
+    // At most 1, also where a boundary passed by while the memory was frozen, and more tokens learned than a
+    // chunk has.
+    ctx.kernels.memory_write(head, std::min(beta_sum / static_cast<float>(sizes_.chunk), 1.0f));
     beta_sum = 0;
     derive(ctx, head, kv, scratch);
   }

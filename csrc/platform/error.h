@@ -17,6 +17,7 @@ enum class ErrorCode {
   kCancelled,        // stopped on request
   kBadSnapshot,      // a saved memory is damaged, or of another model or format
   kPoisoned,         // an earlier error left the session unusable until reset
+  kOutOfMemory,      // a model or a session does not fit into memory
 };
 
 class Error : public std::runtime_error {

@@ -103,10 +103,11 @@ double product_rate(ThreadPool& pool, double products, void (Work::*multiply)(co
   const auto threads = static_cast<size_t>(pool.threads());
   const std::unique_ptr<Work[]> own(new Work[threads]);
   const double operations = 2 * products * kTimes * static_cast<double>(threads);
+  const Kernels& kernels = best_kernels();
   return best_rate(operations, [&] {
     pool.parallel(threads, 1, [&](size_t begin, size_t end, size_t) {
       for (size_t i = begin; i < end; ++i)
-        for (size_t time = 0; time < kTimes; ++time) (own[i].*multiply)(best_kernels());
+        for (size_t time = 0; time < kTimes; ++time) (own[i].*multiply)(kernels);
     });
   });
 }

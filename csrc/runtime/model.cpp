@@ -118,7 +118,8 @@ std::shared_ptr<const Model> Model::load(const std::string& path, Precision prec
   try {
     return make(onnx::read_model(model_file(path)), precision, std::move(log));
   } catch (const std::bad_alloc&) {
-    throw Error(ErrorCode::kBadModel, printable("The model '" + path + "' needs more memory than there is."));
+    throw Error(ErrorCode::kOutOfMemory,
+                printable("The model '" + path + "' needs more memory than there is."));
   }
 }
 
@@ -127,7 +128,7 @@ std::shared_ptr<const Model> Model::load(std::vector<std::unique_ptr<MappedFile>
   try {
     return make(onnx::read_model(std::move(pieces)), precision, std::move(log));
   } catch (const std::bad_alloc&) {
-    throw Error(ErrorCode::kBadModel, "The model needs more memory than there is.");
+    throw Error(ErrorCode::kOutOfMemory, "The model needs more memory than there is.");
   }
 }
 

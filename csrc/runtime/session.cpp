@@ -51,7 +51,7 @@ struct Session::Impl {
   Impl(std::shared_ptr<const Model> the_model, int threads)
       : model(std::move(the_model)),
         program(model->program()),
-        kernels(best_kernels()),
+        kernels(*program.kernels),
         pool(threads),
         state(program.state_bytes),
         derived(program.derived_bytes),
@@ -169,7 +169,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   try {
     impl_ = std::make_unique<Impl>(model, threads);
   } catch (const std::bad_alloc&) {
-    throw Error(ErrorCode::kIo,
+    throw Error(ErrorCode::kOutOfMemory,
                 "There is not enough memory for a session of this model, whose state alone takes " +
                     std::to_string(model->program().state_bytes) + " bytes.");
   } catch (const std::system_error& error) {

@@ -17,8 +17,8 @@ struct SessionOptions {
 
 enum class LogitsFor { kNone, kLast, kAll };
 
-// One caller at a time. An error inside forward() poisons the session: every call but reset() then throws
-// kPoisoned.
+// One caller at a time. An error inside forward() poisons the session: what reads, copies or freezes it
+// then throws kPoisoned until reset(), wipe() or restore().
 class Session {
  public:
   static constexpr uint64_t kMaxPosition = uint64_t{1} << 53;  // RoPE angles are exact below it

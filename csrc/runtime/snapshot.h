@@ -45,7 +45,7 @@ SnapshotInfo inspect_snapshot_file(const std::string& path);
 
 // Makes `writer` what it was when the snapshot was taken, without marks. `tokenizer` may be null when no text
 // was being written. Throws kBadSnapshot (damaged, cut short, of another model, format or precision) and
-// kNotFound (the tokenizer): all is then unchanged. Ends a poisoning.
+// kUnsupported (no tokenizer): all is then unchanged. Ends a poisoning.
 SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                            std::span<const std::byte> snapshot);
 

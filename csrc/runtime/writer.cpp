@@ -154,7 +154,7 @@ Writer::Draft Writer::read_draft(ByteReader& from, const std::shared_ptr<const T
   if (has_text > 1) refuse_snapshot("it neither says that it holds a text nor that it does not");
   if (has_text == 1) {
     if (!tokenizer) {
-      throw Error(ErrorCode::kNotFound,
+      throw Error(ErrorCode::kUnsupported,
                   "This memory holds an unfinished text; to go on, the model needs its tokenizer.json.");
     }
     draft.text = make_text(from, vocab, tokenizer);

@@ -75,7 +75,7 @@ class Writer {
     std::shared_ptr<Generator> text;  // of this writer alone
   };
   void save(ByteWriter& to) const;
-  // Throws kBadSnapshot, and kNotFound when an unfinished text needs the tokenizer that is null.
+  // Throws kBadSnapshot, and kUnsupported when an unfinished text needs the tokenizer that is null.
   Draft read_draft(ByteReader& from, const std::shared_ptr<const Tokenizer>& tokenizer) const;
   // As Session::restore(); drops the marks.
   void restore(std::span<const std::byte> state, uint64_t position, Draft draft);

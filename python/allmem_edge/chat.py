@@ -146,10 +146,13 @@ class Chat:
         self.session.save(path, json.dumps(note).encode())
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Goes on with a saved conversation. Raises what Session.load() does; the chat is then as before."""
+        """Goes on with a saved conversation. Raises what Session.load() does; the chat is then as before.
+
+        A memory without a note, as the C API's chats save it, is taken for one of a chat, too.
+        """
         session = self.session.clone()
         try:
-            note = json.loads(session.load(path))
+            note = json.loads(session.load(path) or f'{{"turns": {min(session.position, 1)}}}')
             turns, answer = note["turns"], note.get("answer", "")
             if type(turns) is not int or turns < 0 or not isinstance(answer, str):
                 raise ValueError(note)

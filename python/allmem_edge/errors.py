@@ -19,6 +19,10 @@ class StorageError(AllMemError):
     """The system refused to read, write or map a file."""
 
 
+class OutOfMemoryError(AllMemError, MemoryError):
+    """A model or a session does not fit into memory."""
+
+
 class ModelFormatError(AllMemError):
     """A file of the model is damaged or inconsistent."""
 

@@ -150,9 +150,9 @@ class Model:
 
     def new_engine_session(self, threads: int) -> EngineSession:
         """The backend's own session object, in its initial state."""
-        if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
+        if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 256:
             raise InvalidArgumentError(
-                f"threads is {threads!r}; it must be between 0 (all fast cores) and 1024."
+                f"threads is {threads!r}; it must be between 0 (all fast cores) and 256."
             )
         if isinstance(self.engine, _core.Model):
             return _core.Session(self.engine, threads)

@@ -45,7 +45,8 @@ class Session:
 
     For one thread at a time; a call while another thread is inside one raises InvalidArgumentError. Only
     cancel() may come from any thread. Long calls release the GIL and heed Ctrl-C between blocks of tokens.
-    An error of the runtime itself poisons the session: all but reset() then raise PoisonedSessionError.
+    An error of the runtime itself poisons the session: what reads, writes, marks or saves raises
+    PoisonedSessionError until reset(), wipe(), undo() or load().
     """
 
     def __init__(self, model: Model, engine: EngineSession) -> None:
@@ -211,7 +212,8 @@ class Session:
         """Goes on where a saved session of the same model stood, bit for bit; returns its note.
 
         Also in the middle of a text: see resume(). Raises ModelNotFoundError for no such file, SnapshotError
-        for one that is damaged or of another model; the session is then unchanged.
+        for one that is damaged or of another model, UnsupportedModelError for an unfinished text when this
+        model has no tokenizer; the session is then unchanged.
         """
         return self._native().load(os.fspath(path), self._tokenizer())
 

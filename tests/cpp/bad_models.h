@@ -222,6 +222,12 @@ inline std::vector<BadModel> bad_models() {
         b.node("Add", {"table", "table"}, {""});
       },
       kBad, "no output");
+  logits(
+      "logits as an output that their maker does not have",
+      [](auto& b) {
+        b.node("Neg", {"h"}, {"other", "logits"});
+      },
+      kBad, "does not have");
   graph(
       "output named like an initializer", [](auto& b) { b.node("Neg", {"logits"}, {"table"}); }, kBad,
       "already taken");

@@ -142,7 +142,7 @@ def test_a_text_is_not_loaded_without_the_tokenizer_that_it_needs(
     (tiny_copy / "tokenizer.json").unlink()
     bare = ae.Model.load(tiny_copy).session()
     before = bare.snapshot()
-    with pytest.raises(ae.ModelNotFoundError, match=r"tokenizer\.json"):
+    with pytest.raises(ae.UnsupportedModelError, match=r"tokenizer\.json"):
         bare.restore(session.snapshot())
     assert bare.snapshot() == before
     session.forward(IDS)
@@ -177,6 +177,16 @@ def test_a_chat_goes_on_where_it_stood(tiny: ae.Model, tmp_path: Path) -> None:
     assert other.turns == 1 and not other.undo()  # states to go back to are not saved
     assert "".join(other.send("two")) == "".join(chat.send("two"))
     assert other.session.position == chat.session.position
+
+
+def test_a_memory_without_a_note_goes_on_as_a_chat(tiny: ae.Model, tmp_path: Path) -> None:
+    chat = tiny.chat(max_tokens=6, temperature=0.0)
+    "".join(chat.send("one"))
+    chat.session.save(tmp_path / "memory")  # as the C API's chats do
+    other = tiny.chat(max_tokens=6, temperature=0.0)
+    other.load(tmp_path / "memory")
+    assert other.turns == 1
+    assert "".join(other.send("two")) == "".join(chat.send("two"))
 
 
 def test_the_memory_of_a_bare_session_is_no_chat(tiny: ae.Model, tmp_path: Path) -> None:

@@ -17,13 +17,13 @@
  *  - Where you give a buffer, its capacity follows it, then `count`, which receives the size that is needed.
  *    A buffer that is NULL or too small gives ALLMEM_BUFFER_TOO_SMALL and still the count: ask, allocate, ask
  *    again.
- *  - Structs of options begin with struct_size and are filled by their _init function; NULL means the
- *    defaults.
+ *  - Structs that begin with struct_size: those of options are filled by their _init function, and NULL means
+ *    the defaults; of those that you receive, set struct_size = sizeof before the call.
  *  - free(NULL) does nothing. A session keeps its model alive, so they may be freed in any order.
  *  - A session has one caller at a time; a second one gets ALLMEM_IN_USE. Only allmem_session_cancel() may be
  *    called from any thread at any time, while the session exists.
- *  - An error within reading (out of memory, a failed system call) poisons the session: every call but reset,
- *    load, wipe and free gives ALLMEM_POISONED. Refused arguments change nothing.
+ *  - An error within reading (out of memory, a failed system call) poisons the session: until a reset, wipe,
+ *    undo or load, whatever reads, writes or saves gives ALLMEM_POISONED. Refused arguments change nothing.
  */
 #ifndef ALLMEM_ALLMEM_H
 #define ALLMEM_ALLMEM_H
@@ -54,18 +54,18 @@ extern "C" {
 enum {
   ALLMEM_OK = 0,
   ALLMEM_INVALID_ARGUMENT = 1,  /* the call breaks its contract */
-  ALLMEM_NOT_FOUND = 2,         /* no such file or directory */
+  ALLMEM_NOT_FOUND = 2,         /* no such file or directory, or no tokenizer.json where text is needed */
   ALLMEM_IO = 3,                /* the system refused to read, write or map */
   ALLMEM_BAD_MODEL = 4,         /* model.onnx or its data is damaged or inconsistent */
   ALLMEM_UNSUPPORTED = 5,       /* well-formed, but needs something that this library does not have */
-  ALLMEM_BAD_TOKENIZER = 6,     /* tokenizer.json is damaged or inconsistent */
+  ALLMEM_BAD_TOKENIZER = 6,     /* tokenizer.json or generation_config.json is damaged or inconsistent */
   ALLMEM_CANCELLED = 7,         /* stopped on request; the session is usable */
   ALLMEM_BAD_SNAPSHOT = 8,      /* a saved memory is damaged, or of another model or format */
   ALLMEM_POISONED = 9,          /* an earlier error interrupted the session: reset it */
   ALLMEM_BUFFER_TOO_SMALL = 10, /* `count` says what is needed */
   ALLMEM_IN_USE = 11,           /* another thread is using this session or decoder */
-  ALLMEM_OUT_OF_MEMORY = 12,
-  ALLMEM_INTERNAL = 13 /* a defect of this library; please report it */
+  ALLMEM_OUT_OF_MEMORY = 12,    /* a model or a session does not fit, or an allocation failed */
+  ALLMEM_INTERNAL = 13          /* a defect of this library; please report it */
 };
 
 /* The library's version, e.g. "0.1.0", and the ABI that it was built for. Compare with ALLMEM_ABI_VERSION. */
@@ -104,10 +104,10 @@ typedef struct allmem_model_info {
   int32_t has_tokenizer;        /* 0 or 1 */
   int32_t has_chat;             /* 1 when its tokens are ChatML's, so that allmem_chat_encode() works */
   int32_t reserved;
-  uint64_t weight_bytes;
+  uint64_t weight_bytes; /* read for every token; the memory as training left it is in the file besides */
   uint64_t state_bytes;  /* of one session */
   uint64_t fingerprint;  /* what a snapshot is bound to */
-  char quantization[16]; /* "none", "int8", "int4" */
+  char quantization[16]; /* "none", "int8", "int4", "int4-pure" */
 } allmem_model_info;
 
 ALLMEM_API void allmem_model_options_init(allmem_model_options* options);
@@ -136,6 +136,7 @@ ALLMEM_API void allmem_model_free(allmem_model* model);
 ALLMEM_API int32_t allmem_model_get_info(const allmem_model* model, allmem_model_info* info);
 
 /* --- Text ------------------------------------------------------------------------------------------------
+ * All of it, and what generates text, gives ALLMEM_NOT_FOUND when the model came without tokenizer.json.
  */
 
 /* Ids of a text. special: 1 turns the text of special tokens ("<|im_end|>") into their ids; use 0 for what
@@ -169,7 +170,8 @@ typedef struct allmem_message {
 } allmem_message;
 
 /* Ids of messages in ChatML, and of the opening of the assistant's answer. `continues`: 1 when they follow an
- * answer that the model generated in this session, whose end mark it has not read yet. */
+ * answer that the model generated in this session, whose end mark it has not read yet. ALLMEM_UNSUPPORTED
+ * when the model's chat format is another. */
 ALLMEM_API int32_t allmem_chat_encode(const allmem_model* model, const allmem_message* messages,
                                       size_t message_count, int32_t continues, int32_t* ids, size_t capacity,
                                       size_t* count);
@@ -181,7 +183,7 @@ typedef struct allmem_session allmem_session;
 
 typedef struct allmem_session_options {
   size_t struct_size;
-  int32_t threads; /* 0: one for each fast core of this process */
+  int32_t threads; /* at most 256; 0: one for each fast core of this process */
 } allmem_session_options;
 
 ALLMEM_API void allmem_session_options_init(allmem_session_options* options);
@@ -199,19 +201,20 @@ ALLMEM_API int32_t allmem_session_prefill(allmem_session* session, const int32_t
 ALLMEM_API int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size_t id_count,
                                           float* logits, size_t capacity, size_t* count);
 /* The logits after the last token read, [vocab_size]. ALLMEM_INVALID_ARGUMENT when there are none: before the
- * first token, and after allmem_session_generate() or _chat(). */
+ * first token, after allmem_session_generate() or _chat(), and after an error. */
 ALLMEM_API int32_t allmem_session_logits(allmem_session* session, float* logits, size_t capacity,
                                          size_t* count);
 
 typedef struct allmem_sampling {
   size_t struct_size;
   float temperature;         /* finite, >= 0; 0 takes the most likely token. Default 0.7 */
-  int32_t top_k;             /* >= 0; keep the k most likely; 0 keeps all */
-  float top_p;               /* (0, 1]; keep the smallest set with this mass */
-  float min_p;               /* [0, 1]; drop what is less likely than min_p times the most likely */
-  float repetition_penalty;  /* [0.1, 10]; 1 is none */
-  int32_t repetition_window; /* [0, 1048576] tokens */
-  uint64_t seed;             /* the same seed and logits give the same tokens on every platform */
+  int32_t top_k;             /* >= 0; keep the k most likely; 0 keeps all. Default 0 */
+  float top_p;               /* (0, 1]; keep the smallest set with this mass. Default 1 */
+  float min_p;               /* [0, 1]; drop what is less likely than this times the likeliest. Default 0 */
+  float repetition_penalty;  /* [0.1, 10]; 1 is none. Default 1 */
+  int32_t repetition_window; /* [0, 1048576] tokens. Default 64 */
+  uint64_t seed;             /* the same seed and logits give the same tokens on every platform. Default 0:
+                                set your own, or the same question gets the same answer every time */
   int64_t max_tokens;        /* of one generation, >= 0. Default 512 */
   const char* const* stop;   /* texts that end a generation and are not shown; may be NULL */
   size_t stop_count;
@@ -256,7 +259,7 @@ ALLMEM_API int32_t allmem_session_generate(allmem_session* session, const int32_
                                            const allmem_sampling* sampling, allmem_text_callback callback,
                                            void* user_data, allmem_generation* generation);
 /* The same for messages: encodes only what is new, so that a conversation goes on at the cost of its last
- * message. The session knows by itself whether an answer came before, and a snapshot remembers it. */
+ * message. In a session that has read anything, they begin with the end mark of an answer. */
 ALLMEM_API int32_t allmem_session_chat(allmem_session* session, const allmem_message* messages,
                                        size_t message_count, const allmem_sampling* sampling,
                                        allmem_text_callback callback, void* user_data,
@@ -285,7 +288,7 @@ ALLMEM_API int32_t allmem_session_mark(allmem_session* session, uint64_t max_byt
 ALLMEM_API int32_t allmem_session_undo(allmem_session* session);
 
 typedef struct allmem_session_info {
-  size_t struct_size;
+  size_t struct_size;   /* set before the call */
   uint64_t position;    /* tokens read */
   uint64_t state_bytes; /* the window and the memory; these parts of it, and some bytes of other things: */
   uint64_t window_bytes, fast_weight_bytes, momentum_bytes, gradient_bytes;
@@ -320,12 +323,13 @@ ALLMEM_API int32_t allmem_session_save(allmem_session* session, const void* note
 /* Atomic: a crash at any moment leaves the old file or the new one. */
 ALLMEM_API int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
                                             const char* path);
-/* Checked wholly before anything changes: on failure the session is what it was. */
+/* Checked wholly before anything changes: on failure the session is what it was. ALLMEM_UNSUPPORTED when it
+ * holds an unfinished text and the model has no tokenizer.json. */
 ALLMEM_API int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size);
 ALLMEM_API int32_t allmem_session_load_file(allmem_session* session, const char* path);
 
 typedef struct allmem_snapshot_info {
-  size_t struct_size;
+  size_t struct_size;   /* set before the call */
   uint64_t position;    /* tokens read */
   uint64_t fingerprint; /* of the model that it belongs to */
   uint64_t state_bytes;

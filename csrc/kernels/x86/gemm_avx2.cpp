@@ -59,6 +59,8 @@ void product(const float* p, size_t p_row, size_t p_col, const float* v, size_t 
     size_t n = 0;
     for (; n + kV * kLanes <= N; n += kV * kLanes)
       tile<kM, kV>(p, p_row, p_col, v + n, v_stride, y + n, y_stride, K, kLanes);
+    for (; n + kCols <= N; n += kCols)
+      tile<kM, 2>(p, p_row, p_col, v + n, v_stride, y + n, y_stride, K, kLanes);
     for (; n < N; n += kLanes)
       tile<kM, 1>(p, p_row, p_col, v + n, v_stride, y + n, y_stride, K, smaller(kLanes, N - n));
     p += kM * p_row;

@@ -146,9 +146,7 @@ void linear_f32(const float* x, const float* w, const float* bias, float* y, siz
                 size_t n_begin, size_t n_end) {
   for (size_t t = 0; t < T; ++t)
     for (size_t n = n_begin; n < n_end; ++n) y[t * N + n] = bias ? bias[n] : 0.0f;
-  // What steers the memory has a row for each KV head: too few for a tile, and so its sums are always taken
-  // in one order, however many tokens there are.
-  (N <= kLanes ? all_dots : gemm_nt)(x, K, w + n_begin * K, K, y + n_begin, N, T, n_end - n_begin, K);
+  (N <= kOrderedRows ? all_dots : gemm_nt)(x, K, w + n_begin * K, K, y + n_begin, N, T, n_end - n_begin, K);
 }
 
 }  // namespace allmem::avx512vnni

@@ -17,7 +17,7 @@ void fill_with_bias(const float* bias, float* y, size_t T, size_t N, size_t n_be
 // --- Unpacking a tile
 // --------------------------------------------------------------------------------------------
 
-constexpr size_t kTileRows = 8, kTileCols = 512;  // 16 KiB of floats: half of the first-level cache
+constexpr size_t kTileRows = 16, kTileCols = 256;  // 16 KiB of floats: half of the first-level cache
 
 // 16 codes, in order, one a byte.
 __m128i sixteen_codes(const uint8_t* packed, unsigned bits) {
@@ -175,9 +175,8 @@ void add_product_of_token(const float* x, const NBitsMatrix& w, float* y, size_t
 void linear_f32(const float* x, const float* w, const float* bias, float* y, size_t T, size_t K, size_t N,
                 size_t n_begin, size_t n_end) {
   fill_with_bias(bias, y, T, N, n_begin, n_end);
-  // What steers the memory has a row for each KV head: too few for a tile, and so its sums are always taken
-  // in one order, however many tokens there are.
-  (N <= 2 * kLanes ? gemm_nt_dots : gemm_nt)(x, K, w + n_begin * K, K, y + n_begin, N, T, n_end - n_begin, K);
+  (N <= kOrderedRows ? gemm_nt_dots : gemm_nt)(x, K, w + n_begin * K, K, y + n_begin, N, T, n_end - n_begin,
+                                               K);
 }
 
 void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,

@@ -1,4 +1,4 @@
-// The test-time memory (MEM), 32 tokens at a time: each pass over the fast weights or the gradient serves the
+// The test-time memory (MEM), 64 tokens at a time: each pass over the fast weights or the gradient serves the
 // whole block of tokens. Symbols as in ref/memory.cpp. `Gemm` has the two matrix products, the only part that
 // gains from wider registers than AVX2's.
 //

@@ -38,7 +38,7 @@ def command(
     like: str | None,
     layers: int | None,
 ) -> None:
-    """Turn the Qwen3 checkpoint directory SOURCE into an AllMem checkpoint.
+    """Turn the Qwen3 checkpoint SOURCE, a directory or a hub id, into an AllMem one.
 
     Untrained, it computes sliding-window Qwen3; `train` then teaches its memory.
     """

@@ -11,7 +11,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 model_argument = click.argument("model", required=False)
 threads_option = click.option(
-    "--threads", type=click.IntRange(0, 1024), default=0, help="How many cores to use; 0 means all of them."
+    "--threads", type=click.IntRange(0, 256), default=0, help="How many cores to use; 0 means all fast ones."
 )
 exact_option = click.option(
     "--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it."

@@ -1,4 +1,6 @@
 // Linear layers of every table against sums in double.
+#include <cstring>
+
 #include "bounded.h"
 #include "platform/fused.h"
 
@@ -189,8 +191,30 @@ TEST_CASE("linear_f32 equals the sum in double, for every tail of tokens, column
       }
     }
     for (size_t T = 1; T <= 70; ++T) check_f32(*kernels, {T, 40, 9, 0, 9}, true);
+    for (const size_t T : {1, 5, 6, 7, 8, 9, 10, 11, 13, 20}) {
+      for (size_t N = kOrderedRows + 1; N <= kOrderedRows + 17; ++N)
+        check_f32(*kernels, {T, 300, N, 0, N}, true);
+      for (const size_t K : {1, 7, 8, 127, 128, 129}) check_f32(*kernels, {T, K, 133, 2, 131}, false);
+    }
     check_f32(*kernels, {1, 3072, 5, 0, 5}, false);
     check_f32(*kernels, {6, 5003, 5, 0, 5}, false);
+  }
+}
+
+TEST_CASE("linear_f32 gives the same bits for every T, up to kOrderedRows rows") {
+  constexpr size_t kTokens = 20, kK = 300;
+  for (const Kernels* kernels : kernels_by(&Kernels::linear_f32)) {
+    for (const size_t N : {size_t{1}, size_t{8}, size_t{16}, size_t{17}, size_t{32}, kOrderedRows}) {
+      Random random(static_cast<unsigned>(N));
+      const auto x = random.floats(kTokens * kK), w = random.floats(N * kK);
+      std::vector<float> whole(kTokens * N), part(kTokens * N);
+      kernels->linear_f32(x.data(), w.data(), nullptr, whole.data(), kTokens, kK, N, 0, N);
+      for (size_t T = 1; T < kTokens; ++T) {
+        kernels->linear_f32(x.data(), w.data(), nullptr, part.data(), T, kK, N, 0, N);
+        const bool same = std::memcmp(part.data(), whole.data(), T * N * sizeof(float)) == 0;
+        CHECK_MESSAGE(same, kernels->name, " N=", N, " T=", T);
+      }
+    }
   }
 }
 

@@ -71,7 +71,7 @@ public final class Chat: @unchecked Sendable {
   private let system: String?
   private let queue = DispatchQueue(label: "org.allmem.chat", qos: .userInitiated)
 
-  /// threads: 0 takes every core; the fast cores of a phone, two to four, save battery.
+  /// threads: 0 takes the fast cores; fewer save battery.
   public init(_ model: Model, system: String? = nil, threads: Int32 = 2) throws {
     var options = allmem_session_options()
     allmem_session_options_init(&options)

@@ -43,7 +43,7 @@ class AllMem private constructor(private val handle: Long) : AutoCloseable {
     /** How many tokens the model reads for this text. */
     fun countTokens(text: String): Int = AllMemNative.tokenize(handle, text.toByteArray()).size
 
-    /** A new conversation. threads: 0 takes every core; the fast cores of a phone, two to four, save battery. */
+    /** A new conversation. threads: 0 takes the fast cores; fewer save battery. */
     fun chat(system: String? = null, threads: Int = 2) =
         Chat(AllMemNative.createSession(handle, threads), system, sampling)
 
