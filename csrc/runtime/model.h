@@ -36,9 +36,8 @@ using Log = std::function<void(const std::string& line)>;
 class Model {
  public:
   // `path`: a model directory, or a .onnx file. Throws Error (kNotFound, kIo, kBadModel, kUnsupported,
-  // kOutOfMemory). The
-  // files stay mapped: replace them (rename another over them) if you must, but never change or truncate them
-  // while the model is in use.
+  // kOutOfMemory). The files stay mapped: replace them (rename another over them) if you must, but never
+  // change or truncate them while the model is in use.
   static std::shared_ptr<const Model> load(const std::string& path, Precision precision = Precision::kFast,
                                            Log log = {});
   // The same from pieces in memory: "model.onnx" and the data files that it names.

@@ -29,6 +29,16 @@ class LayerMemory:
     momentum: float  # ||S||: the size of the last update, made at the end of the last chunk
     gradient: float  # ||G||: of the next update, as much as is there in blocks of 32 tokens
 
+    @property
+    def last_update(self) -> float:
+        """||S|| / ||W_0||, in the unit of the drift; ||S|| where W_0 is 0."""
+        return self.momentum / (self.weight or 1.0)
+
+    @property
+    def next_update(self) -> float:
+        """||G|| / ||W_0||, likewise."""
+        return self.gradient / (self.weight or 1.0)
+
 
 @dataclass(frozen=True)
 class SessionReport:

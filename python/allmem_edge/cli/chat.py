@@ -177,10 +177,9 @@ class _Conversation:
         report = self._chat.session.inspect()
         self._note(f"{report.tokens_seen:,} tokens seen, {console.size(report.state_bytes)} (constant)")
         for layer in report.layers:
-            weight = layer.weight or 1.0
             self._note(
                 f"layer {layer.layer:2}   drift {layer.drift:8.4f}"
-                f"   last update {layer.momentum / weight:8.4f}   next so far {layer.gradient / weight:8.4f}"
+                f"   last update {layer.last_update:8.4f}   next so far {layer.next_update:8.4f}"
             )
 
     def _save_or_load(self, command: str, file: str) -> None:

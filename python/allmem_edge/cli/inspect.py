@@ -103,12 +103,11 @@ def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json
             facts_table.add_row(f"  {part.replace('_', ' ')}", console.size(count))
     layer_table = Table("layer", "drift", "last update", "next, so far", box=None)
     for layer in memory.layers:
-        weight = layer.weight or 1.0
         layer_table.add_row(
             str(layer.layer),
             f"{layer.drift:.4f}",
-            f"{layer.momentum / weight:.4f}",
-            f"{layer.gradient / weight:.4f}",
+            f"{layer.last_update:.4f}",
+            f"{layer.next_update:.4f}",
         )
     out = Console(highlight=False, soft_wrap=True)
     out.print(facts_table)

@@ -16,10 +16,9 @@ _PARTS = ("#2f6db3", "#d9822b", "#4f9d69", "#a05fa8", "#9aa5b1")
 
 def svg(title: str, layers: Sequence[LayerMemory], parts: dict[str, int]) -> str:
     """The picture. parts: bytes by part, as console.state_parts gives them."""
-    size = {layer.layer: layer.weight or 1.0 for layer in layers}
     labels = [str(layer.layer) for layer in layers]
     drift = [[layer.drift] for layer in layers]
-    updates = [[layer.momentum / size[layer.layer], layer.gradient / size[layer.layer]] for layer in layers]
+    updates = [[layer.last_update, layer.next_update] for layer in layers]
     body = [
         _text(_LEFT, 30, title, 16, _INK, weight="bold"),
         _text(_LEFT, 62, "Drift: how far the fast weights are from the model's own, ‖W − W₀‖ / ‖W₀‖", 12),
