@@ -58,6 +58,11 @@ const Value& Binder::input(size_t i, DataType type, const Shape& shape) const {
   return value;
 }
 
+const Value& Binder::float_or_half(size_t i) const {
+  const Value& value = input(i);
+  return value.type == DataType::kFloat16 ? value : input(i, DataType::kFloat);
+}
+
 bool Binder::is_constant(size_t i) const {
   return has(i) && lowering_.program_->buffers[input(i).buffer].home == Buffer::Home::kConstant;
 }

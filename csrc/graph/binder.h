@@ -36,6 +36,8 @@ class Binder {
   const Value& input(size_t i) const;                       // fails when absent, or a state
   const Value& input(size_t i, onnx::DataType type) const;  // and when of another type
   const Value& input(size_t i, onnx::DataType type, const Shape& shape) const;
+  // float32, or what a Cast made "float32" of float16 and left as it was: its type is still kFloat16.
+  const Value& float_or_half(size_t i) const;
   bool is_constant(size_t i) const;
   bool is_position(size_t i) const;
   bool is_ids(size_t i) const;

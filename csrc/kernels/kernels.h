@@ -14,11 +14,12 @@ namespace allmem {
 // A weight matrix [rows, cols] in com.microsoft::MatMulNBits form, viewed where it is mapped.
 struct NBitsMatrix {
   const uint8_t* packed;  // [rows, cols/block, block*bits/8]; 4 bits: element 2i in the low nibble of byte i
-  const float* scales;    // [rows, cols/block]
+  const float* scales;    // [rows, cols/block]; null when they are float16
   const uint8_t* zero_points;  // null: 2^(bits-1); else [rows, ceil(cols/block*bits/8)], packed likewise
   size_t rows, cols;           // cols is a multiple of block
   size_t block;                // 16, 32, 64, 128 or 256
   unsigned bits;               // 4 or 8
+  const uint16_t* half_scales = nullptr;  // the scales as IEEE binary16, when they are that
 };
 
 // Rows of activations quantised to 8 bits, in groups of kQ8Group columns with a scale each: x ≈ code * scale.

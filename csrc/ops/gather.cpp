@@ -2,6 +2,7 @@
 // embeddings.
 #include <cstring>
 
+#include "kernels/half.h"
 #include "ops/registry.h"
 #include "platform/error.h"
 
@@ -44,8 +45,15 @@ class Gather : public Op {
 
 class GatherNBits : public Op {
  public:
-  GatherNBits(Shape indices, bool wide, int64_t rows, size_t cols, size_t block, unsigned bits)
-      : indices_(std::move(indices)), wide_(wide), rows_(rows), cols_(cols), block_(block), bits_(bits) {}
+  GatherNBits(Shape indices, bool wide, int64_t rows, size_t cols, size_t block, unsigned bits,
+              bool half_scales)
+      : indices_(std::move(indices)),
+        wide_(wide),
+        rows_(rows),
+        cols_(cols),
+        block_(block),
+        bits_(bits),
+        half_scales_(half_scales) {}
 
   void run(const RunContext& ctx) const override {
     const size_t count = elements(indices_, ctx.tokens), blocks = (cols_ + block_ - 1) / block_;
@@ -53,12 +61,11 @@ class GatherNBits : public Op {
     for (size_t i = 0; i < count; ++i) {
       const auto row = static_cast<size_t>(checked_index(ctx.in<void>(1), wide_, i, rows_));
       const uint8_t* codes = ctx.in<uint8_t>(0) + row * row_bytes;
-      const float* scales = ctx.in(2) + row * blocks;
       const uint8_t* zeros = ctx.has(3) ? ctx.in<uint8_t>(3) + row * zero_bytes : nullptr;
       float* y = ctx.out(0) + i * cols_;
       for (size_t c = 0; c < cols_; ++c) {
         const int zero = zeros != nullptr ? code(zeros, c / block_) : 1 << (bits_ - 1);
-        y[c] = static_cast<float>(code(codes, c) - zero) * scales[c / block_];
+        y[c] = static_cast<float>(code(codes, c) - zero) * scale(ctx, row * blocks + c / block_);
       }
     }
   }
@@ -69,11 +76,16 @@ class GatherNBits : public Op {
     return bits_ == 8 ? row[i] : row[i / 2] >> (i % 2 * 4) & 0xF;
   }
 
+  float scale(const RunContext& ctx, size_t i) const {
+    return half_scales_ ? from_half(ctx.in<uint16_t>(2)[i]) : ctx.in(2)[i];
+  }
+
   Shape indices_;
   bool wide_;
   int64_t rows_;
   size_t cols_, block_;
   unsigned bits_;
+  bool half_scales_;
 };
 
 // Checks the indices; true when they are int64.
@@ -118,17 +130,18 @@ MadeOp make_gather_nbits(Binder& node) {
   }
   const int64_t rows = codes.shape[0], cols = codes.shape[1] * 8 / bits, blocks = (cols + block - 1) / block;
   node.constant_bytes(0);
-  const Value& scales = node.input(2, DataType::kFloat);
+  const Value& scales = node.float_or_half(2);
   node.require(rows >= 1 && cols >= 1, "has an empty table");
   node.require(scales.shape == Shape({rows, blocks}), "needs a scale for each block");
   if (node.has(3)) node.input(3, DataType::kUint8, {rows, (blocks * bits + 7) / 8});
   const bool wide = wide_indices(node, rows);
+  const bool half_scales = scales.type == DataType::kFloat16;
   const Shape indices = node.input(1).shape;
   Shape shape = indices;
   shape.push_back(cols);
   node.output(0, DataType::kFloat, shape);
   return std::make_unique<GatherNBits>(indices, wide, rows, static_cast<size_t>(cols),
-                                       static_cast<size_t>(block), static_cast<unsigned>(bits));
+                                       static_cast<size_t>(block), static_cast<unsigned>(bits), half_scales);
 }
 
 }  // namespace allmem::ops

@@ -247,7 +247,8 @@ MadeOp make_cast(Binder& node) {
   const auto to = static_cast<DataType>(node.int_attribute("to"));
   node.int_attribute("saturate", 1);                             // only for float8
   node.attribute("round_mode", onnx::Attribute::Type::kString);  // only for float8
-  if (to == x.type) {
+  // Float16 stays as it is for those who read it so (scales of weights), as the bytes are why it is there.
+  if (to == x.type || (to == DataType::kFloat && x.type == DataType::kFloat16)) {
     node.view(0, 0, x.shape);
     return nullptr;
   }

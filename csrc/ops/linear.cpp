@@ -34,7 +34,8 @@ class Linear : public Loop {
 // The same with W quantised: its rows are the items.
 class QuantisedLinear : public Loop {
  public:
-  QuantisedLinear(Shape x, const NBitsMatrix& shape) : x_(std::move(x)), shape_(shape) {}
+  QuantisedLinear(Shape x, const NBitsMatrix& shape, bool half_scales)
+      : x_(std::move(x)), shape_(shape), half_scales_(half_scales) {}
 
   Items items(const RunContext& ctx) const override {
     return {shape_.rows, kRowGrain, rows(ctx) * shape_.cols};
@@ -47,13 +48,18 @@ class QuantisedLinear : public Loop {
   NBitsMatrix weights(const RunContext& ctx) const {
     NBitsMatrix w = shape_;
     w.packed = ctx.in<uint8_t>(1);
-    w.scales = ctx.in(2);
+    if (half_scales_) {
+      w.half_scales = ctx.in<uint16_t>(2);
+    } else {
+      w.scales = ctx.in(2);
+    }
     return w;
   }
 
  private:
   Shape x_;
   NBitsMatrix shape_;  // pointers unset
+  bool half_scales_;
 };
 
 // Its product with float32.
@@ -93,8 +99,8 @@ class Quantise : public Op {
 class LinearQ8 : public QuantisedLinear {
  public:
   // `codes`: number of the input that holds the codes of x; its scales and sums follow.
-  LinearQ8(Shape x, const NBitsMatrix& shape, bool has_bias, size_t codes)
-      : QuantisedLinear(std::move(x), shape), has_bias_(has_bias), codes_(codes) {}
+  LinearQ8(Shape x, const NBitsMatrix& shape, bool half_scales, bool has_bias, size_t codes)
+      : QuantisedLinear(std::move(x), shape, half_scales), has_bias_(has_bias), codes_(codes) {}
 
   void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
     const NBitsMatrix w = weights(ctx);
@@ -187,7 +193,7 @@ MadeOp make_matmul_nbits(Binder& node) {
   const int64_t blocks = K / block;
   node.input(1, DataType::kUint8, {N, blocks, block * bits / 8});
   node.constant_bytes(1);
-  const Value& scales = node.input(2, DataType::kFloat);
+  const Value& scales = node.float_or_half(2);
   node.require(scales.shape == Shape{N * blocks} || scales.shape == Shape({N, blocks}),
                "needs a scale for each block");
   if (node.has(3)) {
@@ -199,6 +205,7 @@ MadeOp make_matmul_nbits(Binder& node) {
   if (node.has(5)) node.input(5, DataType::kFloat, {N});
   if (token_major(shape)) node.row_wise();
   node.output(0, DataType::kFloat, shape);
+  const bool half = scales.type == DataType::kFloat16;
   const NBitsMatrix w{.packed = nullptr,
                       .scales = nullptr,
                       .zero_points = nullptr,
@@ -207,14 +214,14 @@ MadeOp make_matmul_nbits(Binder& node) {
                       .block = static_cast<size_t>(block),
                       .bits = static_cast<unsigned>(bits)};
   if (w.block % kQ8Group != 0 || node.has(3) || node.exact())
-    return std::make_unique<LinearNBits>(x.shape, w);
+    return std::make_unique<LinearNBits>(x.shape, w, half);
   Shape codes = x.shape, groups = x.shape;
   codes.back() = K / static_cast<int64_t>(sizeof(float));  // a float's room holds four codes
   groups.back() = K / static_cast<int64_t>(kQ8Group);
   const std::vector<size_t> quantised = node.shared_from(
       0, "8-bit codes for " + std::to_string(bits) + " bits", {codes, groups, groups},
       [&](std::unique_ptr<const Op>& op) { op = std::make_unique<Quantise>(x.shape, w.cols, w.bits); });
-  return std::make_unique<LinearQ8>(x.shape, w, node.has(5), quantised[0]);
+  return std::make_unique<LinearQ8>(x.shape, w, half, node.has(5), quantised[0]);
 }
 
 MadeOp make_matmul(Binder& node) {

@@ -2,7 +2,8 @@
 
 Symmetric blocks of 64 weights along the input axis: weight = (code − 2^(bits−1)) · scale. In int4 mode the
 embedding and the vocabulary projection keep 8 bits, as their error goes straight into every logit; in
-int4-pure mode they have 4 as well.
+int4-pure mode they have 4 as well. Scales of 4-bit weights are float16, a quarter of a bit a weight; the graph
+casts them, as the operators want the type of their activations.
 """
 
 from __future__ import annotations
@@ -18,39 +19,49 @@ from onnx import helper, numpy_helper
 
 BITS = {"int8": 8, "int4": 4, "int4-pure": 4}
 VOCABULARY_BITS = {"int8": 8, "int4": 8, "int4-pure": 4}
-# The first that divides the input axis is used; with 64, a scale costs half a bit a weight.
+# The first that divides the input axis is used.
 BLOCK_SIZES = (64, 32, 16)
 MICROSOFT = "com.microsoft"
+# Where a matrix' largest weight lies between, no scale overflows float16, and one that is subnormal is off by
+# less than 2^-14 of it.
+_FLOAT16_SCALES = 2.0**-8, 2.0**15
+_FLOAT16 = ".float16"  # a tensor of scales that is cast to one without this
 _SLAB = 1 << 22  # weights quantised at a time: bounds the search's temporaries
 _STAYS_FLOAT = ("eta_proj", "beta_proj")  # a row per KV head: no size to save, and they steer the memory
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Scales = NDArray[np.float16] | NDArray[np.float32]
 Weights = dict[str, NDArray[Any]]
 
 
-def quantize_blocks(weight: Floats, bits: int, block: int) -> tuple[Bytes, Floats]:
-    """weight [N, K] -> packed codes [N, K/block, block·bits/8] and scales [N, K/block]."""
+def quantize_blocks(weight: Floats, bits: int, block: int) -> tuple[Bytes, Scales]:
+    """weight [N, K] -> packed codes [N, K/block, block·bits/8] and scales [N, K/block].
+
+    Scales of 4-bit weights are float16, unless these are too large or all of them too small for that.
+    """
     rows, cols = weight.shape
+    least, most = _FLOAT16_SCALES
+    half = bits == 4 and least <= max(weight.max(initial=0), -weight.min(initial=0)) <= most
     packed = np.empty((rows, cols // block, block * bits // 8), np.uint8)
-    scales = np.empty((rows, cols // block), np.float32)
+    scales: Scales = np.empty((rows, cols // block), np.float16 if half else np.float32)
     step = max(1, _SLAB // cols)
     for start in range(0, rows, step):
         x = weight[start : start + step].reshape(-1, cols // block, block)
-        codes, scales[start : start + step] = _best_codes(x, bits)
+        codes, scales[start : start + step] = _best_codes(x, bits, scales.dtype)
         packed[start : start + step] = codes if bits == 8 else codes[..., 0::2] | codes[..., 1::2] << 4
     return packed, scales
 
 
-def dequantize_blocks(packed: Bytes, scales: Floats, bits: int) -> Floats:
+def dequantize_blocks(packed: Bytes, scales: Scales, bits: int) -> Floats:
     """The inverse of quantize_blocks, up to what rounding lost: [N, K]."""
     codes = packed if bits == 8 else np.stack((packed & 15, packed >> 4), -1).reshape(*packed.shape[:2], -1)
-    values: Floats = (codes.astype(np.float32) - 2 ** (bits - 1)) * scales[..., None]
+    values: Floats = (codes.astype(np.float32) - 2 ** (bits - 1)) * scales.astype(np.float32)[..., None]
     return values.reshape(len(packed), -1)
 
 
-def _best_codes(x: Floats, bits: int) -> tuple[Bytes, Floats]:
-    """Codes and scales of blocks x [..., block] with the least squared error of a few scales.
+def _best_codes(x: Floats, bits: int, scale_type: np.dtype[Any]) -> tuple[Bytes, Floats]:
+    """Codes and scales of blocks x [..., block] with the least squared error of a few scales of `scale_type`.
 
     At factor 1 the largest weight maps to −2^(bits−1), the far end of the codes (the scale takes its sign).
     The candidates around it clip it or waste range, on either side. Each is refitted by least squares.
@@ -67,6 +78,7 @@ def _best_codes(x: Floats, bits: int) -> tuple[Bytes, Floats]:
         q = np.clip(np.rint(x * inverse), -half, half - 1)
         square = np.square(q).sum(-1, keepdims=True)
         scale = np.divide((x * q).sum(-1, keepdims=True), square, out=np.zeros_like(scale), where=square != 0)
+        scale = scale.astype(scale_type).astype(np.float32)
         error = np.square(x - q * scale).sum(-1, keepdims=True)
         better = error < best_error
         best_error = np.where(better, error, best_error)
@@ -103,15 +115,18 @@ def quantize(
             blocks[name] = block
         if progress is not None:
             progress((done + 1) / len(linears))
-    reshapes: list[onnx.NodeProto] = []
+    before: list[onnx.NodeProto] = []  # nodes that others need
     for name, node in embeddings.items():
         block = blocks[name] if name in blocks else _block_size(weights[name])
         if block is None:
             left.append(name)
         else:
-            reshapes.append(_quantize_embedding(node, weights, VOCABULARY_BITS[mode], block))
-    for reshape in reshapes:
-        graph.node.insert(0, reshape)
+            before.append(_quantize_embedding(node, weights, VOCABULARY_BITS[mode], block))
+    for name in [n for n, array in weights.items() if n.endswith(".scales") and array.dtype == np.float16]:
+        weights[name + _FLOAT16] = weights.pop(name)
+        before.append(helper.make_node("Cast", [name + _FLOAT16], [name], name, to=onnx.TensorProto.FLOAT))
+    for node in before:
+        graph.node.insert(0, node)
     model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return sorted(set(left))
 
@@ -132,7 +147,8 @@ def dequantized_weights(path: Path) -> Iterator[tuple[str, Floats]]:
     }  # by the name of the scales, which a tied table's two nodes share
     for scales_name, width in bits.items():
         name = scales_name.removesuffix(".scales")
-        yield name, dequantize_blocks(array(f"{name}.codes"), array(scales_name), width)
+        scales = array(scales_name if scales_name in tensors else scales_name + _FLOAT16)
+        yield name, dequantize_blocks(array(f"{name}.codes"), scales, width)
 
 
 def _block_size(weight: NDArray[Any]) -> int | None:

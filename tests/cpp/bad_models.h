@@ -109,6 +109,7 @@ struct Quantised {
   int64_t bits = 4, block = 64, K = 64, N = 4;
   std::vector<int64_t> codes = {4, 1, 32}, scales = {4, 1}, points = {};
   std::vector<std::string> more = {};  // inputs after the scales
+  std::string scale = "scales";        // the name of the scales; "half": float16
 
   std::string build() const {
     OnnxBuilder b;
@@ -122,7 +123,8 @@ struct Quantised {
     b.bytes("codes", codes, std::vector<uint8_t>(count(codes), 0x78));
     b.floats("scales", scales, std::vector<float>(count(scales), 1.0f));
     b.bytes("points", points, std::vector<uint8_t>(count(points), 8));
-    std::vector<std::string> inputs{"x", "codes", "scales"};
+    b.halves("half", scales, std::vector<uint16_t>(count(scales), 0x3C00));
+    std::vector<std::string> inputs{"x", "codes", scale};
     inputs.insert(inputs.end(), more.begin(), more.end());
     b.node("MatMulNBits", inputs, {"logits"},
            {Attr::i("K", K), Attr::i("N", N), Attr::i("bits", bits), Attr::i("block_size", block)},
@@ -574,6 +576,10 @@ inline std::vector<BadModel> bad_models() {
   file("blocks of 512", Quantised{.block = 512}.build(), kUnsupported, "blocks of 512");
   file("codes of 8 bits said to have 4", Quantised{.codes = {4, 1, 64}}.build(), kBad, "needs the shape");
   file("scales for half the rows", Quantised{.scales = {2, 1}}.build(), kBad, "scale for each block");
+  file("float16 scales for half the rows", Quantised{.scales = {2, 1}, .scale = "half"}.build(), kBad,
+       "scale for each block");
+  file("scales of integers", Quantised{.scale = "codes"}.build(), kBad, "float32");
+  file("float16 where only float32 is read", Quantised{.more = {"", "", "half"}}.build(), kBad, "float16");
   file("zero points for half the rows", Quantised{.points = {2}, .more = {"points"}}.build(), kBad,
        "zero point");
   file("a group index", Quantised{.more = {"", "points"}}.build(), kUnsupported, "g_idx");

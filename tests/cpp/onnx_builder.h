@@ -12,7 +12,7 @@
 
 namespace allmem::test {
 
-inline constexpr int kFloat = 1, kUint8 = 2, kInt32 = 6, kInt64 = 7;
+inline constexpr int kFloat = 1, kUint8 = 2, kInt32 = 6, kInt64 = 7, kFloat16 = 10;
 inline constexpr int64_t kT = -1;  // the symbolic dimension
 
 struct Attr {
@@ -81,6 +81,12 @@ class OnnxBuilder {
   OnnxBuilder& floats(const std::string& name, const std::vector<int64_t>& dims,
                       const std::vector<float>& values) {
     return tensor(tensor_bytes(name, kFloat, dims, raw_bytes(values)));
+  }
+  // Float16 numbers as such, and NAME as the float32 that they are cast to.
+  OnnxBuilder& halves(const std::string& name, const std::vector<int64_t>& dims,
+                      const std::vector<uint16_t>& values) {
+    return tensor(tensor_bytes(name + ".half", kFloat16, dims, raw_bytes(values)))
+        .node("Cast", {name + ".half"}, {name}, {Attr::i("to", kFloat)});
   }
   OnnxBuilder& ints(const std::string& name, const std::vector<int64_t>& values) {
     return tensor(tensor_bytes(name, kInt64, {static_cast<int64_t>(values.size())}, raw_bytes(values)));

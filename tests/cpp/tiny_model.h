@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <map>
 #include <random>
@@ -27,6 +28,7 @@ struct TinyModel {
     unsigned bits;
     std::vector<uint8_t> codes;
     std::vector<float> scales;
+    std::vector<uint16_t> half_scales;  // of 4 bits, instead
   };
 
   TinyConfig config;
@@ -97,10 +99,14 @@ struct TinyModel {
         b.floats(name, shapes.at(name), values);
         continue;
       }
-      const auto& [name_bits, codes, scales] = found->second;
+      const auto& [name_bits, codes, scales, half_scales] = found->second;
       const int64_t rows = shapes.at(name)[0], blocks = shapes.at(name)[1] / int64_t{kBlock};
       b.bytes(name, {rows, blocks, static_cast<int64_t>(kBlock * name_bits / 8)}, codes);
-      b.floats(name + ".scales", {rows, blocks}, scales);
+      if (name_bits == 4) {
+        b.halves(name + ".scales", {rows, blocks}, half_scales);
+      } else {
+        b.floats(name + ".scales", {rows, blocks}, scales);
+      }
     }
     const auto state = [&](const std::string& name, const std::vector<int64_t>& shape) {
       b.input(name + ".state", kFloat, shape).output(name + ".state.out", kFloat, shape);
@@ -192,11 +198,18 @@ struct TinyModel {
   void quantise(const std::string& name, unsigned to_bits) {
     std::vector<float>& values = weights.at(name);
     const auto half = static_cast<float>(1 << (to_bits - 1));
-    Quantised result{to_bits, {}, {}};
+    Quantised result{to_bits, {}, {}, {}};
     for (size_t block = 0; block < values.size(); block += kBlock) {
       float most = 0;
       for (size_t i = 0; i < kBlock; ++i) most = std::max(most, std::fabs(values[block + i]));
-      const float scale = most / (half - 1);
+      float scale = most / (half - 1);
+      if (to_bits == 4) {  // cut off to what float16 has; its exponent, 112 less, has room for weights
+        const uint32_t cut = std::bit_cast<uint32_t>(scale) >> 13;
+        scale = std::bit_cast<float>(cut << 13);
+        result.half_scales.push_back(static_cast<uint16_t>(cut - (112u << 10)));
+      } else {
+        result.scales.push_back(scale);
+      }
       for (size_t i = 0; i < kBlock; ++i) {
         float& value = values[block + i];
         const float code = std::round(value / scale);
@@ -208,7 +221,6 @@ struct TinyModel {
           result.codes.push_back(stored);
         }
       }
-      result.scales.push_back(scale);
     }
     quantised[name] = std::move(result);
   }

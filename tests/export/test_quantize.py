@@ -27,8 +27,12 @@ def random_weight(rows: int = 24, cols: int = 96, seed: int = 0) -> np.ndarray:
 
 def run(node: onnx.NodeProto, feeds: dict[str, np.ndarray], constants: dict[str, np.ndarray]) -> np.ndarray:
     types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    casts = []
+    for name in [n for n, x in constants.items() if x.dtype == np.float16]:  # as quantize() does
+        constants[f"{name}.float16"] = constants.pop(name)
+        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT))
     graph = helper.make_graph(
-        [node],
+        [*casts, node],
         "one_op",
         [helper.make_tensor_value_info(n, types[x.dtype.name], x.shape) for n, x in feeds.items()],
         [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)],
@@ -53,16 +57,16 @@ def test_onnxruntime_multiplies_by_the_dequantised_weights(bits: int, block: int
     np.testing.assert_allclose(y, expected, atol=EPS * 96 * np.abs(x).max() * np.abs(weight).max(), rtol=0)
 
 
-@pytest.mark.parametrize("block", [32, 16])
-def test_onnxruntime_gathers_the_dequantised_rows(block: int) -> None:
-    codes, scales = quantize_blocks(random_weight(), 8, block)
+@pytest.mark.parametrize(("bits", "block"), FORMS)
+def test_onnxruntime_gathers_the_dequantised_rows(bits: int, block: int) -> None:
+    codes, scales = quantize_blocks(random_weight(), bits, block)
     ids = np.array([3, 0, 23, 3])
-    attributes = {"bits": 8, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+    attributes = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
     node = helper.make_node(
         "GatherBlockQuantized", ["codes", "ids", "scales"], ["y"], domain="com.microsoft", **attributes
     )
     y = run(node, {"ids": ids}, {"codes": codes.reshape(24, -1), "scales": scales})
-    np.testing.assert_array_equal(y, dequantize_blocks(codes, scales, 8)[ids])
+    np.testing.assert_array_equal(y, dequantize_blocks(codes, scales, bits)[ids])
 
 
 @pytest.mark.parametrize(("bits", "block"), FORMS)
@@ -91,6 +95,57 @@ def test_a_block_of_zeros_stays_zero(bits: int) -> None:
     weight = np.zeros((2, 64), np.float32)
     weight[1, 40] = -3.0
     np.testing.assert_array_equal(dequantize_blocks(*quantize_blocks(weight, bits, 32), bits), weight)
+
+
+@pytest.mark.parametrize(
+    ("bits", "largest", "scale_type"),
+    [
+        (4, 1.0, np.float16),
+        (4, 0.99 * 2.0**15, np.float16),
+        (4, 1.01 * 2.0**15, np.float32),
+        (4, 1.01 * 2.0**-8, np.float16),
+        (4, 0.99 * 2.0**-8, np.float32),
+        (4, 0.0, np.float32),
+        (8, 1.0, np.float32),
+    ],
+)
+def test_four_bit_weights_have_float16_scales_where_these_are_in_range(
+    bits: int, largest: float, scale_type: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = random_weight()
+    weight[5, 32:64] *= 1e-6  # a block whose scale is subnormal, or would be
+    weight *= np.float32(largest / np.abs(weight).max())
+    codes, scales = quantize_blocks(weight, bits, 32)
+    assert scales.dtype == scale_type and np.isfinite(scales).all()
+
+    def squared_errors(values: np.ndarray) -> np.ndarray:
+        return np.square(values.astype(np.float64) - weight).reshape(24, -1, 32).sum(-1)
+
+    monkeypatch.setattr("allmem_export.quantize._FLOAT16_SCALES", (np.inf, np.inf))
+    exact_codes, exact_scales = quantize_blocks(weight, bits, 32)
+    assert exact_scales.dtype == np.float32
+    exact = dequantize_blocks(exact_codes, exact_scales, bits)
+    # The scale that float32 found, rounded, was among those that were tried: for the same codes q it adds
+    # (rounding of the scale)² Σ q² to the least error.
+    rounding = np.maximum(2.0**-11 * np.abs(exact_scales.astype(np.float64)), 2.0**-25)
+    added = rounding**2 * 32 * 8**2
+    assert (
+        squared_errors(dequantize_blocks(codes, scales, bits)) <= squared_errors(exact) * (1 + 1e-4) + added
+    ).all()
+
+
+def test_the_graph_casts_float16_scales() -> None:
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["T", 24])
+    model = helper.make_model(helper.make_graph([node], "one_layer", [], [logits]))
+    weights: dict[str, Any] = {"w": random_weight()}
+    assert quantize(model, weights, "int4") == []
+    assert [n.op_type for n in model.graph.node] == ["Cast", "MatMulNBits"]
+    assert model.graph.node[1].input[2] == model.graph.node[0].output[0] == "w.scales"
+    assert weights["w.scales.float16"].dtype == np.float16 and weights.keys() == {
+        "w.codes",
+        "w.scales.float16",
+    }
 
 
 def test_rows_are_quantised_alike_in_slabs_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,10 +25,15 @@ std::string quantised() {
     return std::vector{Attr::i("bits", bits), Attr::i("block_size", block), Attr::i("K", K), Attr::i("N", N)};
   };
   const auto weight = [&](const std::string& name, int64_t bits, int64_t block, int64_t K, int64_t N) {
+    const auto scales = static_cast<size_t>(N * K / block);
     std::vector<uint8_t> codes;
     for (int64_t i = 0; i < N * K * bits / 8; ++i) codes.push_back(static_cast<uint8_t>(37 * i + 11));
     b.bytes(name, {N, K / block, block * bits / 8}, codes);
-    b.floats(name + ".scales", {N, K / block}, std::vector<float>(static_cast<size_t>(N * K / block), 0.1f));
+    if (bits == 4) {
+      b.halves(name + ".scales", {N, K / block}, std::vector<uint16_t>(scales, 0x2E66));
+    } else {
+      b.floats(name + ".scales", {N, K / block}, std::vector<float>(scales, 0.1f));
+    }
   };
   weight("embedding", 8, 64, 64, 4);
   weight("square", 4, 64, 64, 64);

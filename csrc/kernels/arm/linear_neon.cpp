@@ -49,9 +49,9 @@ constexpr size_t kTileRows = 8,
 // out[k - k_begin] = (code - zero) * scale for the columns k_begin <= k < k_end of row n, whole blocks.
 void unpack_row(const NBitsMatrix& w, size_t n, size_t k_begin, size_t k_end, float* out) {
   const uint8_t* row = w.packed + n * (w.cols * w.bits / 8);
-  const float* scales = w.scales + n * (w.cols / w.block);
+  const size_t scales = n * (w.cols / w.block);
   for (size_t block = k_begin; block < k_end; block += w.block) {
-    const float scale = scales[block / w.block];
+    const float scale = scale_at(w, scales + block / w.block);
     const int16x8_t zero = zero_point(w, n, block / w.block);
     for (size_t k = block; k < block + w.block; k += 16, out += 16) {
       const Sixteen values = sixteen_values(row + k * w.bits / 8, w.bits, zero);
@@ -77,7 +77,7 @@ void add_product_of_tokens(const float* x, const NBitsMatrix& w, float* y, size_
 template <unsigned kBits>
 float dot_row(const float* x, const NBitsMatrix& w, size_t n) {
   const uint8_t* packed = w.packed + n * (w.cols * kBits / 8);
-  const float* scales = w.scales + n * (w.cols / w.block);
+  const size_t scales = n * (w.cols / w.block);
   float32x4_t even = vdupq_n_f32(0), odd = even;
   for (size_t b = 0; b < w.cols / w.block; ++b) {
     const int16x8_t zero = zero_point(w, n, b);
@@ -87,8 +87,9 @@ float dot_row(const float* x, const NBitsMatrix& w, size_t n) {
 #pragma GCC unroll 4
       for (size_t i = 0; i < 4; ++i) sums[i] = vfmaq_f32(sums[i], values.v[i], vld1q_f32(x + i * kLanes));
     }
-    even = vfmaq_n_f32(even, vaddq_f32(sums[0], sums[2]), scales[b]);
-    odd = vfmaq_n_f32(odd, vaddq_f32(sums[1], sums[3]), scales[b]);
+    const float scale = scale_at(w, scales + b);
+    even = vfmaq_n_f32(even, vaddq_f32(sums[0], sums[2]), scale);
+    odd = vfmaq_n_f32(odd, vaddq_f32(sums[1], sums[3]), scale);
   }
   return vaddvq_f32(vaddq_f32(even, odd));
 }

@@ -49,6 +49,27 @@ template <unsigned kBits>
   return kBits == 8 ? products : vaddq_s32(products, vdupq_n_s32(sum));
 }
 
+// The scales `at`, `at` + stride, ... of R rows, 4 or 1.
+template <size_t R>
+[[gnu::always_inline]] inline float32x4_t row_scales(const NBitsMatrix& w, size_t at, size_t stride) {
+  if (w.half_scales == nullptr) {
+    float32x4_t scales = vld1q_dup_f32(w.scales + at);
+    if constexpr (R == 4) {
+      scales = vld1q_lane_f32(w.scales + at + stride, scales, 1);
+      scales = vld1q_lane_f32(w.scales + at + 2 * stride, scales, 2);
+      scales = vld1q_lane_f32(w.scales + at + 3 * stride, scales, 3);
+    }
+    return scales;
+  }
+  uint16x4_t halves = vld1_dup_u16(w.half_scales + at);
+  if constexpr (R == 4) {
+    halves = vld1_lane_u16(w.half_scales + at + stride, halves, 1);
+    halves = vld1_lane_u16(w.half_scales + at + 2 * stride, halves, 2);
+    halves = vld1_lane_u16(w.half_scales + at + 3 * stride, halves, 3);
+  }
+  return vcvt_f32_f16(vreinterpret_f16_u16(halves));
+}
+
 // --- Few tokens
 
 // y[n..n + R) for M tokens, 1 or 2. R is 4, or 1 at the end of a slice.
@@ -58,7 +79,6 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const float* bias, fl
   const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
   const int log2 = __builtin_ctzll(w.block / kQ8Group);
   const size_t scale_row = groups >> log2;
-  const float* scales = w.scales + n * scale_row;
   const uint8_t* packed = w.packed + n * row_bytes;
   float32x4_t sums[M];  // a lane for each row
   for (size_t i = 0; i < M; ++i) sums[i] = bias ? load_first(bias + n, R) : vdupq_n_f32(0);
@@ -78,19 +98,13 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const float* bias, fl
 #pragma GCC unroll 2
       for (size_t i = 0; i < M; ++i) products[i][r] = Dot::template dot<kBits>(weights, codes[i]);
     }
-    const float* scale = scales + (g >> log2);
-    float32x4_t row_scales = vld1q_dup_f32(scale);
-    if constexpr (R == 4) {
-      row_scales = vld1q_lane_f32(scale + scale_row, row_scales, 1);
-      row_scales = vld1q_lane_f32(scale + 2 * scale_row, row_scales, 2);
-      row_scales = vld1q_lane_f32(scale + 3 * scale_row, row_scales, 3);
-    }
+    const float32x4_t scales = row_scales<R>(w, n * scale_row + (g >> log2), scale_row);
 #pragma GCC unroll 2
     for (size_t i = 0; i < M; ++i) {
       const int32x4_t totals =
           horizontal_sums(products[i][0], products[i][1], products[i][2], products[i][3]);
       sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(less_zero_points<kBits>(totals, x.sums[i * groups + g])),
-                          vmulq_n_f32(row_scales, x.scales[i * groups + g]));
+                          vmulq_n_f32(scales, x.scales[i * groups + g]));
     }
   }
   for (size_t i = 0; i < M; ++i) store_first(y + i * w.rows + n, R, sums[i]);
@@ -135,7 +149,7 @@ void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t co
       for (size_t r = 0; r < 4; ++r) {
         const size_t at = (n + smaller(4 * quad + r, rows - 1)) * groups + group + g;
         codes[r] = group_codes<kBits>(w.packed + at * kGroupBytes);
-        tile.scales[g][4 * quad + r] = w.scales[at >> log2];
+        tile.scales[g][4 * quad + r] = scale_at(w, at >> log2);
       }
 #pragma GCC unroll 4
       for (size_t c = 0; c < kChunks; ++c)

@@ -9,10 +9,18 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/kernels.h"
+
 namespace allmem::neon {
 namespace {
 
 constexpr size_t kLanes = 4;
+
+// Scale number i of a matrix.
+[[maybe_unused]] inline float scale_at(const NBitsMatrix& w, size_t i) {
+  if (w.half_scales == nullptr) return w.scales[i];
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16(w.half_scales + i))), 0);
+}
 
 inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 

@@ -1,6 +1,7 @@
 // Linear layers, scalar: y = x Wᵀ + b with float32 or block-quantised weights.
 #include <cmath>
 
+#include "kernels/half.h"
 #include "kernels/ref/ref.h"
 #include "platform/fused.h"
 
@@ -25,6 +26,10 @@ unsigned code_at(const uint8_t* row, size_t i, unsigned bits) {
   return (row[i / 2] >> (i % 2 * 4)) & 0xF;
 }
 
+float scale_at(const NBitsMatrix& w, size_t i) {
+  return w.half_scales == nullptr ? w.scales[i] : from_half(w.half_scales[i]);
+}
+
 }  // namespace
 
 void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
@@ -43,7 +48,7 @@ void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float
           block_sum +=
               double{x[t * K + k]} * (double{static_cast<float>(code)} - double{static_cast<float>(zero)});
         }
-        sum += block_sum * double{w.scales[n * blocks + b]};
+        sum += block_sum * double{scale_at(w, n * blocks + b)};
       }
       y[t * N + n] = static_cast<float>(sum);
     }
@@ -93,7 +98,8 @@ void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* 
           const unsigned weight = code_at(w.packed + n * row_bytes, g * kQ8Group + i, w.bits);
           products += static_cast<int>(weight) * codes[place(i, w.bits)];
         }
-        const float factor = w.scales[n * (K / w.block) + g * kQ8Group / w.block] * x.scales[t * groups + g];
+        const float scale = scale_at(w, n * (K / w.block) + g * kQ8Group / w.block);
+        const float factor = scale * x.scales[t * groups + g];
         sum = fused_multiply_add(static_cast<float>(products), factor, sum);
       }
       y[t * w.rows + n] = sum;

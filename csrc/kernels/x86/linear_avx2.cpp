@@ -35,12 +35,22 @@ unsigned zero_point(const NBitsMatrix& w, size_t n, size_t b) {
   return w.bits == 8 ? row[b] : (row[b / 2] >> (b % 2 * 4)) & 0xF;
 }
 
+// The scales [first, first + count) in float32: where they are, or in `room`.
+const float* float_scales(const NBitsMatrix& w, size_t first, size_t count, float* room) {
+  if (w.half_scales == nullptr) return w.scales + first;
+  for (size_t i = 0; i < count; ++i) room[i] = _cvtsh_ss(w.half_scales[first + i]);
+  return room;
+}
+
+constexpr size_t kLeastBlock = 16;
+
 // out[k - k_begin] = (code - zero) * scale for the columns k_begin <= k < k_end of row n, whole blocks.
 void unpack_row(const NBitsMatrix& w, size_t n, size_t k_begin, size_t k_end, float* out) {
   const uint8_t* row = w.packed + n * (w.cols * w.bits / 8);
-  const float* scales = w.scales + n * (w.cols / w.block);
+  float room[kTileCols / kLeastBlock];
+  const float* scales = float_scales(w, (n * w.cols + k_begin) / w.block, (k_end - k_begin) / w.block, room);
   for (size_t block = k_begin; block < k_end; block += w.block) {
-    const __m256 scale = _mm256_broadcast_ss(scales + block / w.block);
+    const __m256 scale = _mm256_broadcast_ss(scales + (block - k_begin) / w.block);
     const __m256i zero = _mm256_set1_epi32(static_cast<int>(zero_point(w, n, block / w.block)));
     for (size_t k = block; k < block + w.block; k += 16, out += 16) {
       const __m128i codes = sixteen_codes(row + k * w.bits / 8, w.bits);
@@ -162,10 +172,12 @@ void add_product_of_token(const float* x, const NBitsMatrix& w, float* y, size_t
   for (size_t k = 0; k < w.cols; k += laid_out.kSpan) {
     const size_t count = smaller(laid_out.kSpan, w.cols - k);
     laid_out.fill(x + k, count);
+    float room[laid_out.kSpan / kLeastBlock];
     for (size_t n = n_begin; n < n_end; ++n) {
       const size_t first = n * w.cols + k;
       y[n] += dot_packed<kBits, kScales>(laid_out, w.packed + first * kBits / 8,
-                                         w.scales + (first >> block_log2), block_log2, count);
+                                         float_scales(w, first >> block_log2, count >> block_log2, room),
+                                         block_log2, count);
     }
   }
 }

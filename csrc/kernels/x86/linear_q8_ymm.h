@@ -46,7 +46,14 @@ template <typename Dot, unsigned kBits>
 }
 
 inline float scale_of(const NBitsMatrix& w, size_t n, size_t group) {
-  return w.scales[n * (w.cols / w.block) + group * kQ8Group / w.block];
+  const size_t at = n * (w.cols / w.block) + group * kQ8Group / w.block;
+  return w.half_scales == nullptr ? w.scales[at] : _cvtsh_ss(w.half_scales[at]);
+}
+
+// The eight scales from number `at` on.
+[[gnu::always_inline]] inline __m256 eight_scales(const NBitsMatrix& w, size_t at) {
+  if (w.half_scales == nullptr) return _mm256_loadu_ps(w.scales + at);
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.half_scales + at)));
 }
 
 // --- Few tokens
@@ -98,8 +105,7 @@ inline void multiply_scales(const NBitsMatrix& w, const Q8Rows& x, const Rows& r
   __m256 f[kStreams];
 #pragma GCC unroll 4
   for (size_t r = 0; r < kStreams; ++r) {
-    const float* scales = w.scales + row[r] * (w.cols / kQ8Group) + group;
-    f[r] = _mm256_mul_ps(_mm256_loadu_ps(scales), x_scales);
+    f[r] = _mm256_mul_ps(eight_scales(w, row[r] * (w.cols / kQ8Group) + group), x_scales);
   }
   const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(f[0], f[1])),
                 b = _mm256_castps_pd(_mm256_unpackhi_ps(f[0], f[1])),
@@ -188,7 +194,7 @@ inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const float* bias,
   for (size_t n = n_begin; n < n_end; n += kRows) {
     __m256 scales[kGroups];
 #pragma GCC unroll 4
-    for (size_t g = 0; g < kGroups; ++g) scales[g] = _mm256_loadu_ps(w.scales + n * kGroups + g * kRows);
+    for (size_t g = 0; g < kGroups; ++g) scales[g] = eight_scales(w, n * kGroups + g * kRows);
     split_groups<kGroups>(scales);
     __m256 sums = bias ? _mm256_loadu_ps(bias + n) : _mm256_setzero_ps();
 #pragma GCC unroll 4
@@ -253,9 +259,11 @@ inline void unpack_scales(const NBitsMatrix& w, size_t n, size_t rows, size_t gr
     __m256i m[kLanes];
 #pragma GCC unroll 8
     for (size_t r = 0; r < kLanes; ++r) {
-      const float* scales = w.scales + row(half + r) * stride + group;
-      _mm_prefetch(reinterpret_cast<const char*>(scales + kTileRows * stride), _MM_HINT_T1);
-      m[r] = load(scales);
+      const size_t at = row(half + r) * stride + group, below = at + kTileRows * stride;
+      const void* next = w.half_scales == nullptr ? static_cast<const void*>(w.scales + below)
+                                                  : static_cast<const void*>(w.half_scales + below);
+      _mm_prefetch(static_cast<const char*>(next), _MM_HINT_T1);
+      m[r] = _mm256_castps_si256(eight_scales(w, at));
     }
     transpose(m);
 #pragma GCC unroll 8

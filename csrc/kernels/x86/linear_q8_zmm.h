@@ -30,16 +30,23 @@ template <unsigned kBits>
   return _mm512_and_si512(_mm512_srlv_epi64(twice, shifts), _mm512_set1_epi8(0xF));
 }
 
+// The scales from number `at` on, in the lanes of `there`; 0 in the others.
+[[gnu::always_inline]] inline __m512 scales_at(const NBitsMatrix& w, size_t at, __mmask16 there) {
+  if (w.half_scales == nullptr) return _mm512_maskz_loadu_ps(there, w.scales + at);
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, w.half_scales + at));
+}
+
 // The scales of the groups [group, group + count) of row n, count <= 16; 0 in the other lanes.
 [[maybe_unused]] inline __m512 group_scales(const NBitsMatrix& w, size_t n, size_t group, size_t count) {
-  const float* row = w.scales + n * (w.cols / w.block);
-  const __mmask16 there = first_lanes(count);
-  if (w.block == kQ8Group) return _mm512_maskz_loadu_ps(there, row + group);
-  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i first = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(group)));
+  const size_t row = n * (w.cols / w.block);
+  if (w.block == kQ8Group) return scales_at(w, row + group, first_lanes(count));
   const int log2 = __builtin_ctzll(w.block / kQ8Group);
-  const __m512i index = _mm512_srl_epi32(first, _mm_cvtsi32_si128(log2));
-  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, index, row, sizeof(float));
+  const size_t first = group >> log2, last = (group + count - 1) >> log2;
+  const __m512 scales = scales_at(w, row + first, first_lanes(last - first + 1));
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i groups = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(group - (first << log2))));
+  const __m512i index = _mm512_srl_epi32(groups, _mm_cvtsi32_si128(log2));
+  return _mm512_maskz_permutexvar_ps(first_lanes(count), index, scales);
 }
 
 // Always inlined: GCC takes a function that only prefetches for one without effect, and drops its calls.
@@ -201,8 +208,7 @@ template <unsigned kBits, size_t kGroups, size_t M>
 #pragma GCC unroll 4
     for (size_t i = 0; i < kRegisters; ++i) {
       const size_t first = i * kLanes, all = rows * kGroups;
-      scales[i] =
-          _mm512_maskz_loadu_ps(all > first ? first_lanes(all - first) : 0, w.scales + n * kGroups + first);
+      scales[i] = scales_at(w, n * kGroups + first, all > first ? first_lanes(all - first) : 0);
     }
     __m512 sums = bias ? _mm512_maskz_loadu_ps(there, bias + n) : _mm512_setzero_ps();
     if constexpr (M == 2) sums = _mm512_shuffle_f32x4(sums, sums, 0x44);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "bounded.h"
+#include "kernels/half.h"
 #include "platform/fused.h"
 
 using namespace allmem;
@@ -59,13 +60,23 @@ struct Quantised {
   NBitsMatrix view;
   std::vector<uint8_t> packed, zeros;
   std::vector<float> scales;
+  std::vector<uint16_t> half_scales;  // the same, if the matrix has them so
 
-  Quantised(Random& random, size_t rows, size_t cols, size_t block, unsigned bits, bool with_zeros) {
+  Quantised(Random& random, size_t rows, size_t cols, size_t block, unsigned bits, bool with_zeros,
+            bool half) {
     const size_t blocks = cols / block;
     packed = random.bytes(rows * cols * bits / 8);
     if (with_zeros) zeros = random.bytes(rows * ((blocks * bits + 7) / 8));
     scales = random.floats(rows * blocks, 0.1);
     view = {packed.data(), scales.data(), with_zeros ? zeros.data() : nullptr, rows, cols, block, bits};
+    if (!half) return;
+    for (float& scale : scales) {  // either sign, from 2^-24 to below 1/8: some are subnormal
+      half_scales.push_back(
+          static_cast<uint16_t>(random.index(2) << 15 | (1 + random.index((12 << 10) - 1))));
+      scale = from_half(half_scales.back());
+    }
+    view.scales = nullptr;
+    view.half_scales = half_scales.data();
   }
   static unsigned element(const std::vector<uint8_t>& bytes, size_t row, size_t row_bytes, size_t i,
                           unsigned bits) {
@@ -93,16 +104,22 @@ struct Quantised {
 };
 
 void check_nbits(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_zeros,
-                 bool with_bias) {
+                 bool with_bias, bool half) {
   Random random(static_cast<uint32_t>(s.T * 7919 + s.K * 31 + s.N + block * 3 + bits));
-  const Quantised w(random, s.N, s.K, block, bits, with_zeros);
+  const Quantised w(random, s.N, s.K, block, bits, with_zeros, half);
   const auto x = random.floats(s.T * s.K), bias = random.floats(s.N);
   std::vector<float> y(s.T * s.N, kUntouched);
   const float* b = with_bias ? bias.data() : nullptr;
   kernels.linear_nbits(x.data(), w.view, b, y.data(), s.T, s.n_begin, s.n_end);
   check_linear(describe(kernels, s) + " block=" + std::to_string(block) + " bits=" + std::to_string(bits) +
-                   (with_zeros ? " zero points" : ""),
+                   (with_zeros ? " zero points" : "") + (half ? " float16 scales" : ""),
                s, x, b, y, 4, [&](size_t n, size_t k) { return w.weight(n, k); });
+}
+
+// With scales of either type.
+void check_nbits(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_zeros,
+                 bool with_bias) {
+  for (const bool half : {false, true}) check_nbits(kernels, s, block, bits, with_zeros, with_bias, half);
 }
 
 // Activations as `quantise` must make them: the contract leaves no choice but the order of the codes.
@@ -141,9 +158,10 @@ void check_quantise(const Kernels& kernels, const std::vector<float>& x, size_t 
 
 // Against the exact sum of the quantised activations; and against that of the activations themselves, from
 // which each may be half a step away.
-void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_bias) {
+void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_bias,
+              bool half) {
   Random random(static_cast<uint32_t>(s.T * 7919 + s.K * 31 + s.N + block * 3 + bits));
-  const Quantised w(random, s.N, s.K, block, bits, false);
+  const Quantised w(random, s.N, s.K, block, bits, false, half);
   const auto x = random.floats(s.T * s.K), bias = random.floats(s.N);
   std::vector<float> y(s.T * s.N, kUntouched), rounded_x(x.size());
   std::vector<double> exact_x(x.size());
@@ -174,10 +192,15 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
       same = same && y[t * s.N + n] == sum;
     }
   }
-  CHECK_MESSAGE(same, describe(kernels, s), " q8 block=", block, " bits=", bits);
+  CHECK_MESSAGE(same, describe(kernels, s), " q8 block=", block, " bits=", bits,
+                half ? " float16 scales" : "");
   // One rounding more for each term: rounded_x for exact_x.
   check_linear(describe(kernels, s) + " q8 block=" + std::to_string(block) + " bits=" + std::to_string(bits),
                s, rounded_x, b, y, 6, [&](size_t n, size_t k) { return w.weight(n, k); });
+}
+
+void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_bias) {
+  for (const bool half : {false, true}) check_q8(kernels, s, block, bits, with_bias, half);
 }
 
 }  // namespace
@@ -233,6 +256,21 @@ TEST_CASE("linear_f32 of no tokens or no rows does nothing, and of no columns gi
     check_f32(*kernels, {3, 8, 4, 2, 2}, true);
     check_f32(*kernels, {3, 0, 4, 0, 4}, true);
     check_f32(*kernels, {1, 0, 4, 0, 4}, false);
+  }
+}
+
+TEST_CASE("from_half is exact for every float16") {
+  for (unsigned half = 0; half <= 0xFFFF; ++half) {
+    const int exponent = half >> 10 & 31, fraction = half & 0x3FF;
+    const float got = from_half(static_cast<uint16_t>(half)), sign = half & 0x8000 ? -1.0f : 1.0f;
+    if (exponent == 31) {
+      CHECK((fraction == 0 ? got == sign * INFINITY : std::isnan(got)));
+    } else {
+      const float want = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                                       : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+      CHECK(got == sign * want);
+      CHECK(std::signbit(got) == std::signbit(sign));
+    }
   }
 }
 

@@ -109,7 +109,7 @@ TEST_CASE("constants are computed once at load: only what depends on tokens is l
 }
 
 TEST_CASE("quantised rows are gathered and multiplied from the same bytes") {
-  for (const int64_t bits : {4, 8}) {
+  const auto check = [](int64_t bits, bool half) {
     // Two rows of 16: code i and 15 - i; the zero point is 8 or 128, the scales 0.5 and 2.
     std::vector<uint8_t> packed;
     for (int row = 0; row < 2; ++row) {
@@ -120,7 +120,12 @@ TEST_CASE("quantised rows are gathered and multiplied from the same bytes") {
     }
     OnnxBuilder b;
     b.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, 2});
-    b.bytes("w", {2, 1, 2 * bits}, packed).floats("scales", {2, 1}, {0.5f, 2.0f}).ints("flat", {2, 2 * bits});
+    b.bytes("w", {2, 1, 2 * bits}, packed).ints("flat", {2, 2 * bits});
+    if (half) {
+      b.halves("scales", {2, 1}, {0x3800, 0x4000});
+    } else {
+      b.floats("scales", {2, 1}, {0.5f, 2.0f});
+    }
     b.node("Reshape", {"w", "flat"}, {"rows"});
     b.node("GatherBlockQuantized", {"rows", "input_ids", "scales"}, {"x"},
            {Attr::i("bits", bits), Attr::i("block_size", 16), Attr::i("gather_axis", 0),
@@ -138,7 +143,9 @@ TEST_CASE("quantised rows are gathered and multiplied from the same bytes") {
       cross += a * c;
     }
     CHECK(run(b, {0}) == Values{own, cross});  // halves of small integers: exact in float32
-  }
+  };
+  for (const int64_t bits : {4, 8})
+    for (const bool half : {false, true}) check(bits, half);
 }
 
 TEST_CASE("softmax, casts and elementwise functions are what their names say") {
