@@ -19,7 +19,8 @@ taking what it compiled with other options before:
       RIVAL/bin/pip install --no-cache-dir --no-binary llama-cpp-python llama-cpp-python gguf
 
 GGML_NATIVE turns on all that the processor has, AMX too. (GCC 12 miscompiles the loading of AMX's
-tile configuration: the rival then crashes at its first prefill. Hence clang.) Its AMX path need not be its
+tile configuration: the rival then crashes at its first prefill. Hence Clang; 14 does not know AMX by the
+name that the rival asks for, 19 does.) Its AMX path need not be its
 fastest: give a build without it as well, with a second --rival, compiled with
 
     -DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON

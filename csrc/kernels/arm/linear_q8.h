@@ -49,26 +49,42 @@ template <unsigned kBits>
   return kBits == 8 ? products : vaddq_s32(products, vdupq_n_s32(sum));
 }
 
-// The scales `at`, `at` + stride, ... of R rows, 4 or 1.
+// The scales of R rows, 4 or 1, from number `at` on, which are `stride` apart.
 template <size_t R>
-[[gnu::always_inline]] inline float32x4_t row_scales(const NBitsMatrix& w, size_t at, size_t stride) {
-  if (w.half_scales == nullptr) {
-    float32x4_t scales = vld1q_dup_f32(w.scales + at);
-    if constexpr (R == 4) {
-      scales = vld1q_lane_f32(w.scales + at + stride, scales, 1);
-      scales = vld1q_lane_f32(w.scales + at + 2 * stride, scales, 2);
-      scales = vld1q_lane_f32(w.scales + at + 3 * stride, scales, 3);
+class RowScales {
+ public:
+  RowScales(const NBitsMatrix& w, size_t at, size_t stride)
+      : floats_(w.half_scales == nullptr ? w.scales + at : nullptr),
+        halves_(w.half_scales == nullptr ? nullptr : w.half_scales + at),
+        stride_(stride) {}
+
+  // A lane for each row.
+  [[gnu::always_inline]] float32x4_t operator[](size_t i) const {
+    if (halves_ == nullptr) {
+      const float* from = floats_ + i;
+      float32x4_t scales = vld1q_dup_f32(from);
+      if constexpr (R == 4) {
+        scales = vld1q_lane_f32(from + stride_, scales, 1);
+        scales = vld1q_lane_f32(from + 2 * stride_, scales, 2);
+        scales = vld1q_lane_f32(from + 3 * stride_, scales, 3);
+      }
+      return scales;
     }
-    return scales;
+    const uint16_t* from = halves_ + i;
+    uint16x4_t scales = vld1_dup_u16(from);
+    if constexpr (R == 4) {
+      scales = vld1_lane_u16(from + stride_, scales, 1);
+      scales = vld1_lane_u16(from + 2 * stride_, scales, 2);
+      scales = vld1_lane_u16(from + 3 * stride_, scales, 3);
+    }
+    return vcvt_f32_f16(vreinterpret_f16_u16(scales));
   }
-  uint16x4_t halves = vld1_dup_u16(w.half_scales + at);
-  if constexpr (R == 4) {
-    halves = vld1_lane_u16(w.half_scales + at + stride, halves, 1);
-    halves = vld1_lane_u16(w.half_scales + at + 2 * stride, halves, 2);
-    halves = vld1_lane_u16(w.half_scales + at + 3 * stride, halves, 3);
-  }
-  return vcvt_f32_f16(vreinterpret_f16_u16(halves));
-}
+
+ private:
+  const float* floats_;
+  const uint16_t* halves_;
+  size_t stride_;
+};
 
 // --- Few tokens
 
@@ -79,6 +95,7 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const float* bias, fl
   const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
   const int log2 = __builtin_ctzll(w.block / kQ8Group);
   const size_t scale_row = groups >> log2;
+  const RowScales<R> scales(w, n * scale_row, scale_row);
   const uint8_t* packed = w.packed + n * row_bytes;
   float32x4_t sums[M];  // a lane for each row
   for (size_t i = 0; i < M; ++i) sums[i] = bias ? load_first(bias + n, R) : vdupq_n_f32(0);
@@ -98,13 +115,13 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const float* bias, fl
 #pragma GCC unroll 2
       for (size_t i = 0; i < M; ++i) products[i][r] = Dot::template dot<kBits>(weights, codes[i]);
     }
-    const float32x4_t scales = row_scales<R>(w, n * scale_row + (g >> log2), scale_row);
+    const float32x4_t row_scales = scales[g >> log2];
 #pragma GCC unroll 2
     for (size_t i = 0; i < M; ++i) {
       const int32x4_t totals =
           horizontal_sums(products[i][0], products[i][1], products[i][2], products[i][3]);
       sums[i] = vfmaq_f32(sums[i], vcvtq_f32_s32(less_zero_points<kBits>(totals, x.sums[i * groups + g])),
-                          vmulq_n_f32(scales, x.scales[i * groups + g]));
+                          vmulq_n_f32(row_scales, x.scales[i * groups + g]));
     }
   }
   for (size_t i = 0; i < M; ++i) store_first(y + i * w.rows + n, R, sums[i]);
