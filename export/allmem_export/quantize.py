@@ -2,8 +2,8 @@
 
 Symmetric blocks of 64 weights along the input axis: weight = (code − 2^(bits−1)) · scale. In int4 mode the
 embedding and the vocabulary projection keep 8 bits, as their error goes straight into every logit; in
-int4-pure mode they have 4 as well. Scales of 4-bit weights are float16, a quarter of a bit a weight; the graph
-casts them, as the operators want the type of their activations.
+int4-pure mode they have 4 as well. Scales of 4-bit weights are float16, a quarter of a bit a weight; the
+graph casts them, as the operators want the type of their activations.
 """
 
 from __future__ import annotations
