@@ -1,5 +1,6 @@
 // Gather and com.microsoft::GatherBlockQuantized along the first axis: rows of a table, mostly token
 // embeddings.
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/half.h"
@@ -63,9 +64,12 @@ class GatherNBits : public Op {
       const uint8_t* codes = ctx.in<uint8_t>(0) + row * row_bytes;
       const uint8_t* zeros = ctx.has(3) ? ctx.in<uint8_t>(3) + row * zero_bytes : nullptr;
       float* y = ctx.out(0) + i * cols_;
-      for (size_t c = 0; c < cols_; ++c) {
-        const int zero = zeros != nullptr ? code(zeros, c / block_) : 1 << (bits_ - 1);
-        y[c] = static_cast<float>(code(codes, c) - zero) * scale(ctx, row * blocks + c / block_);
+      for (size_t b = 0; b < blocks; ++b) {
+        const size_t at = row * blocks + b;
+        const float scale = half_scales_ ? from_half(ctx.in<uint16_t>(2)[at]) : ctx.in(2)[at];
+        const int zero = zeros != nullptr ? code(zeros, b) : 1 << (bits_ - 1);
+        for (size_t c = b * block_; c < std::min((b + 1) * block_, cols_); ++c)
+          y[c] = static_cast<float>(code(codes, c) - zero) * scale;
       }
     }
   }
@@ -74,10 +78,6 @@ class GatherNBits : public Op {
   // Element i of a row of 4-bit codes (low nibble first) or bytes.
   int code(const uint8_t* row, size_t i) const {
     return bits_ == 8 ? row[i] : row[i / 2] >> (i % 2 * 4) & 0xF;
-  }
-
-  float scale(const RunContext& ctx, size_t i) const {
-    return half_scales_ ? from_half(ctx.in<uint16_t>(2)[i]) : ctx.in(2)[i];
   }
 
   Shape indices_;
