@@ -46,21 +46,32 @@ void linear_f32(benchmark::State& state, const Kernels* kernels, size_t T) {
   set_rates(state, 4.0 * kRows * kCols, 2.0 * static_cast<double>(T) * kRows * kCols);
 }
 
-NBitsMatrix matrix(const std::vector<uint8_t>& packed, const std::vector<float>& scales, size_t block,
-                   unsigned bits) {
-  return {packed.data(), scales.data(), nullptr, kRows, kCols, block, bits};
-}
+// Weights with scales as the exporter writes them: float16 for 4 bits, float32 for 8.
+struct Weights {
+  size_t block;
+  unsigned bits;
+  std::vector<uint8_t> packed = std::vector<uint8_t>(kRows * kCols * bits / 8, 0x5A);
+  std::vector<float> scales = numbers(bits == 8 ? kRows * kCols / block : 0);
+  std::vector<uint16_t> half_scales = std::vector<uint16_t>(bits == 4 ? kRows * kCols / block : 0, 0x2E66);
+
+  NBitsMatrix matrix() const {
+    return {packed.data(), bits == 8 ? scales.data() : nullptr,     nullptr, kRows, kCols, block,
+            bits,          bits == 4 ? half_scales.data() : nullptr};
+  }
+  double bytes() const {
+    return static_cast<double>(packed.size() + 4 * scales.size() + 2 * half_scales.size());
+  }
+};
 
 void linear_nbits(benchmark::State& state, const Kernels* kernels, size_t T, unsigned bits) {
-  const auto x = numbers(T * kCols), scales = numbers(kRows * kCols / 32);
-  const std::vector<uint8_t> packed(kRows * kCols * bits / 8, 0x5A);
+  const auto x = numbers(T * kCols);
+  const Weights w{32, bits};
   std::vector<float> y(T * kRows);
   for (auto _ : state) {
-    kernels->linear_nbits(x.data(), matrix(packed, scales, 32, bits), nullptr, y.data(), T, 0, kRows);
+    kernels->linear_nbits(x.data(), w.matrix(), nullptr, y.data(), T, 0, kRows);
     benchmark::DoNotOptimize(y.data());
   }
-  set_rates(state, static_cast<double>(packed.size() + 4 * scales.size()),
-            2.0 * static_cast<double>(T) * kRows * kCols);
+  set_rates(state, w.bytes(), 2.0 * static_cast<double>(T) * kRows * kCols);
 }
 
 // Rows of activations in 8 bits, with room of their own.
@@ -84,17 +95,16 @@ void quantise(benchmark::State& state, const Kernels* kernels, size_t T) {
 }
 
 void linear_q8(benchmark::State& state, const Kernels* kernels, size_t T, unsigned bits) {
-  const auto x = numbers(T * kCols), scales = numbers(kRows * kCols / kQ8Group);
-  const std::vector<uint8_t> packed(kRows * kCols * bits / 8, 0x5A);
+  const auto x = numbers(T * kCols);
+  const Weights w{kQ8Group, bits};
   Activations q(T);
   kernels->quantise(x.data(), T, kCols, bits, q.rows());
   std::vector<float> y(T * kRows);
   for (auto _ : state) {
-    kernels->linear_q8(q.rows(), matrix(packed, scales, kQ8Group, bits), nullptr, y.data(), T, 0, kRows);
+    kernels->linear_q8(q.rows(), w.matrix(), {}, y.data(), T, 0, kRows);
     benchmark::DoNotOptimize(y.data());
   }
-  set_rates(state, static_cast<double>(packed.size() + 4 * scales.size()),
-            2.0 * static_cast<double>(T) * kRows * kCols);
+  set_rates(state, w.bytes(), 2.0 * static_cast<double>(T) * kRows * kCols);
 }
 
 constexpr size_t kHeads = 16, kKvHeads = 8, kDim = 128, kWindow = 1024, kSinks = 64;

@@ -1,9 +1,11 @@
 """Puts what was measured into docs/performance.md, and draws its picture.
 
-    python bench/report.py docs/performance.json docs/performance-avx2.json
+    python bench/report.py docs/performance*.json
 
-The files are those that `against_llama_cpp.py --json` wrote, a second one with `--isa avx2`.
-What they say replaces the text between the markers <!-- NAME --> and <!-- /NAME --> of the page.
+The files are those that `against_llama_cpp.py --json` wrote. What they say replaces the text between the
+markers <!-- PLACE --> and <!-- /PLACE --> of the page: the table of docs/performance.json that of "comparison",
+the table of docs/performance-NAME.json that of "comparison NAME". The bounds and the picture are those of
+docs/performance.json.
 """
 
 from __future__ import annotations
@@ -100,19 +102,17 @@ def full_attention(cost: Cost) -> str:
 
 def main() -> None:
     page = DOCS / "performance.md"
-    best, *avx2 = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
     content = page.read_text(encoding="utf-8")
-    bodies = {
-        "bounds": bounds(best),
-        "full attention": full_attention(cost_of(best)),
-        "comparison": comparison(best),
-    }
-    if avx2:
-        bodies["comparison avx2"] = comparison(avx2[0])
-    for name, body in bodies.items():
-        content = replaced(content, name, body)
+    for path in map(Path, sys.argv[1:]):
+        report = json.loads(path.read_text())
+        name = path.stem.replace("performance", "comparison").replace("-", " ")
+        bodies = {name: comparison(report)}
+        if name == "comparison":
+            bodies |= {"bounds": bounds(report), "full attention": full_attention(cost_of(report))}
+            (DOCS / "performance.svg").write_text(picture(report), encoding="utf-8")
+        for place, body in bodies.items():
+            content = replaced(content, place, body)
     page.write_text(content, encoding="utf-8")
-    (DOCS / "performance.svg").write_text(picture(best), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ struct Queries {
   Q8Rows own, sink;    // [rows, stride] codes, for the keys of the window and of the sinks
   float *max, *total;  // [rows]     largest score so far, Σ w
   float* shrink;       // [rows]     what the sums so far are multiplied by in this step
+  SeenKeys* seen;      // [rows]     of this step's tile
   float* sum;          // [rows, D]  Σ w v
   float* scores;       // [rows, kKeyTile], then the weights w times the values' scales
   Q8Rows weights;      // [rows, kKeyTile] codes
-  float* product;      // [rows, D]
   float* ones;         // [D]  instead of the values' scales, which the weights have taken
 
   Queries(const KvRing& ring, size_t heads_in_group, size_t tokens, uint64_t position, Parts& parts)
@@ -34,10 +34,11 @@ struct Queries {
     max = parts.floats(rows);
     total = parts.floats(rows);
     shrink = parts.floats(rows);
+    static_assert(sizeof(SeenKeys) == sizeof(float));
+    seen = reinterpret_cast<SeenKeys*>(parts.floats(rows));
     sum = parts.floats(rows * ring.dim);
     scores = parts.floats(rows * kKeyTile);
     weights = parts.q8(rows, kKeyTile);
-    product = parts.floats(rows * ring.dim);
     ones = parts.floats(ring.dim);
   }
 };
@@ -70,10 +71,12 @@ void quantise_padded(const Kernels& kernels, const float* x, size_t dim, size_t 
   kernels.quantise(padded, 1, stride, 8, to);
 }
 
-// y[row, 0..n) = the product of the rows [begin, end) of x with an 8-bit matrix of n rows.
-void multiply(const Kernels& kernels, const Q8Rows& x, const NBitsMatrix& w, size_t n, float* y, size_t begin,
-              size_t end) {
-  kernels.linear_q8(from_row(x, begin, w.cols), w, nullptr, y + begin * w.rows, end - begin, 0, n);
+// y[row, 0..n) = the product of the rows [begin, end) of x with the first n rows of an 8-bit matrix; with
+// `keep` [rows], that and keep[row] y[row].
+void multiply(const Kernels& kernels, const Q8Rows& x, const NBitsMatrix& w, size_t n, const float* keep,
+              float* y, size_t begin, size_t end) {
+  kernels.linear_q8(from_row(x, begin, w.cols), w, Onto{.keep = keep}.from_token(begin), y + begin * w.rows,
+                    end - begin, 0, n);
 }
 
 // A row of `dim` values as codes; returns its scale.
@@ -130,16 +133,17 @@ void attend_tile(const Kernels& kernels, const AttentionQ8Args& args, size_t kv,
                          ring.stride(),
                          kQ8Group,
                          8};
-  multiply(kernels, q, keys, into + count, queries.scores, begin, end);
-  const float* scales = value_scales(ring, args.bytes, kv, tile);
+  multiply(kernels, q, keys, into + count, nullptr, queries.scores, begin, end);
   for (size_t row = begin; row < end; ++row) {
     const uint64_t t = queries.first + row / queries.group;
     const uint64_t oldest = t + 1 > reach ? t + 1 - reach : 0;
     const uint64_t seen_from = std::max(s, oldest), seen_to = std::max(seen_from, std::min(s + count, t + 1));
-    queries.shrink[row] = kernels.softmax_step(
-        queries.scores + row * kKeyTile, scales, into + static_cast<size_t>(seen_from - s),
-        into + static_cast<size_t>(seen_to - s), queries.max + row, queries.total + row);
+    queries.seen[row] = {static_cast<uint16_t>(into + (seen_from - s)),
+                         static_cast<uint16_t>(into + (seen_to - s))};
   }
+  kernels.softmax_step(queries.scores + begin * kKeyTile, value_scales(ring, args.bytes, kv, tile),
+                       queries.seen + begin, end - begin, queries.max + begin, queries.total + begin,
+                       queries.shrink + begin);
   kernels.quantise(queries.scores + begin * kKeyTile, end - begin, kKeyTile, 8,
                    from_row(queries.weights, begin, kKeyTile));
   const NBitsMatrix values{reinterpret_cast<const uint8_t*>(value_tile(ring, args.bytes, kv, tile)),
@@ -149,9 +153,7 @@ void attend_tile(const Kernels& kernels, const AttentionQ8Args& args, size_t kv,
                            kKeyTile,
                            kKeyTile,
                            8};
-  multiply(kernels, queries.weights, values, D, queries.product, begin, end);
-  for (size_t row = begin; row < end; ++row)
-    kernels.scale_add(queries.sum + row * D, queries.shrink[row], queries.product + row * D, D);
+  multiply(kernels, queries.weights, values, D, queries.shrink, queries.sum, begin, end);
 }
 
 // The tokens s_begin <= s < s_end, tile by tile.

@@ -34,6 +34,17 @@ struct Q8Rows {
   int32_t* sums;  // [T, K/kQ8Group]  -2^(bits-1) Σ codes: takes the weights' zero point out of the products
 };
 
+// What a product of T tokens is added to: a bias [N], or 0 if it is null; or, with `keep` [T], what y is
+// before, y[t, n] keep[t].
+struct Onto {
+  const float* bias = nullptr;
+  const float* keep = nullptr;
+
+  [[gnu::always_inline]] Onto from_token(size_t t) const {
+    return {bias, keep == nullptr ? nullptr : keep + t};
+  }
+};
+
 // One call of window attention, for a slice of the KV heads. H query heads, Hkv KV heads, D channels, group =
 // H/Hkv. Keys arrive and are stored already rotated (RoPE). A token at position p < S lives in slot p of the
 // ring, a later one in slot S + (p - S) mod W.
@@ -54,6 +65,10 @@ struct AttentionArgs {
 
 // What attention with 8-bit keys and values is made of (attention_q8.h): steps of this many keys.
 inline constexpr size_t kKeyTile = 64;
+// The keys [begin, end) of a tile, those that a query sees; none if begin >= end.
+struct SeenKeys {
+  uint16_t begin, end;
+};
 
 // The fast weights of one KV head (docs/model.md): W_g, W_u [h, D], W_d [D, h], and the rows' rescaling
 // factors r = ||row of W_0|| / ||row of W||, so that the normalised Ŵ = r ⊙ W is never stored.
@@ -87,9 +102,9 @@ struct Kernels {
   //
   // Both give the same bits in every table and for every T, so that neither the instruction set nor the split
   // of a stream into calls changes a result: the integer products of a group are summed up first, and then
-  // y = fma(sum, scale of w * scale of x, y) in float32, group after group, from the bias on.
+  // y = fma(sum, scale of w * scale of x, y) in float32, group after group, from what it is added to on.
   void (*quantise)(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
-  void (*linear_q8)(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+  void (*linear_q8)(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
                     size_t n_begin, size_t n_end);
 
   // y[r, :] = x[r, :] / sqrt(mean(x[r, :]²) + epsilon) ⊙ weight[:].   x, y [rows, cols]; y may be x
@@ -114,13 +129,13 @@ struct Kernels {
   size_t (*attention_scratch)(const AttentionArgs& args);
   void (*attention)(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
 
-  // One step of an online softmax over kKeyTile keys. Those in [begin, end) get the weights e^(score - max),
-  // the others 0. Brings max and total = Σ weights, which are those of the steps before (-inf and 0 at
-  // first), up to date, replaces each score by its weight times the scale of its value, and returns e^(max
-  // before - max), which what was summed so far is to be multiplied by.
-  float (*softmax_step)(float* scores, const float* scales, size_t begin, size_t end, float* max,
-                        float* total);
-  void (*scale_add)(float* y, float factor, const float* x, size_t n);  // y = factor y + x
+  // One step of an online softmax over kKeyTile keys for each of `rows` queries, scores [rows, kKeyTile]. The
+  // keys that a query sees get the weights e^(score - max), the others 0. Brings max and total = Σ weights,
+  // which are those of the steps before (-inf and 0 at first), up to date, replaces each score by its weight
+  // times the scale of its value, and sets shrink = e^(max before - max), which what was summed so far is to
+  // be multiplied by. seen, max, total, shrink: [rows].
+  void (*softmax_step)(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
+                       float* total, float* shrink);
 
   // r = norm0 / ||row of W|| (0 where ||row|| is 0), for the three matrices of a head.
   void (*memory_row_scales)(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,

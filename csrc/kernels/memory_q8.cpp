@@ -80,11 +80,11 @@ void MemoryQ8::read(const Kernels& kernels, const float* q, float* y, size_t T, 
       std::fill_n(z + row * Dp + dim_, Dp - dim_, 0.0f);
     }
     kernels.quantise(z, rows, Dp, 8, codes);
-    kernels.linear_q8(codes, gate_, nullptr, a, rows, 0, hp);
-    kernels.linear_q8(codes, up_, nullptr, u, rows, 0, hp);
+    kernels.linear_q8(codes, gate_, {}, a, rows, 0, hp);
+    kernels.linear_q8(codes, up_, {}, u, rows, 0, hp);
     kernels.silu_mul(a, u, a, rows * hp);
     kernels.quantise(a, rows, hp, 8, codes);
-    kernels.linear_q8(codes, down_, nullptr, z, rows, 0, dim_);  // D <= Dp
+    kernels.linear_q8(codes, down_, {}, z, rows, 0, dim_);  // D <= Dp
     for (size_t row = 0; row < rows; ++row)
       kernels.add(q + offset(row), z + row * dim_, y + offset(row), dim_);
   }

@@ -107,7 +107,7 @@ class LinearQ8 : public QuantisedLinear {
     const Q8Rows x{const_cast<int8_t*>(ctx.in<int8_t>(codes_)), const_cast<float*>(ctx.in(codes_ + 1)),
                    const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // linear_q8 only reads them
     const float* bias = has_bias_ ? ctx.in(5) : nullptr;
-    ctx.kernels.linear_q8(x, w, bias, ctx.out(0), rows(ctx), begin, end);
+    ctx.kernels.linear_q8(x, w, {.bias = bias}, ctx.out(0), rows(ctx), begin, end);
   }
 
  private:

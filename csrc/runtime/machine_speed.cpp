@@ -56,18 +56,24 @@ double read_rate(ThreadPool& pool, size_t bytes) {
   });
 }
 
-// A matrix and activations for one thread.
+// A matrix, in 4 bits with float16 scales or in float32, and activations for one thread.
 struct Product {
-  AlignedBuffer weights{kRows * kCols * sizeof(float)}, scales{kRows * kCols / kQ8Group * sizeof(float)};
+  AlignedBuffer weights{kRows * kCols * sizeof(float)}, scales{kRows * kCols / kQ8Group * sizeof(uint16_t)};
   AlignedBuffer x{kTokens * kCols * sizeof(float)}, x_scales{kTokens * kCols / kQ8Group * sizeof(float)};
   AlignedBuffer sums{kTokens * kCols / kQ8Group * sizeof(int32_t)}, y{kTokens * kRows * sizeof(float)};
 
   void integer(const Kernels& kernels) {
     const Q8Rows rows{reinterpret_cast<int8_t*>(x.data()), floats(x_scales),
                       reinterpret_cast<int32_t*>(sums.data())};
-    const NBitsMatrix w{
-        reinterpret_cast<const uint8_t*>(weights.data()), floats(scales), nullptr, kRows, kCols, kQ8Group, 4};
-    kernels.linear_q8(rows, w, nullptr, floats(y), kTokens, 0, kRows);
+    const NBitsMatrix w{.packed = reinterpret_cast<const uint8_t*>(weights.data()),
+                        .scales = nullptr,
+                        .zero_points = nullptr,
+                        .rows = kRows,
+                        .cols = kCols,
+                        .block = kQ8Group,
+                        .bits = 4,
+                        .half_scales = reinterpret_cast<const uint16_t*>(scales.data())};
+    kernels.linear_q8(rows, w, {}, floats(y), kTokens, 0, kRows);
   }
   void floating(const Kernels& kernels) {  // a quarter of the numbers, so that they take no more room
     kernels.linear_f32(floats(x), floats(weights), nullptr, floats(y), kTokens, kCols / 2, kRows / 2, 0,

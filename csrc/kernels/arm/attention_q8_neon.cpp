@@ -4,7 +4,10 @@
 
 namespace allmem::neon {
 
-float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total) {
+namespace {
+
+// Of one query, for the keys [begin, end); returns what `shrink` is set to.
+float softmax_row(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total) {
   if (begin >= end) {
     fill(scores, kKeyTile, 0);
     return 1.0f;
@@ -34,8 +37,12 @@ float softmax_step(float* scores, const float* scales, size_t begin, size_t end,
   return shrink;
 }
 
-void scale_add(float* y, float factor, const float* x, size_t n) {
-  for_each(y, x, y, n, [&](float32x4_t sum, float32x4_t term) { return vfmaq_n_f32(term, sum, factor); });
+}  // namespace
+
+void softmax_step(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
+                  float* total, float* shrink) {
+  for (size_t i = 0; i < rows; ++i)
+    shrink[i] = softmax_row(scores + i * kKeyTile, scales, seen[i].begin, seen[i].end, max + i, total + i);
 }
 
 }  // namespace allmem::neon

@@ -23,7 +23,6 @@ const Kernels& kernels() {
       .attention_scratch = attention_scratch,
       .attention = attention,
       .softmax_step = softmax_step,
-      .scale_add = scale_add,
       .memory_row_scales = memory_row_scales,
       .memory_scratch = memory_scratch,
       .memory_read = memory_read,

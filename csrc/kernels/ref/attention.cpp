@@ -62,25 +62,23 @@ void attention(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float*
   }
 }
 
-float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total) {
-  float largest = *max;
-  for (size_t j = begin; j < end; ++j) largest = std::max(largest, scores[j]);
-  double added = 0;
-  for (size_t j = 0; j < kKeyTile; ++j) {
-    const bool seen = j >= begin && j < end;
-    const float weight = seen ? std::exp(scores[j] - largest) : 0.0f;
-    added += double{weight};
-    scores[j] = seen ? weight * scales[j] : 0.0f;
+void softmax_step(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
+                  float* total, float* shrink) {
+  for (size_t i = 0; i < rows; ++i) {
+    float* row = scores + i * kKeyTile;
+    float largest = max[i];
+    for (size_t j = seen[i].begin; j < seen[i].end; ++j) largest = std::max(largest, row[j]);
+    double added = 0;
+    for (size_t j = 0; j < kKeyTile; ++j) {
+      const bool is_seen = j >= seen[i].begin && j < seen[i].end;
+      const float weight = is_seen ? std::exp(row[j] - largest) : 0.0f;
+      added += double{weight};
+      row[j] = is_seen ? weight * scales[j] : 0.0f;
+    }
+    shrink[i] = max[i] == largest ? 1.0f : std::exp(max[i] - largest);  // 0 the first time
+    total[i] = static_cast<float>(double{total[i]} * double{shrink[i]} + added);
+    max[i] = largest;
   }
-  if (begin >= end) return 1.0f;
-  const float shrink = std::exp(*max - largest);  // 0 the first time
-  *total = static_cast<float>(double{*total} * double{shrink} + added);
-  *max = largest;
-  return shrink;
-}
-
-void scale_add(float* y, float factor, const float* x, size_t n) {
-  for (size_t i = 0; i < n; ++i) y[i] = factor * y[i] + x[i];
 }
 
 }  // namespace allmem::ref

@@ -13,7 +13,7 @@ void linear_f32(const float* x, const float* w, const float* bias, float* y, siz
 void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
                   size_t n_end);
 void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
                size_t n_end);
 
 void rms_norm(const float* x, const float* weight, float* y, size_t rows, size_t cols, float epsilon);
@@ -29,8 +29,8 @@ void rotate(const float* x, const float* cos, const float* sin, float* y, size_t
 
 size_t attention_scratch(const AttentionArgs& args);
 void attention(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
-float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total);
-void scale_add(float* y, float factor, const float* x, size_t n);
+void softmax_step(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
+                  float* total, float* shrink);
 
 void memory_row_scales(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,
                        const float* norm0_down);

@@ -21,7 +21,6 @@ const Kernels& ref_kernels() {
       .attention_scratch = ref::attention_scratch,
       .attention = ref::attention,
       .softmax_step = ref::softmax_step,
-      .scale_add = ref::scale_add,
       .memory_row_scales = ref::memory_row_scales,
       .memory_scratch = ref::memory_scratch,
       .memory_read = ref::memory_read,

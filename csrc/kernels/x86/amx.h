@@ -6,7 +6,7 @@
 
 namespace allmem::amx {
 
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
                size_t n_end);
 
 size_t memory_scratch(size_t dim, size_t hidden);

@@ -4,7 +4,10 @@
 
 namespace allmem::avx2 {
 
-float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total) {
+namespace {
+
+// Of one query, for the keys [begin, end); returns what `shrink` is set to.
+float softmax_row(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total) {
   if (begin >= end) {
     fill(scores, kKeyTile, 0);
     return 1.0f;
@@ -35,9 +38,12 @@ float softmax_step(float* scores, const float* scales, size_t begin, size_t end,
   return shrink;
 }
 
-void scale_add(float* y, float factor, const float* x, size_t n) {
-  const __m256 f = _mm256_set1_ps(factor);
-  for_each(y, x, y, n, [&](__m256 sum, __m256 term) { return _mm256_fmadd_ps(sum, f, term); });
+}  // namespace
+
+void softmax_step(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
+                  float* total, float* shrink) {
+  for (size_t i = 0; i < rows; ++i)
+    shrink[i] = softmax_row(scores + i * kKeyTile, scales, seen[i].begin, seen[i].end, max + i, total + i);
 }
 
 }  // namespace allmem::avx2

@@ -4,51 +4,68 @@
 
 namespace allmem::avx512vnni {
 
-float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total) {
-  constexpr size_t kVectors = kKeyTile / kLanes;
-  const uint64_t below_end = end < 64 ? (uint64_t{1} << end) - 1 : ~uint64_t{0};
-  const uint64_t seen = begin < end ? below_end & ~uint64_t{0} << begin : 0;
-  const auto lanes = [&](size_t i) { return static_cast<__mmask16>(seen >> (i * kLanes)); };
+namespace {
+
+constexpr size_t kVectors = kKeyTile / kLanes;
+
+// The step for `kRows` queries, instruction by instruction: that of one is a chain, whose latencies are
+// hidden behind those of another.
+template <size_t kRows>
+void softmax_rows(float* scores, const float* scales, const SeenKeys* seen, float* max, float* total,
+                  float* shrink) {
   static_assert(kKeyTile == 64, "one bit of a mask for each key");
-  if (seen == 0) {
-    for (size_t i = 0; i < kVectors; ++i) _mm512_storeu_ps(scores + i * kLanes, _mm512_setzero_ps());
-    return 1.0f;
-  }
-  const float before = *max;
+  constexpr size_t kAll = kRows * kVectors;
   const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
-  __m512 s[kVectors];
+  __mmask16 lanes[kAll];
+  __m512 x[kAll];
+#pragma GCC unroll 16
+  for (size_t i = 0; i < kAll; ++i) {
+    const auto [begin, end] = seen[i / kVectors];
+    const uint64_t below_end = end < 64 ? (uint64_t{1} << end) - 1 : ~uint64_t{0};
+    const uint64_t keys = begin < end ? below_end & ~uint64_t{0} << begin : 0;
+    lanes[i] = static_cast<__mmask16>(keys >> (i % kVectors * kLanes));
+    x[i] = _mm512_mask_loadu_ps(nothing, lanes[i], scores + i * kLanes);
+  }
+  float after[kRows];
 #pragma GCC unroll 4
-  for (size_t i = 0; i < kVectors; ++i) s[i] = _mm512_mask_loadu_ps(nothing, lanes(i), scores + i * kLanes);
-  const __m512 largest = _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(s[0], s[1]), _mm512_max_ps(s[2], s[3])),
-                                       _mm512_set1_ps(before));
-  const float after = _mm512_reduce_max_ps(largest);
-  const __m512 max_now = _mm512_set1_ps(after);
-  __m512 added = _mm512_setzero_ps();
-#pragma GCC unroll 4
-  for (size_t i = 0; i < kVectors; ++i) {
-    const __m512 weights = exp(_mm512_sub_ps(s[i], max_now));
-    added = _mm512_add_ps(added, weights);
+  for (size_t r = 0; r < kRows; ++r) {
+    const __m512* row = x + r * kVectors;
+    after[r] = _mm512_reduce_max_ps(_mm512_max_ps(
+        _mm512_max_ps(_mm512_max_ps(row[0], row[1]), _mm512_max_ps(row[2], row[3])), _mm512_set1_ps(max[r])));
+  }
+#pragma GCC unroll 16
+  for (size_t i = 0; i < kAll; ++i) x[i] = _mm512_sub_ps(x[i], _mm512_set1_ps(after[i / kVectors]));
+  exp_each(x);
+#pragma GCC unroll 16
+  for (size_t i = 0; i < kAll; ++i) {
+    x[i] = _mm512_maskz_mov_ps(lanes[i], x[i]);  // all of a row's keys may be unseen, and its maximum -inf
     _mm512_storeu_ps(scores + i * kLanes,
-                     _mm512_maskz_mul_ps(lanes(i), weights, _mm512_loadu_ps(scales + i * kLanes)));
+                     _mm512_maskz_mul_ps(lanes[i], x[i], _mm512_loadu_ps(scales + i % kVectors * kLanes)));
   }
-  const float sum = _mm512_reduce_add_ps(added);
-  if (before == after) {  // usual once the largest scores are seen
-    *total += sum;
-    return 1.0f;
+#pragma GCC unroll 4
+  for (size_t r = 0; r < kRows; ++r) {
+    const __m512* row = x + r * kVectors;
+    const float added =
+        _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(_mm512_add_ps(row[0], row[1]), row[2]), row[3]));
+    shrink[r] = 1.0f;  // usual once the largest scores are seen
+    if (max[r] != after[r])
+      shrink[r] = _mm512_cvtss_f32(exp(_mm512_set1_ps(max[r] - after[r])));  // 0 the first time
+    total[r] = total[r] * shrink[r] + added;
+    max[r] = after[r];
   }
-  const float shrink = _mm512_cvtss_f32(exp(_mm512_set1_ps(before - after)));  // 0 the first time
-  *total = *total * shrink + sum;
-  *max = after;
-  return shrink;
 }
 
-void scale_add(float* y, float factor, const float* x, size_t n) {
-  const __m512 f = _mm512_set1_ps(factor);
-  for (size_t i = 0; i < n; i += kLanes) {
-    const __mmask16 there = first_lanes(n - i);
-    const __m512 sum = _mm512_maskz_loadu_ps(there, y + i), term = _mm512_maskz_loadu_ps(there, x + i);
-    _mm512_mask_storeu_ps(y + i, there, _mm512_fmadd_ps(sum, f, term));
-  }
+}  // namespace
+
+void softmax_step(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
+                  float* total, float* shrink) {
+  size_t i = 0;
+  const auto step = [&]<size_t kRows>() {
+    softmax_rows<kRows>(scores + i * kKeyTile, scales, seen + i, max + i, total + i, shrink + i);
+    i += kRows;
+  };
+  while (i + 2 <= rows) step.template operator()<2>();
+  if (i < rows) step.template operator()<1>();
 }
 
 }  // namespace allmem::avx512vnni

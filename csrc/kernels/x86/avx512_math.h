@@ -20,23 +20,42 @@ constexpr size_t kLanes = 16;
   return static_cast<__mmask16>((1u << smaller(count, kLanes)) - 1);
 }
 
-// eˣ as in avx2_math.h, within 1 ulp; the power of two is one instruction, gradual underflow included.
-[[maybe_unused]] inline __m512 exp(__m512 x) {
+// eˣ of each, as in avx2_math.h, within 1 ulp; the power of two is one instruction, gradual underflow
+// included. Step by step for all of them, so that the latencies of one are hidden behind those of the others.
+template <size_t kCount>
+[[gnu::always_inline]] inline void exp_each(__m512 (&x)[kCount]) {
+  const auto each = [](auto step) {
+#pragma GCC unroll 16
+    for (size_t i = 0; i < kCount; ++i) step(i);
+  };
+  __m512 n[kCount], p[kCount];
+  const auto next = [&](float coefficient) {
+    each([&](size_t i) { p[i] = _mm512_fmadd_ps(p[i], x[i], _mm512_set1_ps(coefficient)); });
+  };
   // min and max return their second operand when one is NaN.
-  x = _mm512_max_ps(_mm512_set1_ps(-104.0f), _mm512_min_ps(_mm512_set1_ps(89.0f), x));
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693145751953125f), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(1.42860682030941723e-6f), r);
-  __m512 p = _mm512_set1_ps(1.0f / 5040);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 720));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-  return _mm512_scalef_ps(p, n);
+  each([&](size_t i) { x[i] = _mm512_min_ps(_mm512_set1_ps(89.0f), x[i]); });
+  each([&](size_t i) { x[i] = _mm512_max_ps(_mm512_set1_ps(-104.0f), x[i]); });
+  each([&](size_t i) {
+    n[i] = _mm512_roundscale_ps(_mm512_mul_ps(x[i], _mm512_set1_ps(1.44269504f)),
+                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  });
+  each([&](size_t i) { x[i] = _mm512_fnmadd_ps(n[i], _mm512_set1_ps(0.693145751953125f), x[i]); });
+  each([&](size_t i) { x[i] = _mm512_fnmadd_ps(n[i], _mm512_set1_ps(1.42860682030941723e-6f), x[i]); });
+  each([&](size_t i) { p[i] = _mm512_set1_ps(1.0f / 5040); });
+  next(1.0f / 720);
+  next(1.0f / 120);
+  next(1.0f / 24);
+  next(1.0f / 6);
+  next(0.5f);
+  next(1.0f);
+  next(1.0f);
+  each([&](size_t i) { x[i] = _mm512_scalef_ps(p[i], n[i]); });
+}
+
+[[maybe_unused]] inline __m512 exp(__m512 x) {
+  __m512 one[] = {x};
+  exp_each(one);
+  return one[0];
 }
 
 // In place: m[i] lane j <-> m[j] lane i.

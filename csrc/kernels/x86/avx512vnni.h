@@ -16,13 +16,13 @@ void gemm_nn(const float* p, size_t p_row, size_t p_col, const float* v, size_t 
 void linear_f32(const float* x, const float* w, const float* bias, float* y, size_t T, size_t K, size_t N,
                 size_t n_begin, size_t n_end);
 void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
                size_t n_end);
 
 void silu_mul(const float* gate, const float* up, float* y, size_t n);
 
-float softmax_step(float* scores, const float* scales, size_t begin, size_t end, float* max, float* total);
-void scale_add(float* y, float factor, const float* x, size_t n);
+void softmax_step(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
+                  float* total, float* shrink);
 
 void memory_read(const MemoryHead& head, const float* q, size_t q_stride, float* y, size_t y_stride, size_t n,
                  float* scratch);

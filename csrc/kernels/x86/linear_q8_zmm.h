@@ -113,7 +113,7 @@ template <unsigned kBits>
 
 // y[n + r step] for one token, r < rows <= 4, four groups at a time.
 template <unsigned kBits>
-[[maybe_unused]] inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
+[[maybe_unused]] inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y,
                                            size_t n, size_t step, size_t rows) {
   constexpr size_t kRows = kStreams, kGroups = 4;
   const size_t groups = w.cols / kQ8Group, row_bytes = groups * kQ8Group * kBits / 8;
@@ -124,7 +124,7 @@ template <unsigned kBits>
 #pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
     packed[r] = w.packed + row(r) * row_bytes;
-    totals[r] = bias ? bias[row(r)] : 0.0f;
+    totals[r] = onto.keep ? y[row(r)] * *onto.keep : onto.bias ? onto.bias[row(r)] : 0.0f;
   }
   __m128 sums = _mm_load_ps(totals);
   alignas(64) float factors[kGroups][kLanes];  // [g % 4][g / 4 * 4 + row] of the 16 groups at hand
@@ -185,7 +185,7 @@ template <size_t kRows, size_t kGroups>
 // The rows [n_begin, n_end) of a matrix with few columns (kGroups groups in blocks of one) for M tokens, 1 or
 // 2: 16 sums at a time.
 template <unsigned kBits, size_t kGroups, size_t M>
-[[maybe_unused]] inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y,
+[[maybe_unused]] inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y,
                                         size_t n_begin, size_t n_end) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kRows = kLanes / M;
   constexpr size_t kRegisters = (kRows * kGroups + kLanes - 1) / kLanes;  // of the scales of kRows rows
@@ -210,8 +210,15 @@ template <unsigned kBits, size_t kGroups, size_t M>
       const size_t first = i * kLanes, all = rows * kGroups;
       scales[i] = scales_at(w, n * kGroups + first, all > first ? first_lanes(all - first) : 0);
     }
-    __m512 sums = bias ? _mm512_maskz_loadu_ps(there, bias + n) : _mm512_setzero_ps();
-    if constexpr (M == 2) sums = _mm512_shuffle_f32x4(sums, sums, 0x44);
+    __m512 sums = onto.bias ? _mm512_maskz_loadu_ps(there, onto.bias + n) : _mm512_setzero_ps();
+    if (onto.keep != nullptr)
+      sums = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, y + n), _mm512_set1_ps(onto.keep[0]));
+    if constexpr (M == 2) {
+      __m512 second = sums;
+      if (onto.keep != nullptr)
+        second = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, y + w.rows + n), _mm512_set1_ps(onto.keep[1]));
+      sums = _mm512_shuffle_f32x4(sums, second, 0x44);
+    }
 #pragma GCC unroll 4
     for (size_t g = 0; g < kGroups; ++g) {
       __m512i products[kLanes];
@@ -247,8 +254,8 @@ template <unsigned kBits, size_t kGroups, size_t M>
 
 // A row after the other: W is read once for each token, which pays as long as there are few.
 template <unsigned kBits>
-[[maybe_unused]] inline void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const float* bias,
-                                            float* y, size_t T, size_t n_begin, size_t n_end) {
+[[maybe_unused]] inline void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y,
+                                            size_t T, size_t n_begin, size_t n_end) {
   const size_t groups = w.cols / kQ8Group;
   const auto from = [&](size_t t) {
     return Q8Rows{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
@@ -256,8 +263,8 @@ template <unsigned kBits>
   const auto short_ones = [&]<size_t kGroups>() {
     size_t t = 0;
     for (; t + 2 <= T; t += 2)
-      short_rows<kBits, kGroups, 2>(from(t), w, bias, y + t * w.rows, n_begin, n_end);
-    if (t < T) short_rows<kBits, kGroups, 1>(from(t), w, bias, y + t * w.rows, n_begin, n_end);
+      short_rows<kBits, kGroups, 2>(from(t), w, onto.from_token(t), y + t * w.rows, n_begin, n_end);
+    if (t < T) short_rows<kBits, kGroups, 1>(from(t), w, onto.from_token(t), y + t * w.rows, n_begin, n_end);
   };
   if (w.block == kQ8Group && groups == 1) return short_ones.template operator()<1>();
   if (w.block == kQ8Group && groups == 2) return short_ones.template operator()<2>();
@@ -266,9 +273,10 @@ template <unsigned kBits>
   const size_t left = n_begin + kStreams * step;
   for (size_t t = 0; t < T; ++t) {
     for (size_t n = n_begin; n < n_begin + step; ++n)
-      rows_by_token<kBits>(from(t), w, bias, y + t * w.rows, n, step, kStreams);
+      rows_by_token<kBits>(from(t), w, onto.from_token(t), y + t * w.rows, n, step, kStreams);
     for (size_t n = left; n < n_end; n += kStreams)
-      rows_by_token<kBits>(from(t), w, bias, y + t * w.rows, n, 1, smaller(kStreams, n_end - n));
+      rows_by_token<kBits>(from(t), w, onto.from_token(t), y + t * w.rows, n, 1,
+                           smaller(kStreams, n_end - n));
   }
 }
 
@@ -316,10 +324,13 @@ struct Target {
   size_t N;
   __mmask16 rows[2];  // the rows of the tile that exist
   __m512 bias[2];
-  bool first;  // y starts from the bias; else it has the products of earlier columns
+  const float* keep;
+  bool first;  // y starts from bias or keep; else it has the products of earlier columns
 
   __m512 start(size_t t, size_t half) const {
-    return first ? bias[half] : _mm512_maskz_loadu_ps(rows[half], y + t * N + half * kLanes);
+    if (first && keep == nullptr) return bias[half];
+    const __m512 before = _mm512_maskz_loadu_ps(rows[half], y + t * N + half * kLanes);
+    return first ? _mm512_mul_ps(before, _mm512_set1_ps(keep[t])) : before;
   }
   void store(size_t t, size_t half, __m512 sums) const {
     _mm512_mask_storeu_ps(y + t * N + half * kLanes, rows[half], sums);
@@ -329,16 +340,17 @@ struct Target {
 // `Block`: kSigned, as for unpack(); multiply(tile, x, T, K, group, count, to) adds the tile's product with
 // all T tokens to `to`.
 template <typename Block, unsigned kBits>
-inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
                              size_t n_begin, size_t n_end) {
   const size_t groups = w.cols / kQ8Group;
   Tile tile;
   for (size_t n = n_begin; n < n_end; n += kTileRows) {
     const size_t rows = smaller(kTileRows, n_end - n);
-    Target to{y + n, w.rows, {first_lanes(rows), first_lanes(rows < kLanes ? 0 : rows - kLanes)}, {}, true};
+    Target to{y + n, w.rows,    {first_lanes(rows), first_lanes(rows < kLanes ? 0 : rows - kLanes)},
+              {},    onto.keep, true};
     for (size_t half = 0; half < 2; ++half)
-      to.bias[half] =
-          bias ? _mm512_maskz_loadu_ps(to.rows[half], bias + n + half * kLanes) : _mm512_setzero_ps();
+      to.bias[half] = onto.bias ? _mm512_maskz_loadu_ps(to.rows[half], onto.bias + n + half * kLanes)
+                                : _mm512_setzero_ps();
     for (size_t g = 0; g < groups; g += kTileGroups) {
       const size_t count = smaller(kTileGroups, groups - g);
       unpack<kBits, Block::kSigned>(w, n, rows, g, count, tile);
@@ -349,9 +361,9 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const float*
 }
 
 template <typename Block>
-inline void product_of_many(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+inline void product_of_many(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
                             size_t n_begin, size_t n_end) {
-  (w.bits == 4 ? product_of_block<Block, 4> : product_of_block<Block, 8>)(x, w, bias, y, T, n_begin, n_end);
+  (w.bits == 4 ? product_of_block<Block, 4> : product_of_block<Block, 8>)(x, w, onto, y, T, n_begin, n_end);
 }
 
 }  // namespace

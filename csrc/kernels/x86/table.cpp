@@ -24,7 +24,6 @@ const Kernels& kernels() {
       .attention_scratch = attention_scratch,
       .attention = attention,
       .softmax_step = softmax_step,
-      .scale_add = scale_add,
       .memory_row_scales = memory_row_scales,
       .memory_scratch = memory_scratch,
       .memory_read = memory_read,
@@ -62,7 +61,6 @@ const Kernels& kernels() {
     table.linear_q8 = linear_q8;
     table.silu_mul = silu_mul;
     table.softmax_step = softmax_step;
-    table.scale_add = scale_add;
     table.memory_read = memory_read;
     table.memory_accumulate = memory_accumulate;
     table.memory_accumulate_fast = memory_accumulate;

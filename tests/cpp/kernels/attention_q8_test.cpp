@@ -3,6 +3,7 @@
 #include "kernels/attention_q8.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 #include "bounded.h"
@@ -38,8 +39,9 @@ void check_step(const Kernels& kernels, const std::vector<float>& scores, const 
     scales_seen[j] = scales[j];
   }
   const Softmax before = state;
-  const float got_shrink =
-      kernels.softmax_step(got.data(), scales_seen.data(), begin, end, &state.max, &state.total);
+  const SeenKeys seen{static_cast<uint16_t>(begin), static_cast<uint16_t>(end)};
+  float got_shrink = kUntouched;
+  kernels.softmax_step(got.data(), scales_seen.data(), &seen, 1, &state.max, &state.total, &got_shrink);
 
   const std::string what = std::string(kernels.name) + " softmax_step [" + std::to_string(begin) + ", " +
                            std::to_string(end) + ")";
@@ -296,28 +298,47 @@ TEST_CASE("softmax_step of no scores makes all weights 0 and changes nothing els
     for (const size_t at : {size_t{0}, size_t{5}, kKeyTile}) {
       std::vector<float> scores(kKeyTile, std::nanf(""));
       const std::vector<float> scales(kKeyTile, std::nanf(""));
-      float max = 1.5f, total = 2.5f;
-      CHECK(kernels->softmax_step(scores.data(), scales.data(), at, at, &max, &total) == 1.0f);
-      CHECK(scores == std::vector<float>(kKeyTile, 0.0f));
-      CHECK((max == 1.5f && total == 2.5f));
+      const SeenKeys none{static_cast<uint16_t>(at), static_cast<uint16_t>(at)};
+      for (const Softmax& before : {Softmax{}, Softmax{1.5f, 2.5f}}) {
+        Softmax state = before;
+        float shrink = kUntouched;
+        kernels->softmax_step(scores.data(), scales.data(), &none, 1, &state.max, &state.total, &shrink);
+        CHECK(shrink == 1.0f);
+        CHECK(scores == std::vector<float>(kKeyTile, 0.0f));
+        CHECK((state.max == before.max && state.total == before.total));
+      }
     }
   }
 }
 
-TEST_CASE("scale_add gives factor y + x, for every length, and writes nothing else") {
+TEST_CASE("softmax_step gives every row what it gives that row alone") {
+  constexpr size_t kRows = 9;
   for (const Kernels* kernels : all_kernels()) {
-    Random random(2);
-    for (size_t n = 0; n <= 70; ++n) {
-      for (const float factor : {0.0f, 1.0f, 0.37f}) {
-        const auto x = random.floats(n), before = random.floats(n, 3);
-        std::vector<float> y = before;
-        y.push_back(kUntouched);
-        kernels->scale_add(y.data(), factor, x.data(), n);
-        CHECK(y.back() == kUntouched);
-        y.pop_back();
-        std::vector<Bounded> want;
-        for (size_t i = 0; i < n; ++i) want.push_back(Bounded(factor) * Bounded(before[i]) + Bounded(x[i]));
-        check_within(std::string(kernels->name) + " scale_add n=" + std::to_string(n), y, want);
+    Random random(3);
+    const auto scales = random.floats(kKeyTile, 0.1), scores = random.floats(kRows * kKeyTile, 8);
+    for (size_t rows = 0; rows <= kRows; ++rows) {
+      std::vector<float> together(scores), max(kRows, -INFINITY), total(kRows, 0.0f),
+          shrink(kRows, kUntouched);
+      std::vector<SeenKeys> seen;
+      for (size_t row = 0; row < kRows; ++row) {
+        const size_t begin = random.index(kKeyTile), end = begin + random.index(kKeyTile - begin + 1);
+        seen.push_back({static_cast<uint16_t>(begin), static_cast<uint16_t>(end)});
+        if (row % 2 == 1) max[row] = 1;  // some have seen keys before
+      }
+      kernels->softmax_step(together.data(), scales.data(), seen.data(), rows, max.data(), total.data(),
+                            shrink.data());
+      for (size_t row = 0; row < kRows; ++row) {
+        std::vector<float> alone(scores.begin() + static_cast<std::ptrdiff_t>(row * kKeyTile),
+                                 scores.begin() + static_cast<std::ptrdiff_t>((row + 1) * kKeyTile));
+        Softmax state{row % 2 == 1 ? 1.0f : -INFINITY, 0};
+        float alone_shrink = kUntouched;
+        if (row < rows)
+          kernels->softmax_step(alone.data(), scales.data(), &seen[row], 1, &state.max, &state.total,
+                                &alone_shrink);
+        const bool same =
+            std::memcmp(alone.data(), together.data() + row * kKeyTile, kKeyTile * sizeof(float)) == 0;
+        CHECK_MESSAGE(same, kernels->name, " row ", row, " of ", rows);
+        CHECK((state.max == max[row] && state.total == total[row] && alone_shrink == shrink[row]));
       }
     }
   }

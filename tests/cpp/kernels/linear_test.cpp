@@ -159,10 +159,11 @@ void check_quantise(const Kernels& kernels, const std::vector<float>& x, size_t 
 // Against the exact sum of the quantised activations; and against that of the activations themselves, from
 // which each may be half a step away.
 void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_bias,
-              bool half) {
+              bool with_keep, bool half) {
   Random random(static_cast<uint32_t>(s.T * 7919 + s.K * 31 + s.N + block * 3 + bits));
   const Quantised w(random, s.N, s.K, block, bits, false, half);
   const auto x = random.floats(s.T * s.K), bias = random.floats(s.N);
+  const auto before = random.floats(s.T * s.N), keep = random.floats(s.T);
   std::vector<float> y(s.T * s.N, kUntouched), rounded_x(x.size());
   std::vector<double> exact_x(x.size());
   Activations q(s.T, s.K);
@@ -176,12 +177,20 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
     CHECK(std::fabs(exact_x[i] - double{x[i]}) <= q.scales[group] * (0.5 + 127 * 3.0 * kUnit));
   }
   const float* b = with_bias ? bias.data() : nullptr;
-  kernels.linear_q8(q.view(), w.view, b, y.data(), s.T, s.n_begin, s.n_end);
+  const auto start = [&](size_t t, size_t n) {
+    return with_keep ? before[t * s.N + n] * keep[t] : with_bias ? bias[n] : 0.0f;
+  };
+  if (with_keep) {
+    for (size_t t = 0; t < s.T; ++t)
+      for (size_t n = s.n_begin; n < s.n_end; ++n) y[t * s.N + n] = before[t * s.N + n];
+  }
+  kernels.linear_q8(q.view(), w.view, {.bias = b, .keep = with_keep ? keep.data() : nullptr}, y.data(), s.T,
+                    s.n_begin, s.n_end);
   // Bit for bit what kernels.h says, so that it depends neither on the table nor on T.
   bool same = true;
   for (size_t t = 0; t < s.T; ++t) {
     for (size_t n = s.n_begin; n < s.n_end; ++n) {
-      float sum = b ? b[n] : 0.0f;
+      float sum = start(t, n);
       for (size_t g = 0; g < s.K / kQ8Group; ++g) {
         int products = 0;
         for (size_t i = 0; i < kQ8Group; ++i)
@@ -193,14 +202,24 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
     }
   }
   CHECK_MESSAGE(same, describe(kernels, s), " q8 block=", block, " bits=", bits,
-                half ? " float16 scales" : "");
+                half ? " float16 scales" : "", with_keep ? " onto what was there" : "");
+  if (with_keep) {
+    bool outside_untouched = true;
+    for (size_t t = 0; t < s.T; ++t)
+      for (size_t n = 0; n < s.N; ++n)
+        outside_untouched =
+            outside_untouched && ((n >= s.n_begin && n < s.n_end) || y[t * s.N + n] == kUntouched);
+    CHECK(outside_untouched);
+    return;
+  }
   // One rounding more for each term: rounded_x for exact_x.
   check_linear(describe(kernels, s) + " q8 block=" + std::to_string(block) + " bits=" + std::to_string(bits),
                s, rounded_x, b, y, 6, [&](size_t n, size_t k) { return w.weight(n, k); });
 }
 
 void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_bias) {
-  for (const bool half : {false, true}) check_q8(kernels, s, block, bits, with_bias, half);
+  for (const bool half : {false, true}) check_q8(kernels, s, block, bits, with_bias, false, half);
+  check_q8(kernels, s, block, bits, false, true, false);
 }
 
 }  // namespace
@@ -379,7 +398,7 @@ TEST_CASE("linear_q8 survives the largest codes: no sum saturates") {
             Activations q(T, 64);
             std::vector<float> y(T * 16);
             kernels->quantise(x.data(), T, 64, bits, q.view());
-            kernels->linear_q8(q.view(), w, nullptr, y.data(), T, 0, 16);
+            kernels->linear_q8(q.view(), w, {}, y.data(), T, 0, 16);
             const int zero = 1 << (bits - 1), code = byte == 0 ? 0 : 2 * zero - 1;
             for (const float value : y) CHECK(value == sign * 127 * 64 * static_cast<float>(code - zero));
           }
