@@ -3,8 +3,8 @@
     python bench/report.py docs/performance*.json
 
 The files are those that `against_llama_cpp.py --json` wrote. What they say replaces the text between the
-markers <!-- PLACE --> and <!-- /PLACE --> of the page: the table of docs/performance.json that of "comparison",
-the table of docs/performance-NAME.json that of "comparison NAME". The bounds and the picture are those of
+markers <!-- PLACE --> and <!-- /PLACE --> of the page: the table of docs/performance.json goes to
+"comparison", that of docs/performance-NAME.json to "comparison NAME". The bounds and the picture are those of
 docs/performance.json.
 """
 
