@@ -34,12 +34,13 @@ struct Q8Rows {
   int32_t* sums;  // [T, K/kQ8Group]  -2^(bits-1) Σ codes: takes the weights' zero point out of the products
 };
 
-// What a product of T tokens is added to: a bias [N], or 0 if it is null; or, with `keep` [T], what y is
-// before, y[t, n] keep[t].
+// What a product of T tokens is added to: a bias [N], or 0 if it is null; or, with `keep` [T], whatever the
+// bias, what y is before, y[t, n] keep[t].
 struct Onto {
   const float* bias = nullptr;
   const float* keep = nullptr;
 
+  // Always inlined: no copy of it may have a file's special instructions in it.
   [[gnu::always_inline]] Onto from_token(size_t t) const {
     return {bias, keep == nullptr ? nullptr : keep + t};
   }
@@ -102,7 +103,8 @@ struct Kernels {
   //
   // Both give the same bits in every table and for every T, so that neither the instruction set nor the split
   // of a stream into calls changes a result: the integer products of a group are summed up first, and then
-  // y = fma(sum, scale of w * scale of x, y) in float32, group after group, from what it is added to on.
+  // y = fma(sum, scale of w * scale of x, y) in float32, group after group, from what it is added to on (the
+  // bias, or y keep rounded to float32).
   void (*quantise)(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
   void (*linear_q8)(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
                     size_t n_begin, size_t n_end);
@@ -132,8 +134,8 @@ struct Kernels {
   // One step of an online softmax over kKeyTile keys for each of `rows` queries, scores [rows, kKeyTile]. The
   // keys that a query sees get the weights e^(score - max), the others 0. Brings max and total = Σ weights,
   // which are those of the steps before (-inf and 0 at first), up to date, replaces each score by its weight
-  // times the scale of its value, and sets shrink = e^(max before - max), which what was summed so far is to
-  // be multiplied by. seen, max, total, shrink: [rows].
+  // times the scale of its value, and sets shrink = e^(max before - max), 1 where max stays, which what was
+  // summed so far is to be multiplied by. seen, max, total, shrink: [rows].
   void (*softmax_step)(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
                        float* total, float* shrink);
 

@@ -50,7 +50,7 @@ void softmax_rows(float* scores, const float* scales, const SeenKeys* seen, floa
     shrink[r] = 1.0f;  // usual once the largest scores are seen
     if (max[r] != after[r])
       shrink[r] = _mm512_cvtss_f32(exp(_mm512_set1_ps(max[r] - after[r])));  // 0 the first time
-    total[r] = total[r] * shrink[r] + added;
+    total[r] = __builtin_fmaf(total[r], shrink[r], added);  // the same however many rows there are
     max[r] = after[r];
   }
 }

@@ -315,31 +315,30 @@ TEST_CASE("softmax_step gives every row what it gives that row alone") {
   constexpr size_t kRows = 9;
   for (const Kernels* kernels : all_kernels()) {
     Random random(3);
-    const auto scales = random.floats(kKeyTile, 0.1), scores = random.floats(kRows * kKeyTile, 8);
+    const auto scales = random.floats(kKeyTile, 0.1);
     for (size_t rows = 0; rows <= kRows; ++rows) {
-      std::vector<float> together(scores), max(kRows, -INFINITY), total(kRows, 0.0f),
-          shrink(kRows, kUntouched);
+      auto scores = random.floats(kRows * kKeyTile, 8);
       std::vector<SeenKeys> seen;
+      std::vector<float> max, total, shrink(kRows, kUntouched);
       for (size_t row = 0; row < kRows; ++row) {
         const size_t begin = random.index(kKeyTile), end = begin + random.index(kKeyTile - begin + 1);
         seen.push_back({static_cast<uint16_t>(begin), static_cast<uint16_t>(end)});
-        if (row % 2 == 1) max[row] = 1;  // some have seen keys before
+        for (size_t j = 0; j < kKeyTile; ++j)
+          if (j < begin || j >= end) scores[row * kKeyTile + j] = std::nanf("");  // not to be looked at
+        const bool first = row % 3 == 0;  // the others have seen keys before
+        max.push_back(first ? -INFINITY : 1.0f);
+        total.push_back(first ? 0.0f : 2.7f);
       }
-      kernels->softmax_step(together.data(), scales.data(), seen.data(), rows, max.data(), total.data(),
+      auto scores_alone = scores, max_alone = max, total_alone = total, shrink_alone = shrink;
+      kernels->softmax_step(scores.data(), scales.data(), seen.data(), rows, max.data(), total.data(),
                             shrink.data());
-      for (size_t row = 0; row < kRows; ++row) {
-        std::vector<float> alone(scores.begin() + static_cast<std::ptrdiff_t>(row * kKeyTile),
-                                 scores.begin() + static_cast<std::ptrdiff_t>((row + 1) * kKeyTile));
-        Softmax state{row % 2 == 1 ? 1.0f : -INFINITY, 0};
-        float alone_shrink = kUntouched;
-        if (row < rows)
-          kernels->softmax_step(alone.data(), scales.data(), &seen[row], 1, &state.max, &state.total,
-                                &alone_shrink);
-        const bool same =
-            std::memcmp(alone.data(), together.data() + row * kKeyTile, kKeyTile * sizeof(float)) == 0;
-        CHECK_MESSAGE(same, kernels->name, " row ", row, " of ", rows);
-        CHECK((state.max == max[row] && state.total == total[row] && alone_shrink == shrink[row]));
-      }
+      for (size_t row = 0; row < rows; ++row)
+        kernels->softmax_step(scores_alone.data() + row * kKeyTile, scales.data(), &seen[row], 1,
+                              &max_alone[row], &total_alone[row], &shrink_alone[row]);
+      const std::string what = std::string(kernels->name) + ", rows: " + std::to_string(rows);
+      const bool same = std::memcmp(scores.data(), scores_alone.data(), scores.size() * sizeof(float)) == 0;
+      CHECK_MESSAGE(same, what);
+      CHECK_MESSAGE((max == max_alone && total == total_alone && shrink == shrink_alone), what);
     }
   }
 }
