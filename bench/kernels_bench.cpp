@@ -55,8 +55,13 @@ struct Weights {
   std::vector<uint16_t> half_scales = std::vector<uint16_t>(bits == 4 ? kRows * kCols / block : 0, 0x2E66);
 
   NBitsMatrix matrix() const {
-    return {packed.data(), bits == 8 ? scales.data() : nullptr,     nullptr, kRows, kCols, block,
-            bits,          bits == 4 ? half_scales.data() : nullptr};
+    NBitsMatrix w{packed.data(), nullptr, nullptr, kRows, kCols, block, bits};
+    if (bits == 4) {
+      w.half_scales = half_scales.data();
+    } else {
+      w.scales = scales.data();
+    }
+    return w;
   }
   double bytes() const {
     return static_cast<double>(packed.size() + 4 * scales.size() + 2 * half_scales.size());

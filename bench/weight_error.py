@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import gguf
 import numpy as np
-from numpy.typing import NDArray
 
-from allmem_export.quantize import dequantize_blocks, quantize_blocks
-
-Floats = NDArray[np.float32]
-BLOCK = 64
-
-
-def error(weights: Floats, rounded: Floats) -> float:
-    """||rounded - weights|| / ||weights||."""
-    return float(np.linalg.norm(rounded - weights) / np.linalg.norm(weights))
+from accuracy import relative
+from allmem_export.quantize import BLOCK_SIZES, dequantize_blocks, quantize_blocks
 
 
 def main() -> None:
     weights = np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
-    codes, scales = quantize_blocks(weights, 4, BLOCK)
+    codes, scales = quantize_blocks(weights, 4, BLOCK_SIZES[0])
     q4_0 = gguf.GGMLQuantizationType.Q4_0
     theirs = gguf.quants.dequantize(gguf.quants.quantize(weights, q4_0), q4_0)
-    print(f"ours, 4.25 bits: {error(weights, dequantize_blocks(codes, scales, 4)):.2%}")
-    print(f"Q4_0, 4.5 bits: {error(weights, theirs):.2%}")
+    print(f"ours, 4.25 bits: {relative(dequantize_blocks(codes, scales, 4), weights):.2%}")
+    print(f"Q4_0, 4.5 bits: {relative(theirs, weights):.2%}")
 
 
 if __name__ == "__main__":

@@ -40,9 +40,14 @@ struct Onto {
   const float* bias = nullptr;
   const float* keep = nullptr;
 
-  // Always inlined: no copy of it may have a file's special instructions in it.
+  // Always inlined: no copy of them may have a file's special instructions in it.
   [[gnu::always_inline]] Onto from_token(size_t t) const {
     return {bias, keep == nullptr ? nullptr : keep + t};
+  }
+  // What y[t, n], which is `y`, starts from. Without `keep` y is not read.
+  [[gnu::always_inline]] float start(size_t t, size_t n, const float& y) const {
+    if (keep != nullptr) return y * keep[t];
+    return bias == nullptr ? 0.0f : bias[n];
   }
 };
 

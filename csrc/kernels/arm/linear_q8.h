@@ -244,8 +244,7 @@ void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, f
                       size_t n_begin, size_t n_end) {
   for (size_t t = 0; t < T; ++t) {
     float* row = y + t * w.rows;
-    for (size_t n = n_begin; n < n_end; ++n)
-      row[n] = onto.keep ? row[n] * onto.keep[t] : onto.bias ? onto.bias[n] : 0.0f;
+    for (size_t n = n_begin; n < n_end; ++n) row[n] = onto.start(t, n, row[n]);
   }
   (w.bits == 4 ? add_product_of_block<Dot, 4> : add_product_of_block<Dot, 8>)(x, w, y, T, n_begin, n_end);
 }

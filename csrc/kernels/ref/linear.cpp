@@ -90,7 +90,7 @@ void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y
   const size_t K = w.cols, groups = K / kQ8Group, row_bytes = K * w.bits / 8;
   for (size_t t = 0; t < T; ++t) {
     for (size_t n = n_begin; n < n_end; ++n) {
-      float sum = onto.keep ? y[t * w.rows + n] * onto.keep[t] : onto.bias ? onto.bias[n] : 0.0f;
+      float sum = onto.start(t, n, y[t * w.rows + n]);
       for (size_t g = 0; g < groups; ++g) {
         const int8_t* codes = x.codes + t * K + g * kQ8Group;
         int products = x.sums[t * groups + g];

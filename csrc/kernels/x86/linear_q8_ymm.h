@@ -131,7 +131,7 @@ inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Onto& ont
 #pragma GCC unroll 4
   for (size_t r = 0; r < kStreams; ++r) {
     packed[r] = w.packed + row[r] * row_bytes;
-    values[r] = onto.keep ? y[row[r]] * *onto.keep : onto.bias ? onto.bias[row[r]] : 0.0f;
+    values[r] = onto.start(0, row[r], y[row[r]]);
   }
   __m128 sums = _mm_load_ps(values);
   alignas(32) float factors[kTileGroups][kStreams];
@@ -312,10 +312,11 @@ struct Target {
   size_t count(size_t r) const { return rows > r ? smaller(rows - r, kLanes) : 0; }
   void load(size_t t, float sums[kTileRows]) const {
     const float* from = first && onto.keep == nullptr ? onto.bias : y + t * N;
-    const __m256 factor = _mm256_set1_ps(first && onto.keep != nullptr ? onto.keep[t] : 1.0f);
-    for (size_t r = 0; r < kTileRows; r += kLanes)
-      _mm256_store_ps(sums + r, from == nullptr ? _mm256_setzero_ps()
-                                                : _mm256_mul_ps(load_first(from + r, count(r)), factor));
+    for (size_t r = 0; r < kTileRows; r += kLanes) {
+      __m256 start = from == nullptr ? _mm256_setzero_ps() : load_first(from + r, count(r));
+      if (first && onto.keep != nullptr) start = _mm256_mul_ps(start, _mm256_set1_ps(onto.keep[t]));
+      _mm256_store_ps(sums + r, start);
+    }
   }
   void store(size_t t, const float sums[kTileRows]) const {
     for (size_t r = 0; r < kTileRows; r += kLanes)

@@ -124,7 +124,7 @@ template <unsigned kBits>
 #pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
     packed[r] = w.packed + row(r) * row_bytes;
-    totals[r] = onto.keep ? y[row(r)] * *onto.keep : onto.bias ? onto.bias[row(r)] : 0.0f;
+    totals[r] = onto.start(0, row(r), y[row(r)]);
   }
   __m128 sums = _mm_load_ps(totals);
   alignas(64) float factors[kGroups][kLanes];  // [g % 4][g / 4 * 4 + row] of the 16 groups at hand
@@ -210,15 +210,13 @@ template <unsigned kBits, size_t kGroups, size_t M>
       const size_t first = i * kLanes, all = rows * kGroups;
       scales[i] = scales_at(w, n * kGroups + first, all > first ? first_lanes(all - first) : 0);
     }
-    __m512 sums = onto.bias ? _mm512_maskz_loadu_ps(there, onto.bias + n) : _mm512_setzero_ps();
-    if (onto.keep != nullptr)
-      sums = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, y + n), _mm512_set1_ps(onto.keep[0]));
-    if constexpr (M == 2) {
-      __m512 second = sums;
+    const auto start_of = [&] [[gnu::always_inline]] (size_t t) {
       if (onto.keep != nullptr)
-        second = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, y + w.rows + n), _mm512_set1_ps(onto.keep[1]));
-      sums = _mm512_shuffle_f32x4(sums, second, 0x44);
-    }
+        return _mm512_mul_ps(_mm512_maskz_loadu_ps(there, y + t * w.rows + n), _mm512_set1_ps(onto.keep[t]));
+      return onto.bias ? _mm512_maskz_loadu_ps(there, onto.bias + n) : _mm512_setzero_ps();
+    };
+    __m512 sums = start_of(0);
+    if constexpr (M == 2) sums = _mm512_shuffle_f32x4(sums, start_of(1), 0x44);
 #pragma GCC unroll 4
     for (size_t g = 0; g < kGroups; ++g) {
       __m512i products[kLanes];
