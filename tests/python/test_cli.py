@@ -201,6 +201,14 @@ def test_tables_without_json_are_plain_text(tiny_dir: Path, arguments: list[str]
     assert result.stderr == b""
 
 
+def test_eval_recall_pastes_a_text_before_it_asks(tiny_dir: Path) -> None:
+    command = ["eval", "recall", tiny_dir, "--distance", "50", "--questions", "2", "--paste", "-"]
+    told, tables = (run([*command, *more], stdin=b"A licence\xff of no use.") for more in (["--json"], []))
+    (result,) = json.loads(told.stdout)["results"]
+    assert (result["pasted_characters"], result["total"]) == (21, 2)
+    assert b"after a message of 21 characters" in tables.stdout
+
+
 def test_eval_recall_prints_its_json(tiny_dir: Path) -> None:
     arguments: list[str | Path] = [
         "eval",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -45,6 +45,12 @@ command.add_command(perplexity.command)
     "--frozen", is_flag=True, help="Never write the memory: what the attention window alone can do."
 )
 @click.option("--unknown", is_flag=True, help="Ask for what was never told: right is to say so.")
+@click.option(
+    "--paste",
+    type=click.File("r", encoding="utf-8", errors="replace"),
+    metavar="FILE",
+    help="Before the questions, send the text of FILE (-: of stdin) as a message.",
+)
 @exact_option
 @threads_option
 @json_option
@@ -56,6 +62,7 @@ def recall(
     seed: int,
     frozen: bool,
     unknown: bool,
+    paste: TextIO | None,
     exact: bool,
     threads: int,
     as_json: bool,
@@ -70,19 +77,21 @@ def recall(
     loaded = Model.load(model, exact=exact)
     window = loaded.engine.window
     stderr = console.stderr()
+    pasted = paste.read() if paste else ""
     results = []
     with console.progress(stderr) as progress:
         for tokens in distance or [8 * window, 128 * window]:
             task = progress.add_task(f"distance {tokens:,}", total=questions)
             chat = loaded.chat(threads=threads, temperature=0.0, max_tokens=_MAX_ANSWER)
             chat.session.freeze(frozen)
-            correct = _evaluate(chat, tokens, questions, facts, seed, unknown, progress, task)
+            correct = _evaluate(chat, tokens, questions, facts, seed, unknown, pasted, progress, task)
             results.append(
                 {
                     "distance": tokens,
                     "facts": facts,
                     "frozen": frozen,
                     "unknown": unknown,
+                    "pasted_characters": len(pasted),
                     "correct": correct,
                     "total": questions,
                     "accuracy": correct / questions,
@@ -102,6 +111,7 @@ def _evaluate(
     facts: int,
     seed: int,
     unknown: bool,
+    pasted: str,
     progress: Progress,
     task: TaskID,
 ) -> int:
@@ -118,6 +128,8 @@ def _evaluate(
         for begin in range(0, len(told), _READ_TURNS):
             chat.read((turn.user, turn.assistant) for turn in told[begin : begin + _READ_TURNS])
             progress.refresh()
+        if pasted:
+            list(chat.send(pasted))
         for turn in questioned[: questions - asked]:
             correct += is_right("".join(chat.fork().send(turn.user)), turn)
             asked += 1
@@ -135,7 +147,9 @@ def is_right(text: str, turn: Turn) -> bool:
 
 def _print(report: dict[str, Any]) -> None:
     out = Console(highlight=False, soft_wrap=True)
-    out.print(f"recall of {report['model']}, window {report['window']} tokens")
+    pasted = report["results"][0]["pasted_characters"]
+    after = f", after a message of {pasted:,} characters" if pasted else ""
+    out.print(f"recall of {report['model']}, window {report['window']} tokens{after}", markup=False)
     table = Table("distance", "windows", "facts", "memory", "right", "accuracy", box=None)
     for row in report["results"]:
         table.add_row(
