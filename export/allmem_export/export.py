@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from allmem_edge import __version__
+from allmem_edge.checksums import write_checksums
 from allmem_edge.errors import AllMemError
 
 from . import quantize as quantization
@@ -68,6 +69,7 @@ def export(
             model.generation_config.to_json_file(partial / "generation_config.json")
         report("load", 1.0)
         write_model(model, partial, quantize, report)
+        write_checksums(partial)
         partial.chmod(0o755)  # mkdtemp's directory is private
         if out.exists():
             out.rmdir()

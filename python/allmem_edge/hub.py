@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from allmem_edge.errors import ModelNotFoundError, StorageError
+from allmem_edge.checksums import CHECKSUMS, damaged_files
+from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageError
 
 BUNDLED = Path(__file__).parent / "models" / "small"
 
@@ -18,6 +19,7 @@ FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    CHECKSUMS,
 ]
 _COMPLETE = [*FILES[:2], "tokenizer.json"]  # without these a download was cut short
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -82,4 +84,16 @@ def _from_hub(repo: str) -> Path:
         raise StorageError(f"The hub model {repo!r} could not be downloaded or stored: {error}.") from error
     if not (local / "model.onnx").is_file():
         raise ModelNotFoundError(f"The hub repository {repo!r} has no model.onnx, so it is no AllMem model.")
+    _check(local)
     return local
+
+
+def _check(local: Path) -> None:
+    """Refuses a download that is not what its makers wrote, and removes it, to be fetched anew."""
+    if not (local / CHECKSUMS).is_file():
+        return
+    problems = damaged_files(local, needed=FILES)
+    for name in problems:
+        (local / name).unlink(missing_ok=True)
+    for problem in problems.values():
+        raise ModelFormatError(problem)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from allmem_edge import _core
 from allmem_edge.chat import Chat
+from allmem_edge.checksums import check_files
 from allmem_edge.engine import EngineModel, EngineSession
 from allmem_edge.errors import InvalidArgumentError, StorageError, TokenizerError
 from allmem_edge.files import ModelFiles, token_text
@@ -45,6 +46,7 @@ class Model:
         *,
         backend: Backend = "native",
         exact: bool = False,
+        check: bool = False,
         log: Log | None = None,
     ) -> Model:
         """Loads a model.
@@ -53,12 +55,16 @@ class Model:
         backend: "native", or "onnxruntime" to run the same file in stock onnxruntime (slower).
         exact: float32 everywhere, as the file's function bodies define the operators. Otherwise activations
         that meet quantised weights are rounded to 8 bits, several times faster. onnxruntime is always exact.
+        check: compare all files with SHA256SUMS first, which costs a reading of them (docs/format.md).
+        ModelNotFoundError if the model has no SHA256SUMS.
         log: is called with a line on what the native runtime does with this model: loading it, saving and
         loading memories. It may be called on any thread that uses the model.
         Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError or
         MissingDependencyError.
         """
         found = find_model(path)
+        if check:
+            check_files(found if found.is_dir() else found.parent)
         files = ModelFiles(found if found.is_dir() else found.parent)
         if backend == "native":
             return cls(found, files, _core.Model(str(found), exact, log))

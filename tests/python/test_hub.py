@@ -13,6 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 import allmem_edge as ae
 from allmem_edge import hub
+from allmem_edge.checksums import write_checksums
 
 
 class FakeHub:
@@ -72,6 +73,21 @@ def test_an_incomplete_copy_is_completed(
     fake = install(monkeypatch, FakeHub(tiny_dir))
     assert hub.find_model("org/name") == cache
     assert len(fake.calls) == 1
+
+
+def test_a_damaged_download_is_refused_and_fetched_anew(
+    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path, tmp_path: Path
+) -> None:
+    online = Path(shutil.copytree(tiny_dir, tmp_path / "online"))
+    write_checksums(online)
+    whole = (online / "model.onnx.data").read_bytes()
+    (online / "model.onnx.data").write_bytes(bytes(len(whole)))
+    fake = install(monkeypatch, FakeHub(online))
+    with pytest.raises(ae.ModelFormatError, match=r"model\.onnx\.data is not what SHA256SUMS says"):
+        hub.find_model("org/name")
+    (online / "model.onnx.data").write_bytes(whole)
+    assert hub.find_model("org/name") == cache
+    assert len(fake.calls) == 2 and (cache / "model.onnx.data").read_bytes() == whole
 
 
 def test_offline_and_unknown_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

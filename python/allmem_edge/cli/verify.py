@@ -1,4 +1,4 @@
-"""`allmem-edge verify`: PyTorch, onnxruntime and the native runtime on the same tokens."""
+"""`allmem-edge verify`: a model's files against their checksums, then the runtimes against each other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from allmem_edge.checksums import CHECKSUMS, check_files
 from allmem_edge.cli import console
 from allmem_edge.cli.needs_export import export_package
 from allmem_edge.cli.options import json_option
@@ -20,15 +21,30 @@ from allmem_edge.cli.options import json_option
 )
 @click.option("--tokens", type=click.IntRange(min=1), default=600, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--files", "only_files", is_flag=True, help="Only compare the files with their checksums.")
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, model_dir: Path, checkpoint: Path | None, tokens: int, seed: int, as_json: bool
+    ctx: click.Context,
+    model_dir: Path,
+    checkpoint: Path | None,
+    tokens: int,
+    seed: int,
+    only_files: bool,
+    as_json: bool,
 ) -> None:
-    """Compare the runtimes' logits for MODEL_DIR, the stream cut into calls at random places.
+    """Compare the files of MODEL_DIR with its SHA256SUMS, then the runtimes' logits.
 
-    Exit code 1 if a difference exceeds its tolerance.
+    For these the stream is cut into calls at random places. Exit code 1 if a file differs from its checksum,
+    or a difference exceeds its tolerance. --files needs no PyTorch.
     """
+    files = _checked_files(model_dir, must=only_files)
+    if only_files:
+        if as_json:
+            console.write_json({"model": str(model_dir), "files": files, "ok": True})
+        else:
+            Console(highlight=False, soft_wrap=True).print(f"{len(files)} files are as {CHECKSUMS} says.")
+        return
     with export_package(), console.stderr().status("comparing ..."):
         from allmem_export.verify import verify
 
@@ -39,7 +55,14 @@ def command(
             for r in report.rows
         ]
         console.write_json(
-            {"model": str(model_dir), "tokens": tokens, "seed": seed, "rows": rows, "ok": report.ok}
+            {
+                "model": str(model_dir),
+                "files": files,
+                "tokens": tokens,
+                "seed": seed,
+                "rows": rows,
+                "ok": report.ok,
+            }
         )
     else:
         table = Table("compared", "max |difference|", "tolerance", "", box=None)
@@ -49,3 +72,14 @@ def command(
             )
         Console(highlight=False, soft_wrap=True).print(table)
     ctx.exit(0 if report.ok else 1)
+
+
+def _checked_files(model_dir: Path, *, must: bool) -> list[str]:
+    """The files that are as their checksums say; none, with a remark, when a model came without checksums."""
+    folder = model_dir if model_dir.is_dir() else model_dir.parent
+    if not must and not (folder / CHECKSUMS).exists():
+        stderr = console.stderr()
+        if stderr.is_terminal:
+            stderr.print(f"There is no {CHECKSUMS}, so the files are not checked.")
+        return []
+    return check_files(folder)
