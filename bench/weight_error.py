@@ -11,7 +11,8 @@ import gguf
 import numpy as np
 
 from accuracy import relative
-from allmem_export.quantize import BLOCK_SIZES, dequantize_blocks, quantize_blocks
+from allmem_edge.blocks import dequantize_blocks, quantize_blocks
+from allmem_export.quantize import BLOCK_SIZES
 
 
 def main() -> None:

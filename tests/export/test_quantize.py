@@ -12,9 +12,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from allmem_edge.blocks import dequantize_blocks, quantize_blocks
 from allmem_edge.ort_backend import OrtModel, OrtSession
 from allmem_export.export import load_checkpoint
-from allmem_export.quantize import dequantize_blocks, quantize, quantize_blocks
+from allmem_export.quantize import quantize
 from allmem_export.verify import TOLERANCE, use_weights_of
 
 EPS = float(np.finfo(np.float32).eps)
@@ -121,7 +122,7 @@ def test_four_bit_weights_have_float16_scales_where_these_are_in_range(
     def squared_errors(values: np.ndarray) -> np.ndarray:
         return np.square(values.astype(np.float64) - weight).reshape(24, -1, 32).sum(-1)
 
-    monkeypatch.setattr("allmem_export.quantize._FLOAT16_SCALES", (np.inf, np.inf))
+    monkeypatch.setattr("allmem_edge.blocks._FLOAT16_SCALES", (np.inf, np.inf))
     exact_codes, exact_scales = quantize_blocks(weight, bits, 32)
     assert exact_scales.dtype == np.float32
     exact = dequantize_blocks(exact_codes, exact_scales, bits)
@@ -151,7 +152,7 @@ def test_the_graph_casts_float16_scales() -> None:
 def test_rows_are_quantised_alike_in_slabs_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = random_weight(50)
     whole = quantize_blocks(weight, 4, 32)
-    monkeypatch.setattr("allmem_export.quantize._SLAB", 7 * 96)
+    monkeypatch.setattr("allmem_edge.blocks._SLAB", 7 * 96)
     for a, b in zip(whole, quantize_blocks(weight, 4, 32), strict=True):
         np.testing.assert_array_equal(a, b)
 
