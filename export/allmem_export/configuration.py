@@ -1,4 +1,4 @@
-"""AllMem's config: Qwen3's, plus every choice that the AllMem paper leaves open."""
+"""AllMem's config: the base model's, plus every choice that the AllMem paper leaves open."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import Qwen3Config
 
+from .families import Family, family_of
+
 
 @strict
 class AllMemConfig(Qwen3Config):
-    """Qwen3's config with the fields of the two memories (paper: arXiv 2602.13680, section 3).
+    """The base model's config with the fields of the two memories (paper: arXiv 2602.13680, section 3).
 
     Args:
+        base_type: the family of the base model (families.py).
+        mlp_bias: biases in the MLP, which some Llama models have.
         window: tokens of the sliding-window attention, the current one included (W).
         sinks: first tokens of the stream that stay visible forever (S).
         chunk: tokens between two writes of the fast weights (C ≤ W: nothing leaves the window unlearned).
         memory_ratio: hidden size of a memory network, in head dimensions (h = ratio · head_dim).
-        gate: "static", a learned α per channel, or "dynamic", α ⊙ sigmoid(W_α x).
+        memory_layers: ascending numbers of the layers that have a memory; None for all.
+        memory_init_std: standard deviation of the initial W_g and W_u; None for 1/√head_dim.
+        memory_maps: a learned linear map on q and k for each head, in front of scale and bias.
+        memory_norm: RMS norm per head on what the memory returns.
+        gate: "static", a learned α per channel, or "dynamic", α · 2·sigmoid(w x + b) with one
+            factor for each query head.
         gate_init: initial α. 0 leaves a converted model unchanged; from scratch 0.1 works.
         eta_init: initial learning rate of the fast weights, before training makes it depend on the input.
         beta_init: initial momentum of the fast weights.
@@ -29,7 +38,13 @@ class AllMemConfig(Qwen3Config):
     window: int = 4096
     sinks: int = 128
     chunk: int = 512
+    base_type: str = "qwen3"
+    mlp_bias: bool = False
+    memory_layers: list[int] | None = None
     memory_ratio: int = 2
+    memory_init_std: float | None = None
+    memory_maps: bool = False
+    memory_norm: bool = True
     gate: str = "static"
     gate_init: float = 0.0
     eta_init: float = 0.1
@@ -47,8 +62,25 @@ class AllMemConfig(Qwen3Config):
             )
         if self.memory_ratio < 1:
             raise ValueError(f"memory_ratio must be at least 1, got {self.memory_ratio}")
+        family_of(self.base_type)
+        layers = self.memory_layers
+        if layers is not None and (
+            layers != sorted(set(layers)) or not all(0 <= i < self.num_hidden_layers for i in layers)
+        ):
+            raise ValueError(
+                f"memory_layers must be ascending layer numbers below {self.num_hidden_layers}, got {layers}"
+            )
         if self.gate not in ("static", "dynamic"):
             raise ValueError(f'gate must be "static" or "dynamic", got {self.gate!r}')
+
+    @property
+    def family(self) -> Family:
+        """What differs between the base models."""
+        return family_of(self.base_type)
+
+    def has_memory(self, layer: int) -> bool:
+        """Whether a layer has a memory beside its window."""
+        return self.memory_layers is None or layer in self.memory_layers
 
     @property
     def kv_heads(self) -> int:

@@ -1,4 +1,4 @@
-"""AllMem as a transformers model: Qwen3 with its attention replaced by the two parallel memories."""
+"""AllMem as a transformers model: a base model (families.py) whose attention is two parallel memories."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
-from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm, Qwen3RotaryEmbedding
+from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm, Qwen3RotaryEmbedding
 
 from .attention import sliding_window_attention
 from .configuration import AllMemConfig
@@ -34,16 +35,20 @@ class LongTermMemory(nn.Module):
         self.eta_proj = nn.Linear(config.hidden_size, kv_heads)
         self.beta_proj = nn.Linear(config.hidden_size, kv_heads)
         self.alpha = nn.Parameter(torch.empty(heads * dim))
+        if config.memory_maps:
+            self.query_map = nn.Parameter(torch.empty(heads, dim, dim))
+            self.key_map = nn.Parameter(torch.empty(kv_heads, dim, dim))
         if config.gate == "dynamic":
-            self.alpha_proj = nn.Linear(config.hidden_size, heads * dim, bias=False)
+            self.gate_proj = nn.Linear(config.hidden_size, heads)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """W_g, W_u ~ N(0, 1/D), W_d ~ N(0, 1/h)/2; η, β and α start at the config's values for any input."""
+        """W_g, W_u ~ N(0, std²), W_d ~ N(0, 1/h)/2; η, β and α start at the config's values for any input."""
         config = self.config
-        nn.init.normal_(self.weight_gate, std=config.head_dim**-0.5)
-        nn.init.normal_(self.weight_up, std=config.head_dim**-0.5)
+        std = config.head_dim**-0.5 if config.memory_init_std is None else config.memory_init_std
+        nn.init.normal_(self.weight_gate, std=std)
+        nn.init.normal_(self.weight_up, std=std)
         nn.init.normal_(self.weight_down, std=0.5 * config.memory_hidden**-0.5)
         for scale in (self.query_scale, self.key_scale):
             nn.init.ones_(scale)
@@ -54,8 +59,12 @@ class LongTermMemory(nn.Module):
         nn.init.constant_(self.eta_proj.bias, math.log(math.expm1(config.eta_init)))
         nn.init.constant_(self.beta_proj.bias, math.log(config.beta_init / (1 - config.beta_init)))
         nn.init.constant_(self.alpha, config.gate_init)
+        if config.memory_maps:
+            for maps in (self.query_map, self.key_map):
+                maps.copy_(torch.eye(config.head_dim).expand_as(maps))
         if config.gate == "dynamic":
-            nn.init.zeros_(self.alpha_proj.weight)
+            nn.init.zeros_(self.gate_proj.weight)
+            nn.init.zeros_(self.gate_proj.bias)
 
     @property
     def initial_weights(self) -> FastWeights:
@@ -64,10 +73,14 @@ class LongTermMemory(nn.Module):
 
     def query(self, q: Tensor) -> Tensor:
         """q̃ of q [..., n_heads, D]."""
+        if self.config.memory_maps:
+            q = map_heads(q, self.query_map)
         return l2_normalize(F.silu(self.query_scale * q + self.query_bias), self.config.memory_eps)
 
     def key(self, k: Tensor) -> Tensor:
         """k̃ of k [..., n_kv_heads, D]."""
+        if self.config.memory_maps:
+            k = map_heads(k, self.key_map)
         return l2_normalize(F.silu(self.key_scale * k + self.key_bias), self.config.memory_eps)
 
     def rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,12 +88,22 @@ class LongTermMemory(nn.Module):
         return F.softplus(self.eta_proj(x)), torch.sigmoid(self.beta_proj(x))
 
     def gated(self, read: Tensor, x: Tensor) -> Tensor:
-        """α ⊙ rmsnorm(read): read [..., n_heads, D], x [..., d] -> [..., n_heads · D]."""
-        normed = F.rms_norm(read, (read.shape[-1],), eps=self.config.memory_eps).flatten(-2)
-        alpha = (
-            self.alpha * torch.sigmoid(self.alpha_proj(x)) if self.config.gate == "dynamic" else self.alpha
-        )
-        return alpha * normed
+        """Gate ⊙ read, normalised first if the config says so.
+
+        read [..., n_heads, D], x [..., d] -> [..., n_heads · D].
+        """
+        if self.config.memory_norm:
+            read = F.rms_norm(read, (read.shape[-1],), eps=self.config.memory_eps)
+        if self.config.gate == "dynamic":
+            read = read * (2 * torch.sigmoid(self.gate_proj(x))).unsqueeze(-1)
+        return self.alpha * read.flatten(-2)
+
+
+def map_heads(x: Tensor, maps: Tensor) -> Tensor:
+    """A linear map for each head: x [..., heads, D], maps [heads, D, D] (out, in) -> [..., heads, D]."""
+    tokens = x.flatten(0, -3).transpose(0, 1)  # [heads, N, D]: one product of all tokens for each head
+    mapped: Tensor = (tokens @ maps.mT).transpose(0, 1).unflatten(0, x.shape[:-2])
+    return mapped
 
 
 class AllMemMixer(nn.Module):
@@ -90,19 +113,20 @@ class AllMemMixer(nn.Module):
         super().__init__()
         self.config = config
         self.layer_index = layer_index
-        d, dim, bias = config.hidden_size, config.head_dim, config.attention_bias
+        d, dim, family = config.hidden_size, config.head_dim, config.family
+        bias = family.qkv_bias(config)
         self.q_proj = nn.Linear(d, config.num_attention_heads * dim, bias=bias)
         self.k_proj = nn.Linear(d, config.kv_heads * dim, bias=bias)
         self.v_proj = nn.Linear(d, config.kv_heads * dim, bias=bias)
-        self.o_proj = nn.Linear(config.num_attention_heads * dim, d, bias=bias)
-        self.q_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps)
-        self.k_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps)
-        self.memory = LongTermMemory(config)
+        self.o_proj = nn.Linear(config.num_attention_heads * dim, d, bias=family.o_bias(config))
+        self.q_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps) if family.qk_norm else nn.Identity()
+        self.k_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps) if family.qk_norm else nn.Identity()
+        self.memory = LongTermMemory(config) if config.has_memory(layer_index) else None
         # η of the last forward [B, T, n_kv_heads], for tasks that price writing
         self.last_eta: Tensor | None = None
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k (normalised per head, unrotated) and v of x [..., d], each [..., heads, D]."""
+        """Unrotated q, k (normalised per head in some families) and v of x [..., d], each [..., heads, D]."""
         dim = self.config.head_dim
         q = self.q_norm(self.q_proj(x).unflatten(-1, (-1, dim)))
         k = self.k_norm(self.k_proj(x).unflatten(-1, (-1, dim)))
@@ -127,32 +151,35 @@ class AllMemMixer(nn.Module):
             config.window,
             config.sinks,
         )
-        eta, beta = self.memory.rates(x)
-        self.last_eta = eta
-        read = chunked_memory(
-            self.memory.initial_weights,
-            by_kv_head(self.memory.query(q)),
-            self.memory.key(k).transpose(1, 2),
-            v.transpose(1, 2),
-            eta.transpose(1, 2),
-            beta.transpose(1, 2),
-            config.chunk,
-        )
 
         def by_token(y: Tensor) -> Tensor:  # [B, K, group, T, D] -> [B, T, heads, D]
             return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
-        mixed: Tensor = self.o_proj(by_token(attended).flatten(-2) + self.memory.gated(by_token(read), x))
-        return mixed
+        mixed = by_token(attended).flatten(-2)
+        if self.memory is not None:
+            eta, beta = self.memory.rates(x)
+            self.last_eta = eta
+            read = chunked_memory(
+                self.memory.initial_weights,
+                by_kv_head(self.memory.query(q)),
+                self.memory.key(k).transpose(1, 2),
+                v.transpose(1, 2),
+                eta.transpose(1, 2),
+                beta.transpose(1, 2),
+                config.chunk,
+            )
+            mixed = mixed + self.memory.gated(by_token(read), x)
+        out: Tensor = self.o_proj(mixed)
+        return out
 
 
 class AllMemLayer(nn.Module):
-    """A decoder layer of Qwen3 with AllMem's token mixer."""
+    """A decoder layer of the base model with AllMem's token mixer."""
 
     def __init__(self, config: AllMemConfig, layer_index: int) -> None:
         super().__init__()
         self.self_attn = AllMemMixer(config, layer_index)
-        self.mlp = Qwen3MLP(config)
+        self.mlp = LlamaMLP(config)
         self.input_layernorm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 

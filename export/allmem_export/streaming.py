@@ -225,6 +225,7 @@ class StreamingDecoder(nn.Module):
         self, i: int, mixer: AllMemMixer, x: Tensor, position: Tensor, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         config, memory = self.config, mixer.memory
+        assert memory is not None
         heads, kv_heads, dim = config.num_attention_heads, config.kv_heads, config.head_dim
         eps = config.memory_eps
         q = _rms_norm(mixer.q_norm, mixer.q_proj(x).reshape(-1, heads, dim))
@@ -251,7 +252,8 @@ class StreamingDecoder(nn.Module):
         read = F.rms_norm(read.reshape(-1, heads, dim), (dim,), self.ones, eps).reshape(-1, heads * dim)
         gate: Tensor = memory.alpha
         if config.gate == "dynamic":
-            gate = gate * torch.sigmoid(memory.alpha_proj(x))
+            factor = 2 * torch.sigmoid(memory.gate_proj(x))  # [T, H]
+            gate = gate * factor.unsqueeze(-1).expand(-1, -1, dim).reshape(-1, heads * dim)
         return mixer.o_proj(attended + gate * read), [*rings, *fast_weights]
 
 
