@@ -1,14 +1,15 @@
-"""Qwen3 ▶ AllMem: a checkpoint whose attention becomes the two memories and whose weights stay as they are.
+"""Base model ▶ AllMem: a checkpoint whose attention becomes the two memories and whose weights stay.
 
-The new checkpoint computes sliding-window Qwen3 until its memory is trained: the gate starts at 0. Base
-weights keep the dtype they are stored in. The memory's parameters are float32 and the config asks for
-float32, because the rates and the fast weights lose too much in half precision: train a large model under
-autocast.
+The new checkpoint computes the base model with a sliding window until its memory is trained: the gate starts
+at 0. Base weights keep the dtype they are stored in; blocks of a GGUF file become float32. The memory's
+parameters are float32 and the config asks for float32, because the rates and the fast weights lose too much
+in half precision: train a large model under autocast.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -18,42 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
-from safetensors import SafetensorError, safe_open
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import Qwen3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from allmem_edge.errors import AllMemError
-
 from .configuration import AllMemConfig
+from .families import family_of
 from .modeling import AllMemForCausalLM, LongTermMemory
+from .sources import FLOATS, INDEX, ConvertError, Source, find_source, one_line
 
-COPIED = (  # besides config and weights; any of them may be absent
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-)
-INDEX = "model.safetensors.index.json"
-FLOATS = ("F64", "F32", "F16", "BF16")  # the dtypes a base weight may have, by safetensors' names
 Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
-
-
-class ConvertError(AllMemError):
-    """A checkpoint that cannot be converted; the message is one sentence that says why and where."""
+_REPLACED = ("model_type", "architectures", "transformers_version", "layer_types", "sliding_window", "dtype")
 
 
 def convert(
@@ -67,30 +44,30 @@ def convert(
     gate: str = "static",
     seed: int = 0,
     progress: Progress | None = None,
+    **fields: Any,
 ) -> None:
-    """Writes an AllMem checkpoint directory made of a Qwen3 one.
+    """Writes an AllMem checkpoint directory made of a base model's.
 
     Args:
-        source: a Qwen3 checkpoint directory (config.json and safetensors), or a Hugging Face hub id.
+        source: a checkpoint directory (config.json and safetensors), a GGUF file, or a Hugging Face hub id.
         out: the directory to create; it may exist if it is empty. It appears complete or not at all.
-        window, sinks, chunk, ratio, gate: fields of AllMemConfig.
+        window, sinks, chunk, ratio, gate, and any `fields`: those of AllMemConfig.
         seed: of the memory's initial parameters.
         progress: called with the bytes written so far and in all, after each file.
 
     Raises:
-        ConvertError: the source is no complete Qwen3 checkpoint, or `out` is not empty.
+        ConvertError: the source is no complete checkpoint of a supported family, or `out` is not empty.
+        AllMemError: of a GGUF file, what is wrong with it.
     """
     out = Path(out)
     check_out(out)
-    folder = _locate(source)
-    config = _config(folder, window=window, sinks=sinks, chunk=chunk, memory_ratio=ratio, gate=gate)
-    shards = _plan(folder, config)
+    base = find_source(source)
+    config = _config(base, window=window, sinks=sinks, chunk=chunk, memory_ratio=ratio, gate=gate, **fields)
+    parts = _plan(base, config)
     with appearing(out) as target:
         config.save_pretrained(target)
-        _write_weights(folder, target, config, shards, seed, progress)
-        for name in COPIED:
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, target / name)
+        _write_weights(base, target, config, parts, seed, progress)
+        base.copy_tokenizer(target)
 
 
 def check_out(out: Path) -> None:
@@ -99,115 +76,72 @@ def check_out(out: Path) -> None:
         raise ConvertError(f"{out} already exists and is not an empty directory; choose another name")
 
 
-def _locate(source: Path | str) -> Path:
-    """The directory of the source checkpoint, fetched first if `source` is a hub id."""
-    if Path(source).is_dir():
-        return Path(source)
-    name = str(source)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ConvertError(f"{name} is not a directory")
+def _config(source: Source, **fields: Any) -> AllMemConfig:
+    """The AllMem config with the base's values; transformers modernises old spellings of the rope scaling."""
+    data, place = source.config(), source.config_place
+    base_type = data.get("model_type")
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors", INDEX, *COPIED]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConvertError(
-            f"{name} is neither a directory nor a model that the hub could deliver: {reason}"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConvertError(f"{path.parent} has no {path.name}; it is not a checkpoint directory") from None
-    except (OSError, ValueError) as error:
-        raise ConvertError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ConvertError(f"{path} does not hold a JSON object")
-    return data
-
-
-def _config(folder: Path, **fields: Any) -> AllMemConfig:
-    """The AllMem config with Qwen3's values; transformers modernises old spellings of the rope scaling."""
-    path = folder / "config.json"
-    data = _read_json(path)
-    if data.get("model_type") != "qwen3":
-        raise ConvertError(
-            f'{path} says model_type {data.get("model_type")!r}; only "qwen3" can be converted'
-        )
+        family = family_of(str(base_type))
+    except ValueError as error:
+        raise ConvertError(f"{place}: {one_line(error)}") from error
     if "quantization_config" in data:
-        raise ConvertError(f"{path} describes quantised weights; convert the unquantised checkpoint instead")
+        raise ConvertError(f"{place} describes quantised weights; convert the unquantised checkpoint instead")
     try:
-        values = Qwen3Config.from_dict(data).to_dict()
+        base = family.config_class.from_dict(data)
+        values = base.to_dict()
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise ConvertError(f"{path} is not a valid Qwen3 config: {one_line(error)}") from error
+        raise ConvertError(f"{place} is not a valid {base_type} config: {one_line(error)}") from error
     rope = values["rope_parameters"]["rope_type"]
     if rope != "default" and rope not in ROPE_INIT_FUNCTIONS:
         raise ConvertError(
-            f"{path} asks for rope scaling of type {rope!r}, which this transformers does not know"
+            f"{place} asks for rope scaling of type {rope!r}, which this transformers does not know"
         )
-    for replaced in (
-        "model_type",
-        "architectures",
-        "transformers_version",
-        "layer_types",
-        "sliding_window",
-        "dtype",
-    ):
-        values.pop(replaced, None)
-    values.update(fields, use_sliding_window=False, architectures=["AllMemForCausalLM"], dtype="float32")
+    if values["hidden_act"] != "silu":
+        raise ConvertError(
+            f"{place} asks for the activation {values['hidden_act']!r}; only silu is supported"
+        )
+    if not values.get("head_dim"):
+        values["head_dim"] = base.hidden_size // base.num_attention_heads
+    known = AllMemConfig().to_dict()
+    values = {key: value for key, value in values.items() if key in known and key not in _REPLACED}
+    values.update(fields, base_type=base_type, use_sliding_window=False, dtype="float32")
     try:
-        return AllMemConfig(**values)
+        return AllMemConfig(**values, architectures=["AllMemForCausalLM"])
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise ConvertError(one_line(error)) from error
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _plan(folder: Path, config: AllMemConfig) -> dict[str, list[str]]:
-    """Which tensors to take from which source file, after every name, shape and dtype has been checked."""
-    if (folder / INDEX).is_file():
-        weight_map = _read_json(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise ConvertError(f"{folder / INDEX} has no weight_map")
-        files = sorted({str(name) for name in weight_map.values()})
-    else:
-        files = ["model.safetensors"]
+def _plan(source: Source, config: AllMemConfig) -> dict[str, list[str]]:
+    """The tensors to take from each part of the source, after all names, shapes and dtypes were checked."""
     expected = base_shapes(config)
-    shards: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {}
     seen: set[str] = set()
-    for file in files:
-        if Path(file).name != file:
-            raise ConvertError(f"{folder / INDEX} names {file!r}, which is not a file of that directory")
-        with _opened(folder / file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (a safetensors handle is not iterable)
-                if name not in expected:
-                    if name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq"):
-                        continue  # a copy of the tied embedding; a table that older versions stored
-                    raise ConvertError(
-                        f"{folder / file} holds {name}, which a Qwen3 of this config does not have"
-                    )
-                if name in seen:
-                    raise ConvertError(f"{folder / file} holds {name}, which another file holds, too")
-                view = tensors.get_slice(name)
-                if tuple(view.get_shape()) != expected[name]:
-                    raise ConvertError(
-                        f"{name} in {folder / file} has shape {list(view.get_shape())}; "
-                        f"its config.json means {list(expected[name])}"
-                    )
-                if view.get_dtype() not in FLOATS:
-                    raise ConvertError(
-                        f"{name} in {folder / file} is {view.get_dtype()}; only float weights can be read"
-                    )
-                seen.add(name)
-                shards.setdefault(file, []).append(name)
+    for tensor in source.tensors():
+        name = tensor.name
+        if name not in expected:
+            if name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq"):
+                continue  # a copy of the tied embedding; a table that older versions stored
+            raise ConvertError(
+                f"{tensor.place} holds {name}, which a {config.base_type} of this config does not have"
+            )
+        if name in seen:
+            raise ConvertError(f"{tensor.place} holds {name}, which another file holds, too")
+        if tensor.shape != expected[name]:
+            raise ConvertError(
+                f"{name} in {tensor.place} has shape {list(tensor.shape)}; "
+                f"its config means {list(expected[name])}"
+            )
+        if tensor.dtype not in FLOATS:
+            raise ConvertError(f"{name} in {tensor.place} is {tensor.dtype}; only float weights can be read")
+        seen.add(name)
+        parts.setdefault(tensor.part, []).append(name)
     missing = [name for name in expected if name not in seen]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ConvertError(f"the weights in {folder} lack {missing[0]}{more}; the checkpoint is incomplete")
-    return shards
+        raise ConvertError(
+            f"the weights of {source.config_place} lack {missing[0]}{more}; the checkpoint is incomplete"
+        )
+    return parts
 
 
 def base_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
@@ -220,18 +154,6 @@ def base_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
     if config.tie_word_embeddings:
         del shapes["lm_head.weight"]
     return shapes
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """An open safetensors file, whose tensors are views of the mapped file."""
-    if not path.is_file():
-        raise ConvertError(f"{path} is missing; the checkpoint has to hold its weights as safetensors")
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            yield tensors
-    except (SafetensorError, OSError) as error:
-        raise ConvertError(f"{path} is not a complete safetensors file: {one_line(error)}") from error
 
 
 @contextmanager
@@ -251,23 +173,28 @@ def appearing(out: Path) -> Iterator[Path]:
 
 
 def _write_weights(
-    folder: Path,
+    source: Source,
     target: Path,
     config: AllMemConfig,
-    shards: dict[str, list[str]],
+    parts: dict[str, list[str]],
     seed: int,
     progress: Progress | None,
 ) -> None:
-    """A file for each source file and one for the memory. Base weights go uncopied from mapping to disk."""
+    """A file for each part of the source and one for the memory; one part is in memory at a time."""
     memory = memory_tensors(config, seed)
+    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+    total = _bytes(memory) + sum(
+        sizes[tensor.dtype] * math.prod(tensor.shape)
+        for tensor in source.tensors()
+        if tensor.name in parts.get(tensor.part, ())
+    )
 
-    def parts() -> Iterator[dict[str, Tensor]]:
-        for file, names in shards.items():
-            yield _load(folder / file, names)
+    def contents() -> Iterator[dict[str, Tensor]]:
+        for part, names in parts.items():
+            yield source.load(part, names)
         yield memory
 
-    total = sum(_bytes(part) for part in parts())
-    write_parts(target, parts(), len(shards) + 1, total, progress)
+    write_parts(target, contents(), len(parts) + 1, total, progress)
 
 
 def write_parts(
@@ -287,11 +214,6 @@ def write_parts(
     (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _load(path: Path, names: list[str]) -> dict[str, Tensor]:
-    with _opened(path) as tensors:
-        return {name: tensors.get_tensor(name) for name in names}
-
-
 def _bytes(tensors: dict[str, Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
@@ -301,7 +223,7 @@ def memory_tensors(config: AllMemConfig, seed: int) -> dict[str, Tensor]:
     tensors = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for layer in range(config.num_hidden_layers):
+        for layer in filter(config.has_memory, range(config.num_hidden_layers)):
             for name, value in LongTermMemory(config).float().state_dict().items():
                 tensors[f"model.layers.{layer}.self_attn.memory.{name}"] = value
     return tensors

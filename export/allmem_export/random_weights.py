@@ -15,15 +15,14 @@ from transformers import PreTrainedTokenizerFast
 
 from .configuration import AllMemConfig
 from .convert import (
-    ConvertError,
     Progress,
     appearing,
     base_shapes,
     check_out,
     memory_tensors,
-    one_line,
     write_parts,
 )
+from .sources import ConvertError, one_line
 
 _QWEN3 = {
     "vocab_size": 151_936,

@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-import allmem_export.convert
+import allmem_export.sources
 from allmem_export.convert import ConvertError, convert
 
 BASE: dict[str, Any] = {
@@ -218,7 +218,7 @@ def test_a_hub_id_is_fetched_and_converted(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
-        allmem_export.convert, "snapshot_download", lambda name, **_: asked.append(name) or str(qwen3)
+        allmem_export.sources, "snapshot_download", lambda name, **_: asked.append(name) or str(qwen3)
     )
     convert(name, tmp_path / "allmem", window=64, chunk=16)
     assert asked == ["Qwen/Qwen3-0.6B"] and (tmp_path / "allmem" / "config.json").is_file()
@@ -230,7 +230,7 @@ def test_a_hub_that_delivers_nothing_is_reported_in_a_sentence(
     def unreachable(name: str, **_: object) -> str:
         raise LocalEntryNotFoundError("Cannot reach the hub.\nTry again.")
 
-    monkeypatch.setattr(allmem_export.convert, "snapshot_download", unreachable)
+    monkeypatch.setattr(allmem_export.sources, "snapshot_download", unreachable)
     with pytest.raises(
         ConvertError, match=r"absent/model is neither a directory nor .* Cannot reach the hub\.$"
     ):
@@ -261,8 +261,8 @@ SPOILED = {
     "no config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
     "config is no JSON": (lambda d: (d / "config.json").write_text("{"), "cannot be read as JSON"),
     "config is a list": (lambda d: (d / "config.json").write_text("[]"), "JSON object"),
-    "another model": (lambda d: edit_config(d, model_type="llama"), "llama"),
-    "no model type": (lambda d: edit_config(d, model_type=None), "only .qwen3."),
+    "another model": (lambda d: edit_config(d, model_type="gpt2"), "gpt2"),
+    "no model type": (lambda d: edit_config(d, model_type=None), "supported: qwen3"),
     "quantised": (lambda d: edit_config(d, quantization_config={"bits": 4}), "quantised"),
     "a field of the wrong type": (lambda d: edit_config(d, hidden_size="many"), "hidden_size"),
     "unknown rope scaling": (

@@ -23,7 +23,7 @@ _COMMANDS = {
     "bench": "Measure speed and memory.",
     "eval": "Measure what a model can do (eval recall, eval perplexity).",
     "inspect": "Show a model's shapes, window, chunk and bytes.",
-    "convert": "Turn a Qwen3 checkpoint into an AllMem one.",
+    "convert": "Turn a base model into an AllMem checkpoint.",
     "train": "Train as a config file says.",
     "export": "Write a checkpoint as a model directory (ONNX).",
     "verify": "Compare PyTorch, onnxruntime and the native runtime.",

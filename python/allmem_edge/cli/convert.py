@@ -1,4 +1,4 @@
-"""`allmem-edge convert`: a Qwen3 checkpoint becomes an AllMem one, or one of its shape is made up."""
+"""`allmem-edge convert`: a base model becomes an AllMem checkpoint, or one of its shape is made up."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ from allmem_edge.cli.needs_export import export_package
 @click.option(
     "--ratio", type=click.IntRange(min=1), default=2, show_default=True, help="Memory hidden size / head_dim."
 )
+@click.option("--gate", type=click.Choice(["static", "dynamic"]), default="static", show_default=True)
+@click.option("--memory-layers", metavar="3-10,14", help="Layers that have a memory. [default: all]")
+@click.option("--maps", is_flag=True, help="Learned linear maps on queries and keys of the memory.")
+@click.option("--norm/--no-norm", default=True, help="RMS norm on what the memory returns. [default: norm]")
+@click.option("--init-std", type=float, help="Of the initial W_g and W_u. [default: 1/sqrt(head_dim)]")
+@click.option("--eta", type=float, default=0.1, show_default=True, help="Initial learning rate.")
 @click.option("--random", "made_up", is_flag=True, help="No SOURCE: random weights, to measure with.")
 @click.option(
     "--like",
@@ -34,13 +40,20 @@ def command(
     sinks: int,
     chunk: int,
     ratio: int,
+    gate: str,
+    memory_layers: str | None,
+    maps: bool,
+    norm: bool,
+    init_std: float | None,
+    eta: float,
     made_up: bool,
     like: str | None,
     layers: int | None,
 ) -> None:
-    """Turn the Qwen3 checkpoint SOURCE, a directory or a hub id, into an AllMem one.
+    """Turn the base model SOURCE into an AllMem checkpoint.
 
-    Untrained, it computes sliding-window Qwen3; `train` then teaches its memory.
+    SOURCE is a checkpoint directory, a hub id or a GGUF file of a Qwen3, Qwen2, Llama or Mistral. Untrained,
+    it computes the same with a sliding window; `train` then teaches its memory.
     """
     if made_up != (source is None) or made_up != (like is not None):
         raise click.UsageError("Give either SOURCE or --random --like NAME.")
@@ -58,9 +71,24 @@ def command(
 
         memories: dict[str, Any] = {"window": window, "sinks": sinks, "chunk": chunk, "ratio": ratio}
         if source is not None:
-            convert(source, out, **memories, progress=report)
+            fields: dict[str, Any] = {"gate": gate, "memory_maps": maps, "memory_norm": norm, "eta_init": eta}
+            fields |= {"memory_layers": _numbers(memory_layers), "memory_init_std": init_std}
+            convert(source, out, **memories, **fields, progress=report)
         else:
             assert like is not None
             write_random(like, out, layers=layers, **memories, progress=report)
     if stderr.is_terminal:
         stderr.print(f"Wrote {out}.")
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """The layers that "3-5,9" means: 3, 4, 5 and 9."""
+    if text is None:
+        return None
+    try:
+        ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
+        return [number for ends in ranges for number in range(ends[0], ends[-1] + 1)]
+    except ValueError:
+        raise click.UsageError(
+            f"--memory-layers is {text!r}; write numbers and ranges, as 3-10,14."
+        ) from None

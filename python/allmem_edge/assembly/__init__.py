@@ -1,0 +1,1 @@
+"""From a published base model and a memory adapter to a model directory, without PyTorch."""
