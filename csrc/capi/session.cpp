@@ -80,7 +80,7 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
     const GenerateStats& stats = *writer.stats();
     *generation = {.struct_size = sizeof *generation,
                    .finish = finish_of(stats.finish),
-                   .reserved = 0,
+                   .prompt_left = static_cast<int32_t>(std::min<size_t>(stats.prompt_left, INT32_MAX)),
                    .prompt_tokens = stats.prompt_tokens,
                    .generated_tokens = stats.generated_tokens,
                    .prefill_seconds = stats.prefill_seconds,
@@ -88,9 +88,9 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
   };
   while (true) {
     const bool more = writer.prefill();
+    report();
     if (more && callback != nullptr && callback("", 0, user_data) != 0) handle.cancelled = true;
     if (handle.cancelled) {
-      report();
       return fail(ALLMEM_CANCELLED, "Reading the prompt was cancelled.");
     }
     if (!more) break;
@@ -99,6 +99,7 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
   while (go_on) {
     const std::optional<std::string> piece = writer.next();
     if (!piece) break;
+    report();
     if (!piece->empty() && callback != nullptr)
       go_on = callback(piece->c_str(), piece->size(), user_data) == 0;
     if (handle.cancelled) go_on = false;

@@ -129,6 +129,7 @@ Generator::Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokeniz
       samplable_(std::min(vocab_size, static_cast<size_t>(tokenizer->vocab_size()))) {
   prompt = checked_prompt(prompt, vocab_size);
   prompt_.assign(prompt.begin(), prompt.end());
+  stats_.prompt_left = prompt_.size();
 }
 
 void Generator::save(ByteWriter& to) const {
@@ -161,6 +162,7 @@ Generator::Generator(ByteReader& from, size_t vocab_size, std::shared_ptr<const 
     refuse_snapshot("its unfinished text lacks the logits to go on from");
   }
   logits_.resize(vocab_size);
+  stats_.prompt_left = prompt_.size();
   stats_.prompt_tokens = static_cast<size_t>(read_count(from));
   stats_.generated_tokens = static_cast<size_t>(read_count(from));
 }
@@ -176,6 +178,7 @@ bool Generator::prefill(const Forward& forward) {
   for (int32_t id : block) sampler_.accept(id);
   prompt_read_ += block.size();
   stats_.prompt_tokens += block.size();
+  stats_.prompt_left -= block.size();
   return !last;
 }
 

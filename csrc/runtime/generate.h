@@ -32,6 +32,7 @@ enum class FinishReason { kNone, kStopToken, kStopString, kMaxTokens };
 
 struct GenerateStats {
   size_t prompt_tokens = 0;     // read so far
+  size_t prompt_left = 0;       // still to be read
   size_t generated_tokens = 0;  // sampled, without a stop token
   double prefill_seconds = 0.0;
   double decode_seconds = 0.0;

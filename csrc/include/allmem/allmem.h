@@ -239,8 +239,8 @@ typedef enum allmem_finish {
 
 typedef struct allmem_generation {
   size_t struct_size;
-  int32_t finish; /* an allmem_finish */
-  int32_t reserved;
+  int32_t finish;      /* an allmem_finish */
+  int32_t prompt_left; /* tokens of the prompt that are not read yet, or never when that was cancelled */
   uint64_t prompt_tokens, generated_tokens; /* read by the session */
   double prefill_seconds, decode_seconds;
 } allmem_generation;
@@ -248,7 +248,8 @@ typedef struct allmem_generation {
 /* Receives the text piece by piece: whole characters, `size` bytes, NUL-terminated, valid during the call.
  * While a long prompt is read it is called after every block of tokens, with size 0. Return 0 to go on,
  * anything else to end the prefill or the generation as a cancel would: unlike one, that cannot come too
- * early. It may call allmem_session_cancel() and nothing else of this session. */
+ * early. It may call allmem_session_cancel() and nothing else of this session, and may look at the
+ * `generation` that its call was given, whose figures are up to date: for a progress bar. */
 typedef int32_t (*allmem_text_callback)(const char* text, size_t size, void* user_data);
 
 /* Reads the prompt, then generates. A cancelled prefill gives ALLMEM_CANCELLED; a generation that is stopped,

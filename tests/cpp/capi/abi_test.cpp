@@ -47,7 +47,7 @@ std::string layout() {
   DESCRIBE(out, allmem_session_options, struct_size, threads)
   DESCRIBE(out, allmem_sampling, struct_size, temperature, top_k, top_p, min_p, repetition_penalty,
            repetition_window, seed, max_tokens, stop, stop_count)
-  DESCRIBE(out, allmem_generation, struct_size, finish, reserved, prompt_tokens, generated_tokens,
+  DESCRIBE(out, allmem_generation, struct_size, finish, prompt_left, prompt_tokens, generated_tokens,
            prefill_seconds, decode_seconds)
   DESCRIBE(out, allmem_session_info, struct_size, position, state_bytes, window_bytes, fast_weight_bytes,
            momentum_bytes, gradient_bytes, total_bytes, mark_bytes, marks, unfinished, threads, frozen)

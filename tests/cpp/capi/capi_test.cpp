@@ -313,7 +313,36 @@ TEST_CASE("a callback is called with no text between the blocks of a prompt, and
   CHECK(allmem_session_generate(session.get(), ids.data(), ids.size(), &sampling, count, &calls,
                                 &generation) == ALLMEM_CANCELLED);
   CHECK(generation.prompt_tokens == 3 * 128);
+  CHECK(generation.prompt_left == 1000 - 3 * 128);
   CHECK(position(session) == 3 * 128);
+}
+
+TEST_CASE("the figures are up to date whenever the callback is called") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  const std::vector<int32_t> ids = many_tokens(model, 300);
+  struct Watch {
+    allmem_generation generation = {};
+    std::vector<uint64_t> read, left, generated;
+  } watch;
+  watch.generation.struct_size = sizeof watch.generation;
+  const auto look = [](const char*, size_t, void* user_data) {
+    auto& seen = *static_cast<Watch*>(user_data);
+    seen.read.push_back(seen.generation.prompt_tokens);
+    seen.left.push_back(static_cast<uint64_t>(seen.generation.prompt_left));
+    seen.generated.push_back(seen.generation.generated_tokens);
+    return int32_t{seen.read.size() == 4};
+  };
+  allmem_sampling sampling = greedy();
+  sampling.temperature = 50;  // so that it does not end at once
+  REQUIRE(allmem_session_generate(session.get(), ids.data(), ids.size(), &sampling, look, &watch,
+                                  &watch.generation) == ALLMEM_OK);
+  CHECK(watch.read == std::vector<uint64_t>{128, 256, 300, 300});
+  CHECK(watch.left == std::vector<uint64_t>{172, 44, 0, 0});
+  REQUIRE(watch.generated.size() == 4);
+  CHECK(watch.generated[2] >= 1);
+  CHECK(watch.generated[3] > watch.generated[2]);
+  CHECK(watch.generation.finish == ALLMEM_FINISH_CANCELLED);
 }
 
 TEST_CASE("a callback ends a generation, and a stop text is not shown") {
