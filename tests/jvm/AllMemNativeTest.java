@@ -3,6 +3,7 @@ package org.allmem;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
+import android.os.ParcelFileDescriptor;
 import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.io.RandomAccessFile;
@@ -10,7 +11,6 @@ import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.CodingErrorAction;
 import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
@@ -28,6 +28,7 @@ public final class AllMemNativeTest {
   }
 
   private static final String EMOJI = "Zoë 😀 👩‍👩‍👧 日本 \uD834\uDD1E";
+  private static final byte[][] NO_TEXTS = {};
   private static Path directory;  // of the model
   private static Path temporary;
   private static long model;
@@ -46,6 +47,10 @@ public final class AllMemNativeTest {
       test("cancel from another thread ends a prefill", AllMemNativeTest::cancelsPrefill);
       test("a piece ends its answer, also before there is text", AllMemNativeTest::pieceEnds);
       test("an exception of a piece comes out", AllMemNativeTest::pieceThrows);
+      test("progress counts what is read and written", AllMemNativeTest::countsProgress);
+      test("a stop text ends an answer", AllMemNativeTest::stopsAtText);
+      test("an answer that was cut short goes on", AllMemNativeTest::resumes);
+      test("a turn is undone", AllMemNativeTest::undoes);
       test("closing ends a running answer", AllMemNativeTest::closesWhileRunning);
       test("a session has one caller", AllMemNativeTest::refusesSecondCaller);
       test("what is closed is refused", AllMemNativeTest::refusesClosed);
@@ -63,7 +68,7 @@ public final class AllMemNativeTest {
   private static void streams() throws Exception {
     final long session = session();
     check(!say(session, "Hello!").isEmpty(), "an answer");
-    check(Arrays.equals(AllMemNative.sampling(model), new float[] {0.3f, 0, 0.9f, 0, 1}), "what the model asks for");
+    check(Arrays.equals(AllMemNative.sampling(model), new float[] {0.3f, 0, 0.9f, 0, 1, 64}), "what the model asks for");
     // Hot enough that nearly every token is drawn at random: characters break between tokens. Hundreds of pieces would also
     // overflow the table of local references if one were kept.
     final List<byte[]> pieces = new ArrayList<>();
@@ -97,7 +102,7 @@ public final class AllMemNativeTest {
     final long loaded;
     try (RandomAccessFile file = new RandomAccessFile(apk.toFile(), "r")) {
       check(file.length() > sizes[1], "an archive of all files");
-      Arrays.fill(fds, descriptorOf(apk));
+      Arrays.fill(fds, ParcelFileDescriptor.numbersOf(apk).get(0));
       loaded = AllMemNative.loadModel(nameBytes, fds, offsets, sizes);
       sizes[0] = Long.MAX_VALUE;
       fails(IllegalArgumentException.class, () -> AllMemNative.loadModel(nameBytes, fds, offsets, sizes));
@@ -183,6 +188,84 @@ public final class AllMemNativeTest {
     AllMemNative.closeSession(session);
   }
 
+  private static void countsProgress() throws Exception {
+    final long session = session();
+    final List<Long> left = new ArrayList<>(), generated = new ArrayList<>();
+    final AllMemNative.Answer answer = chat(session, longText(), 0, 2, new AllMemNative.Pieces() {
+      @Override
+      public boolean piece(byte[] utf8) {
+        return true;
+      }
+
+      @Override
+      public void progress(long promptTokens, long promptLeft, long generatedTokens) {
+        left.add(promptLeft);
+        generated.add(generatedTokens);
+      }
+    });
+    check(answer.finish == AllMemNative.FINISH_MAX_TOKENS && answer.promptLeft == 0, "all was read");
+    check(left.get(0) == answer.promptTokens - 128 && left.get(1) == answer.promptTokens - 256, "block by block");
+    check(generated.get(0) == 0 && generated.get(generated.size() - 1) == 2, "then the answer: " + generated);
+    fails(ArithmeticException.class, () -> chat(session, "Hello!", 0, 10, new AllMemNative.Pieces() {
+      @Override
+      public boolean piece(byte[] utf8) {
+        return true;
+      }
+
+      @Override
+      public void progress(long promptTokens, long promptLeft, long generatedTokens) {
+        throw new ArithmeticException();
+      }
+    }));
+    AllMemNative.closeSession(session);
+  }
+
+  private static void stopsAtText() throws Exception {
+    final long whole = session(), session = session();
+    final String answer = say(whole, "Hello!"), stop = answer.substring(3, 5);
+    final StringBuilder shown = new StringBuilder();
+    final AllMemNative.Answer stopped = AllMemNative.chat(
+        session, new byte[][] {utf8("user"), utf8("Hello!")}, 0, 0, 1, 0, 1, 64, 7, 48,
+        new byte[][] {utf8("no such text"), utf8(stop)}, piece -> shown.append(new String(piece, UTF_8)) != null);
+    check(stopped.finish == AllMemNative.FINISH_STOP_TEXT, "why it ended");
+    check(shown.toString().equals(answer.substring(0, answer.indexOf(stop))), "what comes before: " + shown);
+    AllMemNative.closeSession(whole);
+    AllMemNative.closeSession(session);
+  }
+
+  private static void resumes() throws Exception {
+    final long whole = session(), session = session();
+    final String answer = say(whole, "Hello!");
+    final StringBuilder text = new StringBuilder();
+    final AllMemNative.Pieces once = piece -> {
+      text.append(new String(piece, UTF_8));
+      return false;
+    };
+    check(chat(session, "Hello!", 0, 48, once).finish == AllMemNative.FINISH_CANCELLED, "cut short");
+    check(AllMemNative.info(session).unfinished, "known to be");
+    while (AllMemNative.resume(session, once).finish == AllMemNative.FINISH_CANCELLED) {}
+    check(text.toString().equals(answer), "the same answer: " + text);
+    check(!AllMemNative.info(session).unfinished, "finished");
+    AllMemNative.closeSession(whole);
+    AllMemNative.closeSession(session);
+  }
+
+  private static void undoes() throws Exception {
+    final long session = session();
+    AllMemNative.mark(session, 0);
+    final String first = say(session, "Hello!");
+    final long position = AllMemNative.position(session);
+    AllMemNative.mark(session, 1L << 40);
+    say(session, "How are you?");
+    final AllMemNative.Info info = AllMemNative.info(session);
+    check(info.marks == 2 && info.markBytes > info.stateBytes && info.totalBytes > info.stateBytes, "two marks");
+    AllMemNative.undo(session);
+    check(AllMemNative.position(session) == position, "back after the first turn");
+    AllMemNative.undo(session);
+    check(AllMemNative.position(session) == 0 && say(session, "Hello!").equals(first), "back at the beginning");
+    AllMemNative.closeSession(session);
+  }
+
   private static void closesWhileRunning() throws Exception {
     final long session = session();
     final AllMemNative.Answer answer = chat(session, longText(), 0, 10, piece -> {
@@ -226,7 +309,8 @@ public final class AllMemNativeTest {
     final byte[] text = utf8("x");
     for (long handle : new long[] {session, model, 0, -1, Long.MAX_VALUE}) {
       for (Action action : List.<Action>of(
-          () -> chat(handle, "x", 0, 1, null), () -> AllMemNative.cancel(handle), () -> AllMemNative.position(handle),
+          () -> chat(handle, "x", 0, 1, null), () -> AllMemNative.resume(handle, null), () -> AllMemNative.cancel(handle),
+          () -> AllMemNative.position(handle), () -> AllMemNative.mark(handle, 0), () -> AllMemNative.undo(handle),
           () -> AllMemNative.freeze(handle, true), () -> AllMemNative.reset(handle), () -> AllMemNative.wipe(handle),
           () -> AllMemNative.save(handle, text), () -> AllMemNative.load(handle, text), () -> AllMemNative.snapshot(handle),
           () -> AllMemNative.restore(handle, text))) {
@@ -259,11 +343,14 @@ public final class AllMemNativeTest {
         () -> AllMemNative.save(session, utf8("a\0b")), () -> AllMemNative.restore(session, null),
         () -> chat(session, "a\0b", 0, 1, null), () -> chat(session, "x", Float.NaN, 1, null),
         () -> chat(session, "x", 0, -1, null),
-        () -> AllMemNative.chat(session, null, 0, 0, 1, 0, 1, 0, 1, null),
-        () -> AllMemNative.chat(session, new byte[0][], 0, 0, 1, 0, 1, 0, 1, null),
-        () -> AllMemNative.chat(session, new byte[][] {utf8("user")}, 0, 0, 1, 0, 1, 0, 1, null),
-        () -> AllMemNative.chat(session, new byte[][] {utf8("user"), null}, 0, 0, 1, 0, 1, 0, 1, null),
-        () -> AllMemNative.chat(session, new byte[][] {utf8("fool"), utf8("x")}, 0, 0, 1, 0, 1, 0, 1, null))) {
+        () -> AllMemNative.resume(session, null), () -> AllMemNative.undo(session), () -> AllMemNative.mark(session, -1),
+        () -> stopAt(session, (byte[][]) null), () -> stopAt(session, (byte[]) null), () -> stopAt(session, utf8("")),
+        () -> stopAt(session, utf8("a\0b")),
+        () -> AllMemNative.chat(session, null, 0, 0, 1, 0, 1, 64, 0, 1, NO_TEXTS, null),
+        () -> AllMemNative.chat(session, new byte[0][], 0, 0, 1, 0, 1, 64, 0, 1, NO_TEXTS, null),
+        () -> AllMemNative.chat(session, new byte[][] {utf8("user")}, 0, 0, 1, 0, 1, 64, 0, 1, NO_TEXTS, null),
+        () -> AllMemNative.chat(session, new byte[][] {utf8("user"), null}, 0, 0, 1, 0, 1, 64, 0, 1, NO_TEXTS, null),
+        () -> AllMemNative.chat(session, new byte[][] {utf8("fool"), utf8("x")}, 0, 0, 1, 0, 1, 64, 0, 1, NO_TEXTS, null))) {
       fails(IllegalArgumentException.class, action);
     }
     fails(AllMemException.class, () -> AllMemNative.restore(session, new byte[0]));
@@ -327,7 +414,11 @@ public final class AllMemNativeTest {
   private static AllMemNative.Answer chat(
       long session, String text, float temperature, long maxTokens, AllMemNative.Pieces pieces) {
     return AllMemNative.chat(
-        session, new byte[][] {utf8("user"), utf8(text)}, temperature, 0, 1, 0, 1, 7, maxTokens, pieces);
+        session, new byte[][] {utf8("user"), utf8(text)}, temperature, 0, 1, 0, 1, 64, 7, maxTokens, NO_TEXTS, pieces);
+  }
+
+  private static AllMemNative.Answer stopAt(long session, byte[]... stop) {
+    return AllMemNative.chat(session, new byte[][] {utf8("user"), utf8("x")}, 0, 0, 1, 0, 1, 64, 7, 1, stop, null);
   }
 
   private static String say(long session, String text) {
@@ -348,20 +439,6 @@ public final class AllMemNativeTest {
 
   private static String longText() {
     return "The weather was fine and we talked about the garden. ".repeat(100);
-  }
-
-  // The number of the descriptor that has `path` open; Java itself does not tell it.
-  private static int descriptorOf(Path path) throws IOException {
-    try (Stream<Path> links = Files.list(Path.of("/proc/self/fd"))) {
-      for (Path link : links.collect(Collectors.toList())) {
-        try {
-          if (Files.readSymbolicLink(link).equals(path)) return Integer.parseInt(link.getFileName().toString());
-        } catch (NoSuchFileException closed) {
-          continue;  // by another thread of the JVM, meanwhile
-        }
-      }
-    }
-    throw new IOException(path + " is not open");
   }
 
   private static long residentKilobytes() throws IOException {

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -43,8 +44,8 @@ void require(bool condition, const char* sentence) {
   if (!condition) throw Refused{"java/lang/IllegalArgumentException", sentence};
 }
 
-jclass natives, answer;  // global references, kept as long as this library is loaded
-jmethodID failure, new_answer, piece;
+jclass natives, answer, information;  // global references, kept as long as this library is loaded
+jmethodID failure, new_answer, new_information, piece, progress;
 
 // --- Handles ----------------------------------------------------------------------------------------------
 
@@ -257,16 +258,19 @@ jlong state_bytes(JNIEnv* env, jclass, jlong model) {
   });
 }
 
+// temperature, topK, topP, minP, repetitionPenalty, repetitionWindow
 jfloatArray sampling(JNIEnv* env, jclass, jlong model) {
   return guarded(env, [&] {
     allmem_sampling own;
     allmem_sampling_init(&own);
     check(allmem_model_get_sampling(models.get(model)->handle, &own));
-    const jfloat values[] = {own.temperature, static_cast<jfloat>(own.top_k), own.top_p, own.min_p,
-                             own.repetition_penalty};
-    const jfloatArray array = env->NewFloatArray(5);
+    const jfloat values[] = {
+        own.temperature, static_cast<jfloat>(own.top_k), own.top_p,
+        own.min_p,       own.repetition_penalty,         static_cast<jfloat>(own.repetition_window)};
+    constexpr auto count = static_cast<jsize>(std::size(values));
+    const jfloatArray array = env->NewFloatArray(count);
     if (array == nullptr) throw Pending{};
-    env->SetFloatArrayRegion(array, 0, 5, values);
+    env->SetFloatArrayRegion(array, 0, count, values);
     return array;
   });
 }
@@ -320,12 +324,16 @@ struct Chat {
   JNIEnv* env;
   jobject pieces;
   const Session& session;
+  allmem_generation result;
 };
 
 int32_t on_piece(const char* text, size_t size, void* user_data) {
-  const auto& [env, pieces, session] = *static_cast<const Chat*>(user_data);
+  const auto& [env, pieces, session, so_far] = *static_cast<const Chat*>(user_data);
   if (session.closed) return 1;
   if (pieces == nullptr) return 0;
+  env->CallVoidMethod(pieces, progress, static_cast<jlong>(so_far.prompt_tokens),
+                      static_cast<jlong>(so_far.prompt_left), static_cast<jlong>(so_far.generated_tokens));
+  if (env->ExceptionCheck()) return 1;
   const Local utf8(env, env->NewByteArray(static_cast<jsize>(size)));
   if (utf8.get() == nullptr) return 1;  // the exception is pending
   env->SetByteArrayRegion(utf8.get(), 0, static_cast<jsize>(size), reinterpret_cast<const jbyte*>(text));
@@ -333,9 +341,26 @@ int32_t on_piece(const char* text, size_t size, void* user_data) {
   return env->ExceptionCheck() || !go_on ? 1 : 0;
 }
 
+// What `write` generates, through on_piece(), as an Answer.
+template <class Write>
+jobject stream(JNIEnv* env, const Session& open, jobject pieces, const Write& write) {
+  Chat call = {env, pieces, open, {}};
+  call.result.struct_size = sizeof call.result;
+  const int32_t status = write(on_piece, &call, &call.result);
+  check_pending(env);  // what a piece() threw
+  if (status != ALLMEM_CANCELLED) check(status);
+  const jobject figures = env->NewObject(answer, new_answer, static_cast<jint>(call.result.finish),
+                                         static_cast<jlong>(call.result.prompt_tokens),
+                                         static_cast<jlong>(call.result.prompt_left),
+                                         static_cast<jlong>(call.result.generated_tokens),
+                                         call.result.prefill_seconds, call.result.decode_seconds);
+  check_pending(env);
+  return figures;
+}
+
 jobject chat(JNIEnv* env, jclass, jlong session, jobjectArray messages, jfloat temperature, jint top_k,
-             jfloat top_p, jfloat min_p, jfloat repetition_penalty, jlong seed, jlong max_tokens,
-             jobject pieces) {
+             jfloat top_p, jfloat min_p, jfloat repetition_penalty, jint repetition_window, jlong seed,
+             jlong max_tokens, jobjectArray stop, jobject pieces) {
   return guarded(env, [&] {
     const std::shared_ptr<Session> open = sessions.get(session);
     const std::vector<std::string> texts = texts_of(env, messages);
@@ -349,20 +374,25 @@ jobject chat(JNIEnv* env, jclass, jlong session, jobjectArray messages, jfloat t
     options.top_p = top_p;
     options.min_p = min_p;
     options.repetition_penalty = repetition_penalty;
+    options.repetition_window = repetition_window;
     options.seed = static_cast<uint64_t>(seed);
     options.max_tokens = max_tokens;
-    allmem_generation result;
-    result.struct_size = sizeof result;
-    Chat call = {env, pieces, *open};
-    const int32_t status =
-        allmem_session_chat(open->handle, all.data(), all.size(), &options, on_piece, &call, &result);
-    check_pending(env);  // what a piece() threw
-    if (status != ALLMEM_CANCELLED) check(status);
-    const jobject figures = env->NewObject(
-        answer, new_answer, static_cast<jint>(result.finish), static_cast<jlong>(result.prompt_tokens),
-        static_cast<jlong>(result.generated_tokens), result.prefill_seconds, result.decode_seconds);
-    check_pending(env);
-    return figures;
+    const std::vector<std::string> stop_texts = texts_of(env, stop);
+    std::vector<const char*> stops;
+    for (const std::string& text : stop_texts) stops.push_back(text.c_str());
+    options.stop = stops.data();
+    options.stop_count = stops.size();
+    return stream(env, *open, pieces, [&](auto... callback) {
+      return allmem_session_chat(open->handle, all.data(), all.size(), &options, callback...);
+    });
+  });
+}
+
+jobject resume(JNIEnv* env, jclass, jlong session, jobject pieces) {
+  return guarded(env, [&] {
+    const std::shared_ptr<Session> open = sessions.get(session);
+    return stream(env, *open, pieces,
+                  [&](auto... callback) { return allmem_session_resume(open->handle, callback...); });
   });
 }
 
@@ -370,13 +400,30 @@ void cancel(JNIEnv* env, jclass, jlong session) {
   guarded(env, [&] { check(allmem_session_cancel(sessions.get(session)->handle)); });
 }
 
-jlong position(JNIEnv* env, jclass, jlong session) {
+jobject info(JNIEnv* env, jclass, jlong session) {
   return guarded(env, [&] {
     allmem_session_info info;
     info.struct_size = sizeof info;
     check(allmem_session_get_info(sessions.get(session)->handle, &info));
-    return static_cast<jlong>(info.position);
+    const jobject object =
+        env->NewObject(information, new_information, static_cast<jlong>(info.position),
+                       static_cast<jlong>(info.state_bytes), static_cast<jlong>(info.total_bytes),
+                       static_cast<jlong>(info.mark_bytes), static_cast<jint>(info.marks),
+                       static_cast<jboolean>(info.unfinished != 0), static_cast<jboolean>(info.frozen != 0));
+    check_pending(env);
+    return object;
   });
+}
+
+void mark(JNIEnv* env, jclass, jlong session, jlong max_bytes) {
+  guarded(env, [&] {
+    require(max_bytes >= 0, "The bytes that marks may take are negative.");
+    check(allmem_session_mark(sessions.get(session)->handle, static_cast<uint64_t>(max_bytes)));
+  });
+}
+
+void undo(JNIEnv* env, jclass, jlong session) {
+  guarded(env, [&] { check(allmem_session_undo(sessions.get(session)->handle)); });
 }
 
 void freeze(JNIEnv* env, jclass, jlong session, jboolean frozen) {
@@ -449,9 +496,13 @@ JNIEXPORT jint JNI_OnLoad(JavaVM* vm, void*) {
       method("detokenize", "(J[I)[B", detokenize),
       method("createSession", "(JI)J", create_session),
       method("closeSession", "(J)V", close_session),
-      method("chat", "(J[[BFIFFFJJLorg/allmem/AllMemNative$Pieces;)Lorg/allmem/AllMemNative$Answer;", chat),
+      method("chat", "(J[[BFIFFFIJJ[[BLorg/allmem/AllMemNative$Pieces;)Lorg/allmem/AllMemNative$Answer;",
+             chat),
+      method("resume", "(JLorg/allmem/AllMemNative$Pieces;)Lorg/allmem/AllMemNative$Answer;", resume),
       method("cancel", "(J)V", cancel),
-      method("position", "(J)J", position),
+      method("info", "(J)Lorg/allmem/AllMemNative$Info;", info),
+      method("mark", "(JJ)V", mark),
+      method("undo", "(J)V", undo),
       method("freeze", "(JZ)V", freeze),
       method("reset", "(J)V", reset),
       method("wipe", "(J)V", wipe),
@@ -463,13 +514,18 @@ JNIEXPORT jint JNI_OnLoad(JavaVM* vm, void*) {
   const auto loaded = guarded(env, [&]() -> jint {
     natives = global_class(env, "org/allmem/AllMemNative");
     answer = global_class(env, "org/allmem/AllMemNative$Answer");
+    information = global_class(env, "org/allmem/AllMemNative$Info");
     failure = env->GetStaticMethodID(natives, "failure", "([B[B)Ljava/lang/Throwable;");
     check_pending(env);
-    new_answer = env->GetMethodID(answer, "<init>", "(IJJDD)V");
+    new_answer = env->GetMethodID(answer, "<init>", "(IJJJDD)V");
+    check_pending(env);
+    new_information = env->GetMethodID(information, "<init>", "(JJJJIZZ)V");
     check_pending(env);
     const Local pieces(env, env->FindClass("org/allmem/AllMemNative$Pieces"));
     check_pending(env);
     piece = env->GetMethodID(pieces.get(), "piece", "([B)Z");
+    check_pending(env);
+    progress = env->GetMethodID(pieces.get(), "progress", "(JJJ)V");
     check_pending(env);
     const jint count = static_cast<jint>(sizeof methods / sizeof *methods);
     return env->RegisterNatives(natives, methods, count) == JNI_OK ? JNI_VERSION_1_6 : JNI_ERR;

@@ -36,20 +36,55 @@ public final class AllMemNative {
      * @return false to end the answer. An exception ends it too, and comes out of chat().
      */
     boolean piece(byte[] utf8);
+
+    /** Called before each piece(): tokens of the message that were read, that are still to be read, and of the answer so far. */
+    default void progress(long promptTokens, long promptLeft, long generatedTokens) {}
   }
 
   /** How an answer went. */
   public static final class Answer {
+    /** One of FINISH_...; a newer library may have others. */
     public final int finish;
-    public final long promptTokens, generatedTokens;
+
+    /** Tokens: of the message, read and (where reading was cancelled) not read; and of the answer. */
+    public final long promptTokens, promptLeft, generatedTokens;
+
     public final double prefillSeconds, decodeSeconds;
 
-    Answer(int finish, long promptTokens, long generatedTokens, double prefillSeconds, double decodeSeconds) {
+    Answer(int finish, long promptTokens, long promptLeft, long generatedTokens, double prefillSeconds, double decodeSeconds) {
       this.finish = finish;
       this.promptTokens = promptTokens;
+      this.promptLeft = promptLeft;
       this.generatedTokens = generatedTokens;
       this.prefillSeconds = prefillSeconds;
       this.decodeSeconds = decodeSeconds;
+    }
+  }
+
+  /** What a session is like. */
+  public static final class Info {
+    /** Tokens read so far. */
+    public final long position;
+
+    /** Bytes: of the state, of all but the marks, and of the marks. */
+    public final long stateBytes, totalBytes, markBytes;
+
+    /** How often undo() can go back. */
+    public final int marks;
+
+    /** An answer was cut short, and resume() can go on with it. */
+    public final boolean unfinished;
+
+    public final boolean frozen;
+
+    Info(long position, long stateBytes, long totalBytes, long markBytes, int marks, boolean unfinished, boolean frozen) {
+      this.position = position;
+      this.stateBytes = stateBytes;
+      this.totalBytes = totalBytes;
+      this.markBytes = markBytes;
+      this.marks = marks;
+      this.unfinished = unfinished;
+      this.frozen = frozen;
     }
   }
 
@@ -59,7 +94,7 @@ public final class AllMemNative {
   /**
    * From parts of open files, as AssetFileDescriptor gives them; they may be closed afterwards.
    *
-   * @param names "model.onnx", "model.onnx.data", "tokenizer.json", "generation_config.json"
+   * @param names "model.onnx", "model.onnx.data", "tokenizer.json" and the model's other .json files
    */
   public static native long loadModel(byte[][] names, int[] fds, long[] offsets, long[] sizes) throws IOException;
 
@@ -69,7 +104,7 @@ public final class AllMemNative {
   /** Bytes of one session's memory, however much it reads. */
   public static native long stateBytes(long model);
 
-  /** How the model is best drawn from: temperature, topK, topP, minP, repetitionPenalty. */
+  /** How the model is best drawn from: temperature, topK, topP, minP, repetitionPenalty, repetitionWindow. */
   public static native float[] sampling(long model);
 
   public static native int[] tokenize(long model, byte[] text);
@@ -85,17 +120,31 @@ public final class AllMemNative {
    * Reads messages and streams the answer. It blocks: call it on a thread of its own.
    *
    * @param messages roles ("system", "user", "assistant") and contents in turn
+   * @param stop texts that end the answer and are not shown
    * @param pieces may be null
    */
   public static native Answer chat(
       long session, byte[][] messages, float temperature, int topK, float topP, float minP, float repetitionPenalty,
-      long seed, long maxTokens, Pieces pieces);
+      int repetitionWindow, long seed, long maxTokens, byte[][] stop, Pieces pieces);
+
+  /** Goes on with an answer that was cut short, as if it had never been. IllegalArgumentException when there is none. */
+  public static native Answer resume(long session, Pieces pieces);
 
   /** From any thread: a running chat() returns within one block of tokens. Without effect when none runs. */
   public static native void cancel(long session);
 
+  public static native Info info(long session);
+
   /** Tokens read so far. */
-  public static native long position(long session);
+  public static long position(long session) {
+    return info(session).position;
+  }
+
+  /** Keeps the present state for undo(). The oldest are dropped so that all take at most maxBytes; the newest stays. */
+  public static native void mark(long session, long maxBytes);
+
+  /** Back to the newest mark, which is used up. IllegalArgumentException when there is none. */
+  public static native void undo(long session);
 
   /** Frozen, the long-term memory is read but not written. */
   public static native void freeze(long session, boolean frozen);

@@ -1,6 +1,7 @@
 // A model from an app's assets. Android only.
 package org.allmem
 
+import android.content.res.AssetFileDescriptor
 import android.content.res.AssetManager
 
 /**
@@ -8,14 +9,14 @@ import android.content.res.AssetManager
  * not gives FileNotFoundException.
  */
 fun AllMem.Companion.load(assets: AssetManager, directory: String): AllMem {
-    val wanted = Regex(""".*\.onnx|.*\.data|tokenizer\.json|generation_config\.json""")
-    val names = assets.list(directory).orEmpty().filter { it.matches(wanted) }
-    val files = names.map { assets.openFd("$directory/$it") }
+    val wanted = Regex(""".*\.(onnx|data|json)""")
+    val files = mutableListOf<AssetFileDescriptor>()
     try {
-        return load(names.zip(files) { name, file ->
+        return load(assets.list(directory).orEmpty().filter { it.matches(wanted) }.map { name ->
+            val file = assets.openFd("$directory/$name").also { files += it }
             ModelPiece(name, file.parcelFileDescriptor.fd, file.startOffset, file.length)
         })
     } finally {
-        files.forEach { it.close() }
+        files.forEach { runCatching { it.close() } }
     }
 }
