@@ -18,12 +18,13 @@ build_for() {
 build_for iphoneos arm64
 build_for iphonesimulator arm64
 build_for iphonesimulator x86_64
+rm -rf "$build/headers"
 mkdir -p "$build/simulator" "$build/headers/allmem"
 lipo -create "$build/iphonesimulator-arm64/csrc/liballmem.a" "$build/iphonesimulator-x86_64/csrc/liballmem.a" \
   -output "$build/simulator/liballmem.a"
 
 cp "$here/csrc/include/allmem/allmem.h" "$build/headers/allmem/"
-printf 'module CAllMem {\n  header "allmem/allmem.h"\n  export *\n}\n' > "$build/headers/module.modulemap"
+cp -R "$here/examples/ios/xcframework/CAllMem" "$build/headers/"
 rm -rf "$out/allmem.xcframework"
 xcodebuild -create-xcframework -output "$out/allmem.xcframework" \
   -library "$build/iphoneos-arm64/csrc/liballmem.a" -headers "$build/headers" \

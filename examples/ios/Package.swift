@@ -16,7 +16,7 @@ let package = Package(
   targets: [
     library,
     .target(
-      name: "AllMem", dependencies: ["CAllMem"],
+      name: "AllMem", dependencies: ["CAllMem"], resources: [.copy("PrivacyInfo.xcprivacy")],
       linkerSettings: [.linkedLibrary("c++", .when(platforms: [.iOS, .macOS]))]),
   ]
 )
