@@ -1,15 +1,28 @@
-# Two commands set everything up on a fresh Debian machine: `make chat` and `make test`. Each says what it installs.
+# Three commands set everything up on a fresh Debian machine. Each installs what it needs, and says so.
 #
 #   make chat     build the wheel, install it into .venv and talk to the bundled model
-#   make test     everything CI runs: formatters, linters, type checks, the C++ suite (also under sanitizers), fuzzers
-#                 for some seconds, the Python suite
-#   make fuzz     the fuzzers alone; SECONDS_EACH=600 for longer
-#   make test-aarch64         only the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user; and its logits
-#                             and snapshots against this machine's
-#   make test-wheel-aarch64   only the wheel for 64-bit Arm: built, installed and used for an answer under qemu-user
+#   make quick    after a change: formatters, linters, types, the C++ suite, the Python tests that are not marked slow;
+#                 all from the tree, in one build and at once (under three minutes on two cores)
+#   make test     everything CI runs: all tests, also under sanitizers, for Arm and for older processors (under emulators),
+#                 fuzzers for some seconds, the wheels
+#
+# Parts of `make test`, each of which can be run alone:
+#   make check                formatters, linters and types
+#   make build                the tree: C++ programs in build/release, and the Python module beside its package
+#   make cpp-test             the C++ suite three times: cpp-release; cpp-address (AddressSanitizer and
+#                             UndefinedBehaviorSanitizer); cpp-thread (ThreadSanitizer)
+#   make python-test          the Python suite; PYTEST="-k name" for a part of it, and the same for `make quick`
+#   make fuzz                 the fuzzers; SECONDS_EACH=600 for longer
+#   make test-x86-64          kernels and tokenizer on emulated x86-64 processors without AVX, and without AVX-512
+#   make test-aarch64         the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user; and its logits and
+#                             snapshots against this machine's
+#   make test-wheel           the wheel of `make chat`, asked for an answer outside the tree
+#   make test-wheel-aarch64   the wheel for 64-bit Arm: built, installed and used for an answer under qemu-user
+#
+# And beside them:
 #   make test-kotlin          the Kotlin classes of the Android example; fetches a Kotlin compiler of 90 MB with npm first
-#   make format   rewrite the sources as the formatters want them
-#   make clean    remove .venv and what was built
+#   make format               rewrite the sources as the formatters want them
+#   make clean                remove .venv and what was built
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +34,7 @@ JOBS ?= $(shell nproc)
 # Debian's packages: what the wheel is built from, and what the C++ tests need on top.
 BUILD_PACKAGES := g++ python3-dev python3-venv libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-format ninja-build clang libclang-rt-dev pkg-config \
-  default-jdk-headless
+  default-jdk-headless ccache
 # For the C++ suite and the wheel on processors that this machine is not.
 EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user qemu-user-static
 ARM_COMPILER := aarch64-linux-gnu-g++
@@ -34,14 +47,25 @@ CPP_FILES = $(shell git ls-files '*.cpp' '*.h' '*.c')
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
+# A compiler cache, where there is one: for every build below, the wheels included.
+ifneq ($(shell command -v ccache),)
+  export CMAKE_C_COMPILER_LAUNCHER ?= ccache
+  export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
+endif
 
-.PHONY: chat test check cpp-test fuzz test-x86-64 test-aarch64 test-wheel-aarch64 test-kotlin python-test format clean
+.PHONY: chat quick test check build cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-aarch64 test-wheel \
+  test-wheel-aarch64 test-kotlin python-test python-quick format clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.installed
 	@$(BIN)/allmem-edge chat
 
-test: check cpp-test fuzz test-x86-64 test-aarch64 test-wheel-aarch64 python-test
+# Lint, C++ and Python beside each other; a failure of one does not hide the others'.
+quick: $(VENV)/.ready
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target check cpp-release python-quick
+	@echo "The quick checks passed."
+
+test: check cpp-test fuzz test-x86-64 test-aarch64 test-wheel test-wheel-aarch64 python-test
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -68,44 +92,56 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	@$(BIN)/pip install -q --disable-pip-version-check .
 	@touch $@
 
-# The tests compare with PyTorch, transformers and onnxruntime.
-$(VENV)/.test-installed: $(VENV)/.installed
+# What the checks and tests need; allmem-edge itself is not among it: they use the tree. The tests compare with PyTorch,
+# transformers and onnxruntime.
+$(VENV)/.ready: $(VENV)/.created pyproject.toml tests/requirements.py Makefile
 	$(call debian,$(TEST_PACKAGES))
 	@echo "Installing PyTorch, transformers, onnxruntime, pytest, ruff and mypy into $(VENV)"
 	@$(BIN)/pip install -q --disable-pip-version-check 'torch==2.13.0'
-	@$(BIN)/pip install -q --disable-pip-version-check '.[export,test,dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check $$($(BIN)/python tests/requirements.py export test dev)
 	@touch $@
 
 # --- the checks --------------------------------------------------------------------------------------------------
 
-check: $(VENV)/.test-installed
+check: $(VENV)/.ready
 	@echo "== formatting, lint, types"
 	@clang-format --dry-run --Werror $(CPP_FILES)
 	@$(BIN)/ruff format --check python export tests docs bench examples
 	@$(BIN)/ruff check python export tests docs bench examples
 	@$(BIN)/mypy
 
-cpp-test: $(VENV)/.test-installed
-	@echo "== C++ suite, warnings as errors"
-	@cmake --preset release >/dev/null
+# Installing the component `python` copies the module to where the package looks for it; *.so is ignored by git.
+build: $(VENV)/.ready
+	@echo "== build, warnings as errors"
+	@cmake --preset release -DALLMEM_BUILD_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) >/dev/null
 	@cmake --build $(BUILD)/release -j $(JOBS) --target all kernels_bench
-	@ctest --test-dir $(BUILD)/release --output-on-failure
+	@cmake --install $(BUILD)/release --component python --prefix $(CURDIR)/python >/dev/null
+
+cpp-test: cpp-release cpp-address cpp-thread
+
+cpp-release: build
+	@echo "== C++ suite"
+	@ctest --test-dir $(BUILD)/release --output-on-failure -j $(JOBS)
+
+cpp-address: $(VENV)/.ready
 	@echo "== C++ suite under AddressSanitizer and UndefinedBehaviorSanitizer"
-	@cmake -S . -B $(BUILD)/sanitize -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_SANITIZE=address,undefined >/dev/null
-	@cmake --build $(BUILD)/sanitize -j $(JOBS)
-	@ctest --test-dir $(BUILD)/sanitize --output-on-failure
+	@cmake --preset address >/dev/null
+	@cmake --build $(BUILD)/address -j $(JOBS)
+	@ctest --test-dir $(BUILD)/address --output-on-failure -j $(JOBS)
+
+cpp-thread: $(VENV)/.ready
 	@echo "== C++ suite under ThreadSanitizer"
-	@cmake -S . -B $(BUILD)/sanitize-thread -G Ninja -DALLMEM_BUILD_TESTS=ON -DALLMEM_SANITIZE=thread >/dev/null
-	@cmake --build $(BUILD)/sanitize-thread -j $(JOBS)
-	@TSAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)/sanitize-thread --output-on-failure
+	@cmake --preset thread >/dev/null
+	@cmake --build $(BUILD)/thread -j $(JOBS)
+	@TSAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)/thread --output-on-failure -j $(JOBS)
 
 FUZZERS := model tokenizer_json tokenize snapshot capi
 SECONDS_EACH ?= 6
 
-fuzz: $(VENV)/.test-installed
+fuzz: $(VENV)/.ready
 	@echo "== fuzzers, $(SECONDS_EACH) seconds each"
-	@cmake -S . -B $(BUILD)/fuzz -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_CXX_FLAGS_RELEASE="-O1 -g1" \
-	   -DALLMEM_BUILD_FUZZERS=ON -DALLMEM_SANITIZE=address,undefined >/dev/null
+	@cmake --preset fuzz >/dev/null
 	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzz_seeds $(addprefix fuzz_,$(FUZZERS))
 	@$(BUILD)/fuzz/tests/fuzz/fuzz_seeds $(BUILD)/fuzz/found
 	@for name in $(FUZZERS); do \
@@ -117,7 +153,7 @@ fuzz: $(VENV)/.test-installed
 
 # A processor without AVX, and one with AVX2 but no AVX-512. The native run has the other AVX2 kernels: emulating
 # them takes minutes.
-test-x86-64: cpp-test
+test-x86-64: build
 	$(call debian,$(EMULATION_PACKAGES))
 	@echo "== C++ platform, kernels and tokenizer on emulated x86-64 processors"
 	@for layer in platform kernels tokenizer; do \
@@ -137,13 +173,18 @@ test-aarch64: $(BUILD)/sysroot-arm64/.filled
 	@echo "== C++ suite for aarch64, under qemu-user"
 	@cmake --preset aarch64 >/dev/null
 	@cmake --build $(BUILD)/aarch64 -j $(JOBS)
-	@ctest --test-dir $(BUILD)/aarch64 --output-on-failure
+	@ctest --test-dir $(BUILD)/aarch64 --output-on-failure -j $(JOBS)
 	@echo "== aarch64 and this machine compute the same logits and read each other's snapshots"
 	@cmake --preset release >/dev/null
 	@cmake --build $(BUILD)/release -j $(JOBS) --target cross_session
 	@cd $(BUILD)/aarch64 && cmake -DHERE=../release/tests/cpp/cross_session \
 	  "-DTHERE=qemu-aarch64;-cpu;max;-L;../sysroot-arm64;tests/cpp/cross_session" \
 	  -DMODEL=../../python/allmem_edge/models/small -P ../../cmake/cross_session.cmake
+
+# From a directory where nothing but what was installed can be found.
+test-wheel: $(VENV)/.installed
+	@echo "== wheel for this machine, installed and used"
+	@cd / && echo "What is 2 and 2?" | $(CURDIR)/$(BIN)/allmem-edge chat --temp 0
 
 test-wheel-aarch64: $(BUILD)/sysroot-arm64/.filled $(VENV)/.created
 	@echo "== wheel for aarch64, installed and used under qemu-user"
@@ -154,16 +195,22 @@ $(BUILD)/kotlin/node_modules/kotlin-compiler/package.json:
 	@echo "Fetching the Kotlin compiler into $(BUILD)/kotlin"
 	@npm install --silent --no-audit --no-fund --prefix $(BUILD)/kotlin kotlin-compiler@2.4.20
 
-test-kotlin: $(BUILD)/kotlin/node_modules/kotlin-compiler/package.json $(VENV)/.test-installed
+test-kotlin: $(BUILD)/kotlin/node_modules/kotlin-compiler/package.json $(VENV)/.ready
 	@cmake --preset release -DKOTLINC=$(CURDIR)/$(<D)/bin/kotlinc >/dev/null
 	@cmake --build $(BUILD)/release -j $(JOBS) --target allmem_jni kotlin_test_classes
 	@ctest --test-dir $(BUILD)/release --output-on-failure -R kotlin
 
-python-test: $(VENV)/.test-installed
-	@echo "== Python suite"
-	@$(BIN)/python -m pytest -q --durations=10
+PYTEST ?=
 
-format: $(VENV)/.test-installed
+python-test: build
+	@echo "== Python suite"
+	@$(BIN)/python -m pytest -q -n $(JOBS) --durations=10 $(PYTEST)
+
+python-quick: build
+	@echo "== Python suite, without what is marked slow"
+	@$(BIN)/python -m pytest -q -n $(JOBS) --durations=5 -m "not slow" $(PYTEST)
+
+format: $(VENV)/.ready
 	clang-format -i $(CPP_FILES)
 	$(BIN)/ruff format python export tests docs bench examples
 	$(BIN)/ruff check --fix python export tests docs bench examples

@@ -1,4 +1,4 @@
-"""Markers and threads of the export tests."""
+"""Threads and models of the export tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from allmem_export.export import Quantization, export
 from allmem_export.modeling import AllMemForCausalLM
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: more than a minute or a gigabyte; deselect with -m 'not slow'")
+def pytest_configure() -> None:
     torch.set_num_threads(1)  # the tensors are too small to share out
 
 

@@ -34,10 +34,12 @@ def float32(tmp_path_factory: pytest.TempPathFactory) -> float:
     return perplexity(out)
 
 
+@pytest.mark.slow
 def test_the_bundled_models_perplexity_is_within_one_percent_of_float32s(float32: float) -> None:
     assert perplexity(BUNDLED) <= 1.01 * float32
 
 
+@pytest.mark.slow
 def test_so_is_that_of_its_checkpoint_in_four_bits(float32: float, tmp_path: Path) -> None:
     export(CHECKPOINT, tmp_path / "model", quantize="int4")
     assert perplexity(tmp_path / "model") <= 1.01 * float32

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import tiny
 
 
@@ -15,6 +17,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
+@pytest.mark.slow
 def test_export_and_verify_are_silent_but_for_their_result(tmp_path: Path) -> None:
     checkpoint, directory = tmp_path / "checkpoint", tmp_path / "model"
     tiny.save_checkpoint(checkpoint)

@@ -167,6 +167,7 @@ def test_directory_holds_the_tokenizer_and_configs(exported: Callable[..., Any])
         "tokenizer.json",
         "tokenizer_config.json",
         "chat_template.jinja",
+        "SHA256SUMS",
     }
     for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
         assert (directory / name).read_bytes() == (checkpoint / name).read_bytes()

@@ -125,6 +125,7 @@ def test_a_finished_run_loads_with_the_auto_classes_and_logs_its_metrics(tmp_pat
     assert any("recall_8w" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_under_torchrun_the_processes_are_one_run(tmp_path: Path) -> None:
     config = write_config(tmp_path, "run")
     command = [

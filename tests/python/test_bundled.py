@@ -47,6 +47,7 @@ def test_it_recalls_held_out_values_eight_windows_back(bundled: ae.Model) -> Non
     assert recall(8 * bundled.engine.window, 100) >= at_least(0.95, 100)  # docs/model.md, "What it reaches"
 
 
+@pytest.mark.slow
 def test_it_recalls_held_out_values_128_windows_back(bundled: ae.Model) -> None:
     assert recall(128 * bundled.engine.window, 50) >= at_least(0.92, 50)
 

@@ -1,0 +1,18 @@
+"""The tests of both packages use the tree, and so do the processes that they start."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PATH = [str(ROOT / "python"), str(ROOT / "export")]
+
+
+def pytest_configure() -> None:
+    os.environ["PYTHONPATH"] = os.pathsep.join([*PATH, *filter(None, [os.environ.get("PYTHONPATH")])])
+    if find_spec("allmem_edge._core") is None:
+        raise pytest.UsageError("allmem_edge._core is not built: run `make build` first")
