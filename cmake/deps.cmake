@@ -1,8 +1,14 @@
 # Third-party libraries: what the system has is used (on Debian, the packages that the Makefile names);
 # what it lacks is fetched at a pinned release whose hash is checked, and becomes part of our own libraries.
-# Without a network: -DFETCHCONTENT_SOURCE_DIR_SIMDJSON=/path/to/its/source, and so on for the others.
+# Without a network: -DALLMEM_DEPS_DIR=/path/to/archives that cmake/fetch_deps.cmake fetched before, or
+# -DFETCHCONTENT_SOURCE_DIR_SIMDJSON=/path/to/its/source, and so on for the others.
 include(FetchContent)
+include(${CMAKE_CURRENT_LIST_DIR}/deps_list.cmake)
 option(ALLMEM_FETCH_DEPS "Fetch the third-party libraries even where the system has them" OFF)
+set(ALLMEM_DEPS_DIR "" CACHE PATH "Take the third-party libraries from the archives in this directory")
+if(ALLMEM_DEPS_DIR)
+  set(ALLMEM_FETCH_DEPS ON)
+endif()
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 
@@ -17,15 +23,24 @@ set(CMAKE_POLICY_DEFAULT_CMP0063 NEW)  # visibility also of static libraries
 set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)  # our settings count where they call option()
 
 # The sources in <name>_SOURCE_DIR, not yet part of the build.
-macro(allmem_fetch name url sha256)
+macro(allmem_fetch name)
+  set(url ${ALLMEM_${name}_URL})
+  if(ALLMEM_DEPS_DIR)
+    set(url ${ALLMEM_DEPS_DIR}/${name}.tar.gz)
+    if(NOT EXISTS ${url})
+      message(FATAL_ERROR "There is no ${url}. Fetch the libraries first, once:\n"
+                          "  cmake -DDIRECTORY=${ALLMEM_DEPS_DIR} -P ${PROJECT_SOURCE_DIR}/cmake/fetch_deps.cmake")
+    endif()
+  endif()
   message(STATUS "allmem: using ${name} from ${url}")
-  FetchContent_Declare(${name} URL ${url} URL_HASH SHA256=${sha256} DOWNLOAD_EXTRACT_TIMESTAMP ON SOURCE_SUBDIR none)
+  FetchContent_Declare(${name} URL ${url} URL_HASH SHA256=${ALLMEM_${name}_SHA256} DOWNLOAD_EXTRACT_TIMESTAMP ON
+                       SOURCE_SUBDIR none)
   FetchContent_MakeAvailable(${name})
 endmacro()
 
 # The same, built as a static library without being installed; `target` is its name in its own CMakeLists.txt.
-macro(allmem_fetch_library name target url sha256)
-  allmem_fetch(${name} ${url} ${sha256})
+macro(allmem_fetch_library name target)
+  allmem_fetch(${name})
   add_subdirectory(${${name}_SOURCE_DIR} ${${name}_BINARY_DIR} EXCLUDE_FROM_ALL)
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
   # Small rather than fast, and so that the linker can leave out what is not called: they run when a model is loaded
@@ -40,8 +55,7 @@ if(NOT ALLMEM_FETCH_DEPS)
   find_path(PROTOZERO_INCLUDE protozero/pbf_reader.hpp)
 endif()
 if(NOT PROTOZERO_INCLUDE)
-  allmem_fetch(protozero https://github.com/mapbox/protozero/archive/refs/tags/v1.8.1.tar.gz
-               6c7a896f1dc08435e8cd4f3780ff688cd0bfce6890599b755f6f3cb36398dc25)
+  allmem_fetch(protozero)
   set(PROTOZERO_INCLUDE ${protozero_SOURCE_DIR}/include)
 endif()
 add_library(allmem_protozero INTERFACE)
@@ -56,8 +70,7 @@ if(simdjson_FOUND)
   list(APPEND ALLMEM_SYSTEM_LIBRARIES simdjson)
 else()
   set(SIMDJSON_DEVELOPER_MODE OFF)
-  allmem_fetch_library(simdjson simdjson https://github.com/simdjson/simdjson/archive/refs/tags/v3.12.3.tar.gz
-                       d0af071f2f4187d8b26b556e83ef832b634bd5feb4e2f537b9dabbd334d4e334)
+  allmem_fetch_library(simdjson simdjson)
   # It is asked for some kilobytes when a model is loaded: one kind of instructions beside the plain ones is enough.
   target_compile_definitions(simdjson PUBLIC SIMDJSON_IMPLEMENTATION_ICELAKE=0 SIMDJSON_IMPLEMENTATION_WESTMERE=0)
 endif()
@@ -81,9 +94,7 @@ else()
   set(HAVE_VISIBILITY OFF CACHE BOOL "")  # its names stay within our library
   set(PCRE2_BUILD_PCRE2GREP OFF CACHE BOOL "")
   set(PCRE2_BUILD_TESTS OFF CACHE BOOL "")
-  allmem_fetch_library(pcre2 pcre2-8-static
-                       https://github.com/PCRE2Project/pcre2/releases/download/pcre2-10.46/pcre2-10.46.tar.gz
-                       8d28d7f2c3b970c3a4bf3776bcbb5adfc923183ce74bc8df1ebaad8c1985bd07)
+  allmem_fetch_library(pcre2 pcre2-8-static)
   target_link_libraries(allmem_pcre2 INTERFACE pcre2-8-static)
 endif()
 
@@ -98,7 +109,6 @@ if(UTF8PROC_INCLUDE AND UTF8PROC_LIBRARY)
   target_link_libraries(allmem_utf8proc INTERFACE ${UTF8PROC_LIBRARY})
   list(APPEND ALLMEM_SYSTEM_LIBRARIES utf8proc)
 else()
-  allmem_fetch_library(utf8proc utf8proc https://github.com/JuliaStrings/utf8proc/archive/refs/tags/v2.9.0.tar.gz
-                       18c1626e9fc5a2e192311e36b3010bfc698078f692888940f1fa150547abb0c1)
+  allmem_fetch_library(utf8proc utf8proc)
   target_link_libraries(allmem_utf8proc INTERFACE utf8proc)
 endif()

@@ -9,10 +9,12 @@ for tool in cmake ninja lipo xcodebuild; do
   command -v $tool >/dev/null || { echo "Missing: $tool, to build for iOS. Xcode and CMake are needed." >&2; exit 1; }
 done
 
+cmake -DDIRECTORY="$build/deps" -P "$here/cmake/fetch_deps.cmake"
+
 # build_for SDK ARCHITECTURE
 build_for() {
   cmake -S "$here" -B "$build/$1-$2" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$here/cmake/toolchains/ios.cmake" \
-    -DCMAKE_BUILD_TYPE=Release -DALLMEM_FETCH_DEPS=ON -DALLMEM_IOS_SDK="$1" -DCMAKE_OSX_ARCHITECTURES="$2"
+    -DCMAKE_BUILD_TYPE=Release -DALLMEM_DEPS_DIR="$build/deps" -DALLMEM_IOS_SDK="$1" -DCMAKE_OSX_ARCHITECTURES="$2"
   cmake --build "$build/$1-$2" --target allmem_static
 }
 build_for iphoneos arm64
