@@ -58,21 +58,41 @@ Log log_of(const std::optional<py::function>& function) {
   };
 }
 
-Precision precision(bool exact) { return exact ? Precision::kExact : Precision::kFast; }
+using Tokens = std::optional<int64_t>;
+
+Choices choices(bool exact, const Tokens& window, const Tokens& sinks, const Tokens& chunk,
+                const std::string& memory) {
+  Choices choices(exact ? Precision::kExact : Precision::kFast);
+  choices.window = window;
+  choices.sinks = sinks;
+  choices.chunk = chunk;
+  if (memory != "on" && memory != "frozen" && memory != "off") {
+    throw Error(ErrorCode::kInvalidArgument, "The memory is '" + memory + "'; it must be on, frozen or off.");
+  }
+  choices.memory = memory == "on"       ? MemoryUse::kOn
+                   : memory == "frozen" ? MemoryUse::kFrozen
+                                        : MemoryUse::kOff;
+  return choices;
+}
 
 // Held as non-const because pybind11's holders are; nothing here changes a model.
 std::shared_ptr<Model> unconst(std::shared_ptr<const Model> model) {
   return std::const_pointer_cast<Model>(std::move(model));
 }
 
-std::shared_ptr<Model> load(const std::string& path, bool exact, const std::optional<py::function>& log) {
+std::shared_ptr<Model> load(const std::string& path, bool exact, const std::optional<py::function>& log,
+                            const Tokens& window, const Tokens& sinks, const Tokens& chunk,
+                            const std::string& memory) {
+  const Choices chosen = choices(exact, window, sinks, chunk, memory);
   Log told = log_of(log);
   const py::gil_scoped_release release;
-  return unconst(Model::load(path, precision(exact), std::move(told)));
+  return unconst(Model::load(path, chosen, std::move(told)));
 }
 
 std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::object>>& files, bool exact,
-                                   const std::optional<py::function>& log) {
+                                   const std::optional<py::function>& log, const Tokens& window,
+                                   const Tokens& sinks, const Tokens& chunk, const std::string& memory) {
+  const Choices chosen = choices(exact, window, sinks, chunk, memory);
   auto borrowed = std::make_shared<Borrowed>();
   std::vector<std::unique_ptr<MappedFile>> pieces;
   for (const auto& [name, object] : files) {
@@ -80,7 +100,7 @@ std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::
   }
   Log told = log_of(log);
   const py::gil_scoped_release release;
-  auto model = Model::load(std::move(pieces), precision(exact), std::move(told));
+  auto model = Model::load(std::move(pieces), chosen, std::move(told));
   Model* const raw = unconst(model).get();
   return {raw, [model = std::move(model), borrowed = std::move(borrowed)](Model*) mutable {
             model.reset();  // before what it borrows
@@ -89,14 +109,16 @@ std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::
 }
 
 std::shared_ptr<Model> from_fds(const std::vector<std::tuple<std::string, int, uint64_t, size_t>>& files,
-                                bool exact, const std::optional<py::function>& log) {
+                                bool exact, const std::optional<py::function>& log, const Tokens& window,
+                                const Tokens& sinks, const Tokens& chunk, const std::string& memory) {
+  const Choices chosen = choices(exact, window, sinks, chunk, memory);
   std::vector<std::unique_ptr<MappedFile>> pieces;
   for (const auto& [name, fd, offset, size] : files) {
     pieces.push_back(std::make_unique<MappedFile>(name, fd, offset, size));
   }
   Log told = log_of(log);
   const py::gil_scoped_release release;
-  return unconst(Model::load(std::move(pieces), precision(exact), std::move(told)));
+  return unconst(Model::load(std::move(pieces), chosen, std::move(told)));
 }
 
 }  // namespace
@@ -108,15 +130,21 @@ void bind_model(py::module_& m) {
       .def_readonly("bytes", &StateInfo::bytes);
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model")
-      .def(py::init(&load), py::arg("path"), py::arg("exact") = false, py::arg("log") = py::none())
+      .def(py::init(&load), py::arg("path"), py::arg("exact") = false, py::arg("log") = py::none(),
+           py::arg("window") = py::none(), py::arg("sinks") = py::none(), py::arg("chunk") = py::none(),
+           py::arg("memory") = "on")
       .def_static("from_memory", &from_memory, py::arg("files"), py::arg("exact") = false,
-                  py::arg("log") = py::none())
+                  py::arg("log") = py::none(), py::arg("window") = py::none(), py::arg("sinks") = py::none(),
+                  py::arg("chunk") = py::none(), py::arg("memory") = "on")
       .def_static("from_fds", &from_fds, py::arg("files"), py::arg("exact") = false,
-                  py::arg("log") = py::none())
+                  py::arg("log") = py::none(), py::arg("window") = py::none(), py::arg("sinks") = py::none(),
+                  py::arg("chunk") = py::none(), py::arg("memory") = "on")
       .def_property_readonly("vocab_size", [](const Model& model) { return model.info().vocab_size; })
       .def_property_readonly("window", [](const Model& model) { return model.info().window; })
       .def_property_readonly("sinks", [](const Model& model) { return model.info().sinks; })
       .def_property_readonly("chunk", [](const Model& model) { return model.info().chunk; })
+      .def_property_readonly("memory", [](const Model& model) { return name_of(model.info().memory); })
+      .def_property_readonly("chosen", [](const Model& model) { return model.info().chosen; })
       .def_property_readonly("layers", [](const Model& model) { return model.info().layers; })
       .def_property_readonly("quantization", [](const Model& model) { return model.info().quantization; })
       .def_property_readonly("fingerprint", [](const Model& model) { return fingerprint(model); })

@@ -131,6 +131,7 @@ void bind_session(py::module_& m) {
       .def_readonly("fingerprint", &SnapshotInfo::fingerprint)
       .def_readonly("state_bytes", &SnapshotInfo::state_bytes)
       .def_readonly("states", &SnapshotInfo::states)
+      .def_readonly("chosen", &SnapshotInfo::chosen)
       .def_property_readonly("note", [](const SnapshotInfo& info) { return py::bytes(info.note); });
   m.def(
       "inspect_snapshot", [](const py::bytes& snapshot) { return inspect_snapshot(bytes_of(snapshot)); },

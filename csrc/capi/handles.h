@@ -2,8 +2,10 @@
 // status.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -96,7 +98,8 @@ int32_t output(std::span<const T> values, T* buffer, size_t capacity, size_t* co
   return ALLMEM_OK;
 }
 
-// A struct from the caller that begins with struct_size. Exactly this version's size: there is no other yet.
+// A struct from the caller that begins with struct_size. Exactly this version's size, as none of these has
+// another yet.
 template <class T>
 void check_struct(const T* value, const char* name) {
   if (value == nullptr) throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is NULL.");
@@ -106,6 +109,17 @@ void check_struct(const T* value, const char* name) {
                                                  ", but this library's is " + std::to_string(sizeof(T)) +
                                                  "; set it to sizeof, or call the struct's _init function.");
   }
+}
+
+// The same for a struct of options that has grown: copies the caller's fields over the defaults in `to`.
+// `earlier`: the sizes that it had before.
+template <class T>
+void read_struct(const T* given, const char* name, std::initializer_list<size_t> earlier, T& to) {
+  if (given == nullptr || std::ranges::find(earlier, given->struct_size) == earlier.end()) {
+    check_struct(given, name);
+  }
+  std::memcpy(&to, given, given->struct_size);
+  to.struct_size = sizeof(T);
 }
 
 // Claims a handle for the scope of one call.

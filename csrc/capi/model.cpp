@@ -85,28 +85,42 @@ allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find) {
   return new allmem_model{std::move(shared)};
 }
 
-Precision precision_of(const allmem_model_options* options) {
-  if (options == nullptr) return Precision::kFast;
-  check_struct(options, "options");
-  require(options->exact == 0 || options->exact == 1, "`exact` of the options is neither 0 nor 1.");
-  return options->exact != 0 ? Precision::kExact : Precision::kFast;
+// The caller's options, with the defaults of what its release did not have yet.
+allmem_model_options read_options(const allmem_model_options* given) {
+  allmem_model_options options;
+  allmem_model_options_init(&options);
+  if (given != nullptr) read_struct(given, "options", {offsetof(allmem_model_options, window)}, options);
+  return options;
 }
 
-Log log_of(const allmem_model_options* options) {
-  if (options == nullptr || options->log == nullptr) return {};
-  return [log = options->log, user_data = options->user_data](const std::string& line) {
+Choices choices_of(const allmem_model_options& options) {
+  require(options.exact == 0 || options.exact == 1, "`exact` of the options is neither 0 nor 1.");
+  require(options.memory >= ALLMEM_MEMORY_ON && options.memory <= ALLMEM_MEMORY_OFF,
+          "`memory` of the options is none of allmem_memory.");
+  Choices choices(options.exact != 0 ? Precision::kExact : Precision::kFast);
+  if (options.window != 0) choices.window = options.window;
+  if (options.sinks != -1) choices.sinks = options.sinks;
+  if (options.chunk != 0) choices.chunk = options.chunk;
+  choices.memory = static_cast<MemoryUse>(options.memory);
+  return choices;
+}
+
+Log log_of(const allmem_model_options& options) {
+  if (options.log == nullptr) return {};
+  return [log = options.log, user_data = options.user_data](const std::string& line) {
     log(line.c_str(), user_data);
   };
 }
 
 // The pieces by name, each mapped or borrowed anew at every use.
 template <class Open>
-int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_options* options,
+int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_options* given,
                     allmem_model** model, const Open& open) {
   require(model != nullptr, "`model` is NULL; it receives the model.");
   require(files != nullptr && count > 0 && count <= kMaxFiles,
           "A model in pieces has 1 to 64 files, one of them named model.onnx.");
-  const Precision precision = precision_of(options);
+  const allmem_model_options options = read_options(given);
+  const Choices choices = choices_of(options);
   for (const allmem_file& file : std::span(files, count))
     require(file.name != nullptr, "A file's name is NULL.");
   const Find find = [&](const char* name) -> std::unique_ptr<MappedFile> {
@@ -117,7 +131,7 @@ int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_o
   };
   std::vector<std::unique_ptr<MappedFile>> pieces;
   for (const allmem_file& file : std::span(files, count)) pieces.push_back(open(file));
-  *model = make_model(Model::load(std::move(pieces), precision, log_of(options)), find);
+  *model = make_model(Model::load(std::move(pieces), choices, log_of(options)), find);
   return ALLMEM_OK;
 }
 
@@ -131,14 +145,16 @@ void allmem_model_options_init(allmem_model_options* options) {
   if (options != nullptr) {
     *options = {};
     options->struct_size = sizeof *options;
+    options->sinks = -1;
   }
 }
 
-int32_t allmem_model_load(const char* path, const allmem_model_options* options, allmem_model** model) {
+int32_t allmem_model_load(const char* path, const allmem_model_options* given, allmem_model** model) {
   return guarded([&] {
     require(model != nullptr, "`model` is NULL; it receives the model.");
     const std::string where = path_input(path);
-    auto loaded = Model::load(where, precision_of(options), log_of(options));
+    const allmem_model_options options = read_options(given);
+    auto loaded = Model::load(where, choices_of(options), log_of(options));
     std::error_code ignored;
     const fs::path directory =
         fs::is_directory(to_path(where), ignored) ? to_path(where) : to_path(where).parent_path();

@@ -204,6 +204,30 @@ void Binder::update_packed_state(size_t i, size_t input_index, const Shape& shap
   lowering_.program_->buffers[value.buffer].bytes = bytes;
 }
 
+void Binder::resize_state(size_t input_index, const Shape& from, const Shape& to) {
+  const ValueId id = has(input_index) ? inputs_[input_index] : kNoValue;
+  Value* value = id == kNoValue ? nullptr : &lowering_.program_->values[id];
+  if (from == to || value == nullptr || value->state < 0 || value->shape != from)
+    return;  // for update_state()
+  State& state = lowering_.program_->states[static_cast<size_t>(value->state)];
+  if (!state.initial.empty()) {
+    unsupported("cannot have another window than the file's, as '" + state.name +
+                "' does not start with zeros");
+  }
+  lowering_.check_size(state.name, to);
+  value->shape = state.shape = to;
+  lowering_.program_->buffers[value->buffer].bytes = elements(to, 1) * sizeof(float);
+}
+
+void Binder::leave_out_state(size_t i, size_t input_index, const Shape& shape) {
+  update_state(i, input_index, shape);
+  const Value& value = lowering_.program_->values[inputs_[input_index]];
+  lowering_.program_->states[static_cast<size_t>(value.state)].shape = {0};
+  lowering_.program_->buffers[value.buffer].bytes = 0;
+}
+
+const Choices& Binder::choices() const { return lowering_.choices_; }
+
 bool Binder::starts_at_zero(size_t input_index) const {
   const int state = has(input_index) ? lowering_.program_->values[inputs_[input_index]].state : -1;
   return state >= 0 && lowering_.program_->states[static_cast<size_t>(state)].initial.empty();
@@ -224,7 +248,7 @@ size_t Binder::kept(const Shape& shape) {
   return outputs_.size() + temporaries_.size() - 1;
 }
 
-bool Binder::exact() const { return lowering_.precision_ == Precision::kExact; }
+bool Binder::exact() const { return lowering_.choices_.precision == Precision::kExact; }
 
 size_t Binder::derived(size_t bytes) {
   const size_t offset = lowering_.program_->derived_bytes;

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "graph/choices.h"
 #include "graph/program.h"
 #include "platform/thread_pool.h"
 
@@ -62,6 +63,10 @@ class Binder {
   // The same for a state of zeros that this operator keeps in `bytes` of its own form, all zero bits at
   // first.
   void update_packed_state(size_t i, size_t input, const Shape& shape, size_t bytes);
+  // Another size than the file gives it, for a state of zeros; before update_state().
+  void resize_state(size_t input, const Shape& from, const Shape& to);
+  // update_state() for a state of which the session has nothing: it must not be touched.
+  void leave_out_state(size_t i, size_t input, const Shape& shape);
   bool starts_at_zero(size_t input) const;  // a state without an initial value
   // A float32 buffer for this step only; returns its number for RunContext::out().
   size_t temporary(const Shape& shape);
@@ -71,6 +76,7 @@ class Binder {
   // Bytes that the session keeps for this operator, computed from its state; returns their offset.
   size_t derived(size_t bytes);
   bool exact() const;  // Precision::kExact is asked for
+  const Choices& choices() const;
   // Row t of the outputs depends on row t of the inputs only.
   void row_wise() { row_wise_ = true; }
 

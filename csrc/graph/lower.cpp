@@ -31,32 +31,40 @@ size_t bytes_of(const Value& value, size_t tokens) {
 }  // namespace
 
 Lowering::Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels,
-                   Precision precision)
+                   const Choices& choices)
     : model_(std::move(model)),
       find_op_(find_op),
       kernels_(kernels),
-      precision_(precision),
+      choices_(choices),
       program_(std::make_unique<Program>()) {
   program_->source = model_;
   program_->kernels = &kernels_;
   const bool quantised = std::any_of(model_->nodes.begin(), model_->nodes.end(),
                                      [](const onnx::Node& node) { return node.op_type == "MatMulNBits"; });
-  if (!quantised) precision_ = Precision::kExact;  // who keeps weights in float32 wants the rest so, too
+  if (!quantised)
+    choices_.precision = Precision::kExact;  // who keeps weights in float32 wants the rest so, too
 }
 
 std::unique_ptr<Program> Lowering::run() {
   check_opsets();
-  for (const onnx::Node& node : model_->nodes) {
-    for (const std::string_view input : node.inputs) ++readers_[input];
-  }
-  for (const onnx::ValueInfo& output : model_->outputs) ++readers_[output.name];
+  without_memory_.keeps.assign(model_->nodes.size(), true);
+  if (choices_.memory == MemoryUse::kOff) without_memory_ = without_memory(*model_);
+  for_each_node([&](const onnx::Node& node) {
+    for (const std::string_view input : node.inputs) ++readers_[without_memory_.name(input)];
+  });
+  for (const onnx::ValueInfo& output : model_->outputs) ++readers_[without_memory_.name(output.name)];
   add_inputs();
   add_initializers();
-  for (const onnx::Node& node : model_->nodes) add_node(node);
+  for_each_node([&](const onnx::Node& node) { add_node(node); });
   add_outputs();
   lay_out_states();
   std::erase_if(program_->steps, [](const Step& step) { return step.op == nullptr; });  // absorbed ones
   return std::move(program_);
+}
+
+void Lowering::for_each_node(FunctionRef<void(const onnx::Node&)> visit) const {
+  for (size_t i = 0; i < model_->nodes.size(); ++i)
+    if (without_memory_.keeps[i]) visit(model_->nodes[i]);
 }
 
 void Lowering::fail(ErrorCode code, const std::string& problem) const {
@@ -113,7 +121,10 @@ ValueId Lowering::add_value(Value value, Buffer buffer) {
 }
 
 void Lowering::add_initializers() {
+  const bool all = choices_.memory != MemoryUse::kOff;
   for (const onnx::Tensor& tensor : model_->initializers) {
+    if (!all && !readers_.contains(tensor.name)) continue;
+    if (!tensor.name.ends_with(kStateSuffix)) program_->weight_bytes += tensor.data.size();
     const auto found = names_.find(tensor.name);
     if (found != names_.end()) {  // the initial value of a state
       const Value& value = program_->values[found->second];
@@ -142,6 +153,7 @@ void Lowering::add_inputs() {
   for (const onnx::ValueInfo& input : model_->inputs) {
     const std::string name(input.name);
     if (name.size() > kStateSuffix.size() && input.name.ends_with(kStateSuffix)) {
+      if (without_memory_.states.contains(input.name)) continue;
       add_state(input);
       continue;
     }
@@ -202,11 +214,12 @@ void Lowering::add_node(const onnx::Node& node) {
              (function ? "; the file defines it as a function, so onnxruntime can run it" : ""));
   }
   std::vector<ValueId> inputs;
-  for (const std::string_view name : node.inputs) {
-    if (name.empty()) {
+  for (const std::string_view given : node.inputs) {
+    if (given.empty()) {
       inputs.push_back(kNoValue);
       continue;
     }
+    const std::string_view name = without_memory_.name(given);
     const auto found = names_.find(name);
     if (found == names_.end()) {
       fail(ErrorCode::kBadModel,
@@ -282,6 +295,7 @@ void Lowering::add_outputs() {
     if (output.name == "logits") {
       add_logits(output);
     } else if (output.name.ends_with(kStateOutSuffix)) {
+      if (without_memory_.states.contains(output.name.substr(0, output.name.size() - 4))) continue;
       check_state_output(output);
     } else {
       fail(ErrorCode::kUnsupported, "the graph output '" + std::string(output.name) +
@@ -301,8 +315,11 @@ void Lowering::add_outputs() {
 void Lowering::lay_out_states() {
   for (size_t i = 0; i < state_buffers_.size(); ++i) {
     Buffer& buffer = program_->buffers[state_buffers_[i]];
-    if (align_up(buffer.bytes) > kMaxStateBytes - program_->state_bytes)
-      fail(ErrorCode::kBadModel, "the states need more than 64 GiB");
+    if (align_up(buffer.bytes) > kMaxStateBytes - program_->state_bytes) {
+      if (!choices_.window) fail(ErrorCode::kBadModel, "the states need more than 64 GiB");
+      fail(ErrorCode::kInvalidArgument, "the states need more than 64 GiB with a window of " +
+                                            std::to_string(*choices_.window) + " tokens; choose less");
+    }
     buffer.offset = program_->state_bytes;
     program_->state_bytes += align_up(buffer.bytes);
     if (i >= program_->states.size()) continue;
@@ -312,7 +329,7 @@ void Lowering::lay_out_states() {
 }
 
 void Lowering::add_logits(const onnx::ValueInfo& output) {
-  const auto found = names_.find(output.name);
+  const auto found = names_.find(without_memory_.name(output.name));
   if (found == names_.end()) fail(ErrorCode::kBadModel, "'logits' is an output that its maker does not have");
   const ValueId id = found->second;
   const Value& value = program_->values[id];
@@ -347,8 +364,8 @@ void Lowering::check_state_output(const onnx::ValueInfo& output) {
 }
 
 std::unique_ptr<const Program> lower(std::shared_ptr<const onnx::Model> model, FindOp find_op,
-                                     const Kernels& kernels, Precision precision) {
-  std::unique_ptr<Program> program = Lowering(std::move(model), find_op, kernels, precision).run();
+                                     const Kernels& kernels, const Choices& choices) {
+  std::unique_ptr<Program> program = Lowering(std::move(model), find_op, kernels, choices).run();
   mark_head(*program);
   form_stages(*program);
   plan(*program, kernels);

@@ -7,7 +7,9 @@
 #include <string_view>
 
 #include "graph/binder.h"
+#include "graph/choices.h"
 #include "graph/program.h"
+#include "graph/without_memory.h"
 #include "platform/error.h"
 
 namespace allmem {
@@ -15,9 +17,9 @@ namespace allmem {
 // The maker for an operator; null when there is none.
 using FindOp = OpMaker (*)(std::string_view domain, std::string_view op_type);
 
-// Throws Error (kBadModel, kUnsupported).
+// Throws Error (kBadModel, kUnsupported; kInvalidArgument for choices that the model does not allow).
 std::unique_ptr<const Program> lower(std::shared_ptr<const onnx::Model> model, FindOp find_op,
-                                     const Kernels& kernels, Precision precision);
+                                     const Kernels& kernels, const Choices& choices);
 
 // The last parts of lower(). Which steps run only for the rows whose logits are asked for:
 void mark_head(Program& program);
@@ -30,12 +32,13 @@ void plan(Program& program, const Kernels& kernels);
 class Lowering {
  public:
   Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels,
-           Precision precision);
+           const Choices& choices);
   std::unique_ptr<Program> run();
 
  private:
   friend class Binder;
   [[noreturn]] void fail(ErrorCode code, const std::string& problem) const;
+  void for_each_node(FunctionRef<void(const onnx::Node&)> visit) const;  // of those that are kept
   void check_opsets() const;
   void add_initializers();
   void add_inputs();
@@ -53,7 +56,8 @@ class Lowering {
   std::shared_ptr<const onnx::Model> model_;
   FindOp find_op_;
   const Kernels& kernels_;
-  Precision precision_;
+  Choices choices_;
+  WithoutMemory without_memory_;  // all is kept, unless the memory is off
   std::unique_ptr<Program> program_;
   std::map<std::string, ValueId, std::less<>> names_;
   std::map<std::string, std::vector<ValueId>, std::less<>> shared_;

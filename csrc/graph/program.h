@@ -93,6 +93,7 @@ struct Program {
   std::vector<State> states;
   ValueId logits = kNoValue;
 
+  size_t weight_bytes = 0;    // of all constants in the file, without where states start
   size_t block = 0;           // tokens that one run of the steps takes at most
   size_t state_bytes = 0;     // all states, one allocation: `states` first, then what operators keep
   size_t arena_bytes = 0;     // all activations of a block

@@ -155,8 +155,10 @@ MadeOp make_sliding_window_attention(Binder& node) {
   node.expect_inputs(6, 6);
   const int64_t heads = node.size_attribute("num_heads", 1),
                 kv_heads = node.size_attribute("num_kv_heads", 1);
-  const int64_t dim = node.size_attribute("head_dim", 2), window = node.size_attribute("window", 1);
-  const int64_t sinks = node.size_attribute("sinks", 0);
+  const int64_t dim = node.size_attribute("head_dim", 2);
+  const int64_t file_window = node.size_attribute("window", 1), file_sinks = node.size_attribute("sinks", 0);
+  const int64_t window = node.choices().window.value_or(file_window);
+  const int64_t sinks = node.choices().sinks.value_or(file_sinks);
   const float scale = node.float_attribute("rope_scale", 1.0f);
   node.require(heads % kv_heads == 0, "needs num_heads to be a multiple of num_kv_heads");
   const auto* inv_freq = node.attribute("rope_inv_freq", onnx::Attribute::Type::kFloats);
@@ -177,6 +179,8 @@ MadeOp make_sliding_window_attention(Binder& node) {
                     .block = kMaxBlock};
   const bool in_8_bits = !node.exact() && node.starts_at_zero(3) && node.starts_at_zero(4);
   const Shape kv_shape{kv_heads, sinks + window, dim};
+  for (const size_t state : {3, 4})
+    node.resize_state(state, {kv_heads, file_sinks + file_window, dim}, kv_shape);
   if (in_8_bits) {
     node.update_packed_state(1, 3, kv_shape, ring.key_bytes());
     node.update_packed_state(2, 4, kv_shape, ring.value_bytes());

@@ -224,7 +224,9 @@ MadeOp make_test_time_memory(Binder& node) {
   const int64_t heads = node.size_attribute("num_heads", 1),
                 kv_heads = node.size_attribute("num_kv_heads", 1);
   const int64_t dim = node.size_attribute("head_dim", 1), hidden = node.size_attribute("hidden", 1);
-  const int64_t chunk = node.size_attribute("chunk", 1);
+  const int64_t file_chunk = node.size_attribute("chunk", 1);
+  const int64_t chunk = node.choices().chunk.value_or(file_chunk);
+  const bool frozen = node.choices().memory == MemoryUse::kFrozen;
   node.require(heads % kv_heads == 0, "needs num_heads to be a multiple of num_kv_heads");
   node.input(kQ, DataType::kFloat, {kTokens, heads * dim});
   node.input(kK, DataType::kFloat, {kTokens, kv_heads * dim});
@@ -241,15 +243,24 @@ MadeOp make_test_time_memory(Binder& node) {
   node.output(0, DataType::kFloat, {kTokens, heads * dim});
   for (size_t i = kWGate; i < kBetaSum; ++i) {
     const bool down = (i - kWGate) % 3 == 2;
-    node.update_state(i - kStateShift, i, down ? Shape{kv_heads, dim, hidden} : Shape{kv_heads, hidden, dim});
+    const Shape shape = down ? Shape{kv_heads, dim, hidden} : Shape{kv_heads, hidden, dim};
+    if (frozen && i >= kSGate) {
+      node.leave_out_state(i - kStateShift, i, shape);
+    } else {
+      node.update_state(i - kStateShift, i, shape);
+    }
   }
-  node.update_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
+  if (frozen) {
+    node.leave_out_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
+  } else {
+    node.update_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
+  }
   const Sizes sizes{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(dim),
                     static_cast<size_t>(hidden), static_cast<size_t>(chunk)};
   Derived derived{.row_scales = node.derived(sizes.kv_heads * (2 * sizes.hidden + sizes.dim) * sizeof(float)),
                   .copies = {}};
   if (!node.exact()) derived.copies = node.derived(sizes.kv_heads * MemoryQ8::bytes(sizes.dim, sizes.hidden));
-  const size_t waiting = node.kept({kv_heads, static_cast<int64_t>(Waiting::floats(sizes.dim))});
+  const size_t waiting = frozen ? 0 : node.kept({kv_heads, static_cast<int64_t>(Waiting::floats(sizes.dim))});
   return std::make_unique<TestTimeMemory>(sizes, waiting, derived);
 }
 

@@ -80,53 +80,88 @@ class Metadata {
   std::map<std::string_view, std::string_view> entries_;
 };
 
-ModelInfo describe(const onnx::Model& model, const Program& program) {
+// Refuses what no model allows, or this one does not.
+void check(const Choices& choices, const ModelInfo& info) {
+  const auto refuse = [](const std::string& sentence) { throw Error(ErrorCode::kInvalidArgument, sentence); };
+  const auto check_range = [&](const char* name, const std::optional<int64_t>& value, int64_t least) {
+    if (value && (*value < least || *value > kMaxWindow)) {
+      refuse("The " + std::string(name) + " chosen is " + std::to_string(*value) + " tokens; it must be " +
+             std::to_string(least) + " to " + std::to_string(kMaxWindow) + ".");
+    }
+  };
+  check_range("window", choices.window, 1);
+  check_range("number of sinks", choices.sinks, 0);
+  check_range("chunk", choices.chunk, 1);
+  if (choices.memory != MemoryUse::kOn) {
+    if (choices.chunk) refuse("A chunk can be chosen only with the memory on: nothing else writes it.");
+  } else if ((choices.window || choices.chunk) && info.chunk > info.window) {
+    refuse("The window of " + std::to_string(info.window) + " tokens is shorter than the chunk of " +
+           std::to_string(info.chunk) +
+           ", so tokens would leave it before the memory has learned them; choose a chunk of at most the "
+           "window, or the memory off.");
+  }
+}
+
+// The file's facts, and what was chosen instead of some.
+ModelInfo describe(const onnx::Model& model, const Choices& choices) {
   const Metadata metadata(model);
   ModelInfo info;
-  info.vocab_size = program.vocab_size;
-  info.window = metadata.number("allmem.window");
-  info.sinks = metadata.number("allmem.sinks");
-  info.chunk = metadata.number("allmem.chunk");
+  const int64_t window = metadata.number("allmem.window"), sinks = metadata.number("allmem.sinks"),
+                chunk = metadata.number("allmem.chunk");
   info.layers = metadata.number("allmem.layers");
   info.quantization = printable(metadata.text("allmem.quantization"));
-  info.state_bytes = program.state_bytes;
-  for (const onnx::Tensor& tensor : model.initializers) {
-    if (!tensor.name.ends_with(".state")) info.weight_bytes += tensor.data.size();
-  }
-  for (const State& state : program.states) {
-    info.states.push_back({printable(state.name), state.shape, state.bytes});
+  info.window = choices.window.value_or(window);
+  info.sinks = choices.sinks.value_or(sinks);
+  info.chunk = choices.memory == MemoryUse::kOff ? 0 : choices.chunk.value_or(chunk);
+  info.memory = choices.memory;
+  info.exact = choices.precision == Precision::kExact;
+  check(choices, info);
+  if (info.window != window || info.sinks != sinks || info.chunk != chunk || info.memory != MemoryUse::kOn) {
+    info.chosen = "window " + std::to_string(info.window) + ", sinks " + std::to_string(info.sinks) +
+                  ", chunk " + std::to_string(info.chunk) + ", memory " + name_of(info.memory);
   }
   return info;
 }
 
+// What follows from them.
+void add_sizes(const Program& program, ModelInfo& info) {
+  info.vocab_size = program.vocab_size;
+  info.state_bytes = program.state_bytes;
+  info.weight_bytes = program.weight_bytes;
+  for (const State& state : program.states) {
+    info.states.push_back({printable(state.name), state.shape, state.bytes});
+  }
+}
+
 }  // namespace
 
-std::shared_ptr<const Model> Model::make(std::shared_ptr<const onnx::Model> source, Precision precision,
+std::shared_ptr<const Model> Model::make(std::shared_ptr<const onnx::Model> source, const Choices& choices,
                                          Log log) {
   std::shared_ptr<Model> model(new Model());
-  model->program_ = lower(source, find_op, best_kernels(), precision);
-  model->info_ = describe(*source, *model->program_);
-  model->info_.exact = precision == Precision::kExact;
+  model->info_ = describe(*source, choices);
+  model->program_ = lower(source, find_op, best_kernels(), choices);
+  add_sizes(*model->program_, model->info_);
   model->log_ = std::move(log);
-  model->say("loaded: " + std::to_string(model->info_.layers) + " layers, window " +
-             std::to_string(model->info_.window) + ", weights " + model->info_.quantization + ", kernels " +
-             isa_name());
+  model->say(
+      "loaded: " + std::to_string(model->info_.layers) + " layers, " +
+      (model->info_.chosen.empty() ? "window " + std::to_string(model->info_.window) : model->info_.chosen) +
+      ", weights " + model->info_.quantization + ", kernels " + isa_name());
   return model;
 }
 
-std::shared_ptr<const Model> Model::load(const std::string& path, Precision precision, Log log) {
+std::shared_ptr<const Model> Model::load(const std::string& path, const Choices& choices, Log log) {
   try {
-    return make(onnx::read_model(model_file(path)), precision, std::move(log));
+    return make(onnx::read_model(model_file(path)), choices, std::move(log));
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kOutOfMemory,
                 printable("The model '" + path + "' needs more memory than there is."));
   }
 }
 
-std::shared_ptr<const Model> Model::load(std::vector<std::unique_ptr<MappedFile>> pieces, Precision precision,
-                                         Log log) {
+std::shared_ptr<const Model> Model::load(std::vector<std::unique_ptr<MappedFile>> pieces,
+                                         const Choices& choices, Log log) {
   try {
-    return make(onnx::read_model(std::move(pieces)), precision, std::move(log));
+    return make(onnx::read_model(std::move(pieces)), choices, std::move(log));
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kOutOfMemory, "The model needs more memory than there is.");
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/choices.h"
 #include "graph/program.h"
 #include "platform/mapped_file.h"
 
@@ -21,7 +22,9 @@ struct StateInfo {
 
 struct ModelInfo {
   int64_t vocab_size = 0;
-  int64_t window = 0, sinks = 0, chunk = 0, layers = 0;
+  int64_t window = 0, sinks = 0, chunk = 0, layers = 0;  // as chosen; chunk is 0 when the memory is off
+  MemoryUse memory = MemoryUse::kOn;
+  std::string chosen;        // "window 32, sinks 4, chunk 16, memory on"; empty when all is as the file says
   std::string quantization;  // "none", "int8", "int4"; like the names, what the file says as valid UTF-8
   bool exact = false;        // calculates in float32 everywhere
   size_t weight_bytes = 0;
@@ -36,13 +39,13 @@ using Log = std::function<void(const std::string& line)>;
 class Model {
  public:
   // `path`: a model directory, or a .onnx file. Throws Error (kNotFound, kIo, kBadModel, kUnsupported,
-  // kOutOfMemory). The files stay mapped: replace them (rename another over them) if you must, but never
-  // change or truncate them while the model is in use.
-  static std::shared_ptr<const Model> load(const std::string& path, Precision precision = Precision::kFast,
+  // kOutOfMemory; kInvalidArgument for choices that the model does not allow). The files stay mapped: replace
+  // them (rename another over them) if you must, but never change or truncate them while the model is in use.
+  static std::shared_ptr<const Model> load(const std::string& path, const Choices& choices = {},
                                            Log log = {});
   // The same from pieces in memory: "model.onnx" and the data files that it names.
   static std::shared_ptr<const Model> load(std::vector<std::unique_ptr<MappedFile>> pieces,
-                                           Precision precision = Precision::kFast, Log log = {});
+                                           const Choices& choices = {}, Log log = {});
 
   const ModelInfo& info() const { return info_; }
   const Program& program() const { return *program_; }
@@ -52,7 +55,7 @@ class Model {
 
  private:
   Model() = default;
-  static std::shared_ptr<const Model> make(std::shared_ptr<const onnx::Model> source, Precision precision,
+  static std::shared_ptr<const Model> make(std::shared_ptr<const onnx::Model> source, const Choices& choices,
                                            Log log);
   ModelInfo info_;
   Log log_;

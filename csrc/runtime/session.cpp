@@ -11,6 +11,7 @@
 #include "platform/aligned_buffer.h"
 #include "platform/error.h"
 #include "platform/fast_cores.h"
+#include "platform/physical_memory.h"
 #include "platform/printable.h"
 #include "platform/thread_pool.h"
 #include "platform/wipe.h"
@@ -29,6 +30,21 @@ int thread_count(int wanted) {
   }
   if (wanted > 0) return wanted;
   return std::min(fast_cores(), ThreadPool::kMaxThreads);
+}
+
+}  // namespace
+
+namespace {
+
+// Zeros cost nothing until they are written, so the system would promise more memory than there is.
+void check_size(const Model& model) {
+  const size_t needed = model.program().state_bytes, there = physical_memory();
+  if (there == 0 || needed <= there) return;
+  throw Error(ErrorCode::kOutOfMemory, "A session of this model needs " + std::to_string(needed >> 20) +
+                                           " MiB for its state, but this machine has " +
+                                           std::to_string(there >> 20) +
+                                           " MiB of memory; load the model with a shorter window (" +
+                                           std::to_string(model.info().window) + " tokens now).");
 }
 
 }  // namespace
@@ -60,6 +76,7 @@ struct Session::Impl {
         block_ids(program.block) {
     for (const Buffer& buffer : program.buffers) buffers.push_back(address(buffer));
     copy_initial_weights();
+    is_frozen = model->info().memory == MemoryUse::kFrozen;
   }
 
   std::byte* address(const Buffer& buffer) {
@@ -166,6 +183,7 @@ struct Session::Impl {
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options) {
   if (model == nullptr) throw Error(ErrorCode::kInvalidArgument, "A session needs a model.");
   const int threads = thread_count(options.threads);
+  check_size(*model);
   try {
     impl_ = std::make_unique<Impl>(model, threads);
   } catch (const std::bad_alloc&) {
@@ -208,6 +226,12 @@ void Session::wipe() {
 
 void Session::freeze(bool frozen) {
   impl_->check_usable();
+  if (!frozen && impl_->model->info().memory == MemoryUse::kFrozen) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "The model was loaded with its memory frozen, so a session has nothing to write it with; load "
+        "it with its memory on.");
+  }
   impl_->is_frozen = frozen;
 }
 

@@ -24,6 +24,7 @@ constexpr std::array<char, 8> kMagic = {'A', 'L', 'L', 'M', 'E', 'M', 'S', 'S'};
 constexpr uint32_t kFormat = 3;  // 1 and 2 were never released
 constexpr uint32_t kFrozen = 1, kExact = 2, kUnfinished = 4;
 // Sections that cannot be larger in an honest file.
+constexpr std::string_view kChosen = "chosen: ";  // in front of what is in the layout, but no state
 constexpr size_t kMaxLayout = size_t{1} << 24, kMaxDraft = size_t{1} << 28;
 
 // All fields lie without gaps.
@@ -134,9 +135,10 @@ Snapshot parse(std::span<const std::byte> bytes) {
 }
 
 // Which bytes of the state are what: for every state its name, its form and its bytes, in their order; then
-// the bytes that operators keep for themselves. Two sessions with equal layouts understand each other's
-// state.
-WipedVector<std::byte> layout_of(const Program& program) {
+// the bytes that operators keep for themselves, and what was chosen when the model was loaded, if anything.
+// Two sessions with equal layouts understand each other's state.
+WipedVector<std::byte> layout_of(const Model& model) {
+  const Program& program = model.program();
   ByteWriter layout;
   size_t end = 0;
   for (const State& state : program.states) {
@@ -148,20 +150,28 @@ WipedVector<std::byte> layout_of(const Program& program) {
   layout.text("");
   layout.number(uint8_t{1});
   layout.number(uint64_t{program.state_bytes - end});
+  if (const std::string& chosen = model.info().chosen; !chosen.empty()) {
+    layout.text(std::string(kChosen) + chosen);
+    layout.number(uint8_t{0});
+    layout.number(uint64_t{0});
+  }
   return layout.bytes();
 }
 
-std::vector<StateInfo> read_layout(std::span<const std::byte> bytes, size_t total) {
+// Adds to `info` the states, and what was chosen.
+void read_layout(std::span<const std::byte> bytes, size_t total, SnapshotInfo& info) {
   ByteReader layout(bytes);
-  std::vector<StateInfo> states;
   while (!layout.at_end()) {
     const WipedString name = layout.text(kMaxLayout);
     if (layout.number<uint8_t>() > 1) refuse_snapshot("a part of its state has an unknown form");
     const auto size = layout.number<uint64_t>();
     if (size > total) refuse_snapshot("a part of its state is larger than the whole");
-    if (!name.empty()) states.push_back({printable(name), {}, size});
+    if (name.starts_with(kChosen)) {
+      info.chosen = printable(std::string_view(name).substr(kChosen.size()));
+    } else if (!name.empty()) {
+      info.states.push_back({printable(name), {}, size});
+    }
   }
-  return states;
 }
 
 }  // namespace
@@ -173,9 +183,13 @@ uint64_t fingerprint(const Model& model) {
   const auto add = [&value](const void* data, size_t bytes) {
     value = hash({static_cast<const std::byte*>(data), bytes}, value);
   };
-  for (const StateInfo& state : model.info().states) {
-    add(state.name.data(), state.name.size());
-    add(state.shape.data(), state.shape.size() * sizeof(int64_t));
+  for (const onnx::ValueInfo& input : model.program().source->inputs) {  // not the states of this choice
+    if (!input.name.ends_with(".state")) continue;
+    const std::string name = printable(input.name);
+    add(name.data(), name.size());
+    std::vector<int64_t> shape;
+    for (const onnx::Dimension& dim : input.shape) shape.push_back(std::max<int64_t>(dim.value, 1));
+    add(shape.data(), shape.size() * sizeof(int64_t));
   }
   for (const onnx::Tensor& tensor : model.program().source->initializers) {
     add(tensor.name.data(), tensor.name.size());
@@ -232,7 +246,7 @@ template <class Write>
 void save_pieces(const Writer& writer, std::string_view note, const Write& write) {
   ByteWriter draft;
   writer.save(draft);
-  const WipedVector<std::byte> layout = layout_of(writer.session().model().program());
+  const WipedVector<std::byte> layout = layout_of(writer.session().model());
   const Snapshot snapshot = describe(writer, note, draft, layout);
   write(std::as_bytes(std::span(&snapshot.head, 1)));
   for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.draft, snapshot.state}) write(piece);
@@ -240,23 +254,35 @@ void save_pieces(const Writer& writer, std::string_view note, const Write& write
 
 SnapshotInfo info_of(const Snapshot& snapshot) {
   const Head& head = snapshot.head;
-  return {.format = head.format,
-          .position = head.position,
-          .frozen = (head.flags & kFrozen) != 0,
-          .exact = (head.flags & kExact) != 0,
-          .unfinished = (head.flags & kUnfinished) != 0,
-          .fingerprint = head.fingerprint,
-          .state_bytes = head.state_bytes,
-          .states = read_layout(snapshot.layout, head.state_bytes),
-          .note = std::string(reinterpret_cast<const char*>(snapshot.note.data()), snapshot.note.size())};
+  SnapshotInfo info{
+      .format = head.format,
+      .position = head.position,
+      .frozen = (head.flags & kFrozen) != 0,
+      .exact = (head.flags & kExact) != 0,
+      .unfinished = (head.flags & kUnfinished) != 0,
+      .fingerprint = head.fingerprint,
+      .state_bytes = head.state_bytes,
+      .states = {},
+      .chosen = {},
+      .note = std::string(reinterpret_cast<const char*>(snapshot.note.data()), snapshot.note.size())};
+  read_layout(snapshot.layout, head.state_bytes, info);
+  return info;
 }
 
 // Refuses the snapshot of a session whose state cannot be this one's.
 void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, const Session& session) {
   if (info.fingerprint != fingerprint(session.model())) refuse_snapshot("it belongs to another model");
-  if (std::ranges::equal(layout, layout_of(session.model().program())) &&
-      info.state_bytes == session.state_bytes()) {
+  if (std::ranges::equal(layout, layout_of(session.model())) && info.state_bytes == session.state_bytes()) {
     return;
+  }
+  const ModelInfo& model = session.model().info();
+  if (info.chosen != model.chosen) {
+    const auto described = [](const std::string& chosen) {
+      return chosen.empty() ? "the window, sinks, chunk and memory of the model's own file" : chosen;
+    };
+    refuse_snapshot("it was saved by a session with " + described(info.chosen) +
+                    ", but the model is loaded with " + described(model.chosen) +
+                    "; load the model with the same choices to go on with it");
   }
   if (info.exact != session.model().info().exact) {
     refuse_snapshot(info.exact
@@ -273,8 +299,8 @@ void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, co
 size_t snapshot_size(const Writer& writer, std::string_view note) {
   ByteWriter draft;
   writer.save(draft);
-  return sizeof(Head) + note.size() + layout_of(writer.session().model().program()).size() +
-         draft.bytes().size() + writer.session().state_bytes();
+  return sizeof(Head) + note.size() + layout_of(writer.session().model()).size() + draft.bytes().size() +
+         writer.session().state_bytes();
 }
 
 void save_snapshot(const Writer& writer, std::string_view note, std::span<std::byte> buffer) {

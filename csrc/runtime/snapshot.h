@@ -24,6 +24,7 @@ struct SnapshotInfo {
   uint64_t fingerprint = 0;  // of the model that it belongs to
   size_t state_bytes = 0;
   std::vector<StateInfo> states;  // its parts: names as valid UTF-8, and bytes; no shapes
+  std::string chosen;             // ModelInfo::chosen of the session that saved it
   std::string note;               // what the caller put there
 };
 
@@ -44,8 +45,8 @@ SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot);
 SnapshotInfo inspect_snapshot_file(const std::string& path);
 
 // Makes `writer` what it was when the snapshot was taken, without marks. `tokenizer` may be null when no text
-// was being written. Throws kBadSnapshot (damaged, cut short, of another model, format or precision) and
-// kUnsupported (no tokenizer): all is then unchanged. Ends a poisoning.
+// was being written. Throws kBadSnapshot (damaged, cut short, of another model, format, precision or choices)
+// and kUnsupported (no tokenizer): all is then unchanged. Ends a poisoning.
 SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                            std::span<const std::byte> snapshot);
 

@@ -23,13 +23,24 @@ class StateInfo:
 
 class Model:
     def __init__(
-        self, path: str, exact: bool = False, log: Callable[[str], object] | None = None
+        self,
+        path: str,
+        exact: bool = False,
+        log: Callable[[str], object] | None = None,
+        window: int | None = None,
+        sinks: int | None = None,
+        chunk: int | None = None,
+        memory: str = "on",
     ) -> None: ...
     @staticmethod
     def from_memory(
         files: Sequence[tuple[str, ReadableBuffer]],
         exact: bool = False,
         log: Callable[[str], object] | None = None,
+        window: int | None = None,
+        sinks: int | None = None,
+        chunk: int | None = None,
+        memory: str = "on",
     ) -> Model:
         """From (name, content). The contents stay borrowed for as long as the model and its sessions live."""
     @staticmethod
@@ -37,6 +48,10 @@ class Model:
         files: Sequence[tuple[str, int, int, int]],
         exact: bool = False,
         log: Callable[[str], object] | None = None,
+        window: int | None = None,
+        sinks: int | None = None,
+        chunk: int | None = None,
+        memory: str = "on",
     ) -> Model:
         """From (name, file descriptor, offset, size), mapped."""
     @property
@@ -47,6 +62,11 @@ class Model:
     def sinks(self) -> int: ...
     @property
     def chunk(self) -> int: ...
+    @property
+    def memory(self) -> str: ...
+    @property
+    def chosen(self) -> str:
+        """ "window 32, sinks 4, chunk 16, memory on"; "" when all is as the file says."""
     @property
     def layers(self) -> int: ...
     @property
@@ -89,6 +109,8 @@ class SnapshotInfo:
     def state_bytes(self) -> int: ...
     @property
     def states(self) -> list[StateInfo]: ...
+    @property
+    def chosen(self) -> str: ...
     @property
     def note(self) -> bytes: ...
 

@@ -95,12 +95,14 @@ class Cost:
 
     weight_bytes: of all its weights. exact: computed in float32 throughout; else in 8 bits, but for learning.
     full_attention: the same model with attention over all its context instead of window and memory.
+    memory_use: whether the memory is read and written ("on"), read alone ("frozen") or left out ("off").
     """
 
     shape: Shape
     weight_bytes: int
     exact: bool
     full_attention: bool = False
+    memory_use: str = "on"  # or "frozen", or "off"
 
     def read(self, tokens: int, depth: int = 0) -> Work:
         """Reading a prompt of `tokens` after `depth` others, in one go, with the logits of the last.
@@ -148,7 +150,7 @@ class Cost:
     def memory(self, tokens: int, depth: int, *, together: bool) -> Work:
         """Reading for every query head, learning for every KV head, the update at the end of each chunk."""
         s = self.shape
-        if self.full_attention:
+        if self.full_attention or self.memory_use == "off":
             return Work()
         weights = 3 * s.memory * s.dim  # of one memory
         memories = s.layers * s.kv_heads
@@ -157,6 +159,8 @@ class Cost:
         gradients = 1 if together else tokens / GRADIENT_BLOCK
         width = 4 if self.exact else Q8_BYTES
         read = self._work(2 * tokens * s.layers * s.heads * weights, trips * memories * weights * width)
+        if self.memory_use == "frozen":
+            return read
         # Forward through three matrices, back through one, outer products of three: W read, G changed.
         learn = Work(
             floating=2 * tokens * memories * (2 * weights + weights // 3),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 Backend = Literal["native", "onnxruntime"]
+MemoryUse = Literal["on", "frozen", "off"]
 Log = Callable[[str], object]
 _TEXT_FILES = FILES[2:]  # of pieces, those that Python reads itself
 
@@ -47,6 +48,10 @@ class Model:
         backend: Backend = "native",
         exact: bool = False,
         check: bool = False,
+        window: int | None = None,
+        sinks: int | None = None,
+        chunk: int | None = None,
+        memory: MemoryUse = "on",
         log: Log | None = None,
     ) -> Model:
         """Loads a model.
@@ -57,20 +62,30 @@ class Model:
         that meet quantised weights are rounded to 8 bits, several times faster. onnxruntime is always exact.
         check: compare all files with SHA256SUMS first, which costs a reading of them (docs/format.md).
         ModelNotFoundError if the model has no SHA256SUMS.
+        window, sinks, chunk: tokens, instead of the file's own. The state's size follows. A window as long
+        as the text is full attention. The chunk is at most the window. A saved memory belongs to these.
+        memory: "on"; "frozen", read as training left it and never written; or "off", neither computed nor
+        allocated.
         log: is called with a line on what the native runtime does with this model: loading it, saving and
         loading memories. It may be called on any thread that uses the model.
-        Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError or
-        MissingDependencyError.
+        Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError,
+        MissingDependencyError, or InvalidArgumentError for a choice that the model does not allow.
         """
         found = find_model(path)
         if check:
             check_files(found if found.is_dir() else found.parent)
         files = ModelFiles(found if found.is_dir() else found.parent)
         if backend == "native":
-            return cls(found, files, _core.Model(str(found), exact, log))
+            chosen = _choices(window, sinks, chunk, memory)
+            return cls(found, files, _core.Model(str(found), exact, log, **chosen))
         if backend == "onnxruntime":
             from allmem_edge.ort_backend import OrtModel
 
+            if (window, sinks, chunk, memory) != (None, None, None, "on"):
+                raise InvalidArgumentError(
+                    "The onnxruntime backend runs the file as it is; only the native runtime lets window, "
+                    "sinks, chunk and memory be chosen."
+                )
             if log is not None:
                 raise InvalidArgumentError("Only the native runtime has a log, not the onnxruntime backend.")
             return cls(found, files, OrtModel(found), backend)
@@ -78,30 +93,50 @@ class Model:
 
     @classmethod
     def load_memory(
-        cls, files: Mapping[str, ReadableBuffer], *, exact: bool = False, log: Log | None = None
+        cls,
+        files: Mapping[str, ReadableBuffer],
+        *,
+        exact: bool = False,
+        window: int | None = None,
+        sinks: int | None = None,
+        chunk: int | None = None,
+        memory: MemoryUse = "on",
+        log: Log | None = None,
     ) -> Model:
         """Loads a model from the content of its files, by name.
 
         files: "model.onnx", the data file that it names ("model.onnx.data"), and for text "tokenizer.json",
         "chat_template.jinja" and the configs: as bytes, memoryviews, an mmap. Weights are not copied: leave
-        what holds them as it is while the model or a session of it lives. Raises what load() does.
+        what holds them as it is while the model or a session of it lives. Options, and what it raises, as
+        in load().
         """
-        engine = _core.Model.from_memory(list(files.items()), exact, log)
+        chosen = _choices(window, sinks, chunk, memory)
+        engine = _core.Model.from_memory(list(files.items()), exact, log, **chosen)
         return cls(
             None, ModelFiles({name: bytes(files[name]) for name in _TEXT_FILES if name in files}), engine
         )
 
     @classmethod
     def load_fds(
-        cls, files: Mapping[str, tuple[int, int, int]], *, exact: bool = False, log: Log | None = None
+        cls,
+        files: Mapping[str, tuple[int, int, int]],
+        *,
+        exact: bool = False,
+        window: int | None = None,
+        sinks: int | None = None,
+        chunk: int | None = None,
+        memory: MemoryUse = "on",
+        log: Log | None = None,
     ) -> Model:
         """Loads a model from parts of open files, by name: each (file descriptor, offset, size).
 
         The names are those of load_memory(). The parts are mapped; the files may be closed after the call,
-        and must not change. Raises what load() does, and InvalidArgumentError for a part outside its file. On
-        Windows it raises UnsupportedModelError: a descriptor belongs to one C runtime there.
+        and must not change. Options as in load(). Raises what load() does, and InvalidArgumentError for a
+        part outside its file. On Windows it raises UnsupportedModelError: a descriptor belongs to one C
+        runtime there.
         """
-        engine = _core.Model.from_fds([(name, *part) for name, part in files.items()], exact, log)
+        chosen = _choices(window, sinks, chunk, memory)
+        engine = _core.Model.from_fds([(name, *part) for name, part in files.items()], exact, log, **chosen)
         content = {}
         for name in _TEXT_FILES:
             if name in files:
@@ -215,3 +250,14 @@ class Model:
         text = token_text(self.files.read_json("tokenizer_config.json").get("eos_token"))
         id_of_text = self.tokenizer.token_id(text) if text else None
         return [*ids, id_of_text] if id_of_text is not None and id_of_text not in ids else ids
+
+
+def _choices(window: int | None, sinks: int | None, chunk: int | None, memory: MemoryUse) -> dict[str, Any]:
+    """Arguments of the native model, their types checked; it checks the rest."""
+    for name, value in {"window": window, "sinks": sinks, "chunk": chunk}.items():
+        wrong = isinstance(value, bool) or not isinstance(value, int) or not -(1 << 63) <= value < 1 << 63
+        if value is not None and wrong:
+            raise InvalidArgumentError(f"{name} is {value!r}; it must be a number of tokens.")
+    if not isinstance(memory, str):
+        raise InvalidArgumentError(f"memory is {memory!r}; it must be 'on', 'frozen' or 'off'.")
+    return {"window": window, "sinks": sinks, "chunk": chunk, "memory": memory}

@@ -56,6 +56,7 @@ class OrtModel:
     window: int = field(init=False)
     sinks: int = field(init=False)
     chunk: int = field(init=False)
+    memory: str = field(init=False, default="on")
     layers: int = field(init=False)
     quantization: str = field(init=False)
     weight_bytes: int = field(init=False)

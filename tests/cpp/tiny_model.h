@@ -90,7 +90,10 @@ struct TinyModel {
   OnnxBuilder builder() const {
     const auto [V, C, H, Hkv, D, W, S, h, chunk, seed, bits] = config;
     OnnxBuilder b;
-    b.defaults().metadata("allmem.window", std::to_string(W)).metadata("allmem.chunk", std::to_string(chunk));
+    b.defaults()
+        .metadata("allmem.window", std::to_string(W))
+        .metadata("allmem.sinks", std::to_string(S))
+        .metadata("allmem.chunk", std::to_string(chunk));
     b.function("allmem", "SlidingWindowAttention").function("allmem", "TestTimeMemory");
     b.input("input_ids", kInt64, {kT}).input("position", kInt64, {});
     for (const auto& [name, values] : weights) {

@@ -88,19 +88,31 @@ typedef struct allmem_model allmem_model;
  * loaded. May be called from any thread that uses the model. It must not call the library. */
 typedef void (*allmem_log_callback)(const char* message, void* user_data);
 
+/* What a model does with its memory. A snapshot belongs to sessions with the same window, sinks, chunk and
+ * memory as the one that saved it. */
+typedef enum allmem_memory {
+  ALLMEM_MEMORY_ON = 0,
+  ALLMEM_MEMORY_FROZEN = 1, /* read as training left it, never written; sessions have less state */
+  ALLMEM_MEMORY_OFF = 2     /* left out, neither computed nor allocated: the window's attention alone */
+} allmem_memory;
+
 typedef struct allmem_model_options {
   size_t struct_size;
   allmem_log_callback log; /* NULL: silent */
   void* user_data;         /* passed to log */
   int32_t exact;           /* 0: fast, with 8-bit activations where weights have 4 or 8 bits; 1: float32 */
   int32_t reserved;
+  int32_t window; /* tokens; 0: as the file says, else up to 1,048,576. As long as the text: full attention */
+  int32_t sinks;  /* tokens; -1: as the file says */
+  int32_t chunk;  /* tokens; 0: as the file says. At most the window */
+  int32_t memory; /* an allmem_memory */
 } allmem_model_options;
 
 typedef struct allmem_model_info {
   size_t struct_size;
   int32_t vocab_size; /* logits of a token */
   int32_t layers;
-  int32_t window, sinks, chunk; /* tokens */
+  int32_t window, sinks, chunk; /* tokens, as chosen at load; a chunk of 0: the memory is off */
   int32_t has_tokenizer;        /* 0 or 1 */
   int32_t has_chat;             /* 1 when its tokens are ChatML's, so that allmem_chat_encode() works */
   int32_t reserved;

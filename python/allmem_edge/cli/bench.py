@@ -16,7 +16,7 @@ from rich.table import Table
 
 from allmem_edge import _core
 from allmem_edge.cli import console
-from allmem_edge.cli.options import json_option, model_argument, threads_option
+from allmem_edge.cli.options import choice_options, json_option, model_argument, threads_option
 from allmem_edge.cost import Cost, Machine, Shape, Work, share_of_full_attention
 from allmem_edge.model import Model
 
@@ -54,6 +54,7 @@ NUMBERS = _Numbers()
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Take the median of N runs."
 )
+@choice_options()
 @threads_option
 @json_option
 def command(
@@ -65,13 +66,14 @@ def command(
     repeat: int,
     threads: int,
     as_json: bool,
+    choices: dict[str, Any],
 ) -> None:
     """Measure tokens/s, first-token time, state bytes and peak memory, and how far they are from the bound.
 
     Tokens are random. A great depth is reached by reading until the window is full and going on from further
     ahead: from there on, no work depends on how much was read. --read-all reads it all.
     """
-    loaded = Model.load(model)
+    loaded = Model.load(model, **choices)
     engine, session = loaded.engine, loaded.new_engine_session(threads)
     assert isinstance(engine, _core.Model) and isinstance(session, _core.Session)
     vocab_size, rng = engine.vocab_size, np.random.default_rng(0)
@@ -98,6 +100,10 @@ def command(
         report = {
             "model": loaded.name,
             "quantization": engine.quantization,
+            "window": engine.window,
+            "sinks": engine.sinks,
+            "chunk": engine.chunk,
+            "memory": engine.memory,
             "threads": session.threads,
             "isa": _core.isa_name(),
             "repeat": repeat,
@@ -107,10 +113,11 @@ def command(
             "weight_bytes": engine.weight_bytes,
             **memory,
         }
-        shape = Shape.from_config(loaded.files.read_json("config.json"))
+        chosen = {"window": engine.window, "sinks": engine.sinks, "chunk": max(1, engine.chunk)}
+        shape = Shape.from_config(loaded.files.read_json("config.json") | chosen)
         if shape is not None:
             exact = engine.quantization == "none"
-            cost = Cost(shape, engine.weight_bytes, exact=exact)
+            cost = Cost(shape, engine.weight_bytes, exact=exact, memory_use=engine.memory)
             touched = int(cost.write(max(depth)).bytes)
             machine = Machine(*_core.measure_machine(session.threads, min(touched, 1 << 30), exact))
             report |= _bounds(cost, results, machine)

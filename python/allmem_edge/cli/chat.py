@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,7 +14,7 @@ from allmem_edge import __version__, _core
 from allmem_edge.chat import Chat
 from allmem_edge.cli import console
 from allmem_edge.cli.input import open_input
-from allmem_edge.cli.options import model_argument, sampling_options, threads_option
+from allmem_edge.cli.options import choice_options, model_argument, sampling_options, threads_option
 from allmem_edge.errors import AllMemError, PoisonedSessionError
 from allmem_edge.model import Model
 
@@ -32,6 +33,7 @@ from allmem_edge.model import Model
     "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer."
 )
 @sampling_options(temperature=None)
+@choice_options(with_frozen=False)
 @threads_option
 def command(
     model: str | None,
@@ -46,13 +48,14 @@ def command(
     repetition_penalty: float | None,
     seed: int | None,
     threads: int,
+    choices: dict[str, Any],
 ) -> None:
     """Talk to a model; it remembers what it reads.
 
     MODEL is a directory or a hub id; without it, the bundled model. Ctrl-C stops an answer, twice leaves;
     Ctrl-D leaves. Piped in, every line is a message and its answer a line of stdout.
     """
-    chat = Model.load(model).chat(
+    chat = Model.load(model, **choices).chat(
         system=system,
         threads=threads,
         max_tokens=max_tokens,

@@ -13,7 +13,13 @@ from rich.table import Table
 from allmem_edge.chat import Chat
 from allmem_edge.cli import console, perplexity
 from allmem_edge.cli.bench import NUMBERS
-from allmem_edge.cli.options import exact_option, json_option, model_argument, threads_option
+from allmem_edge.cli.options import (
+    choice_options,
+    exact_option,
+    json_option,
+    model_argument,
+    threads_option,
+)
 from allmem_edge.dialogues import DENIAL, Generator, Turn
 from allmem_edge.model import Model
 
@@ -41,9 +47,6 @@ command.add_command(perplexity.command)
     "--facts", type=click.IntRange(1, 50), default=2, show_default=True, help="Told in one conversation."
 )
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--frozen", is_flag=True, help="Never write the memory: what the attention window alone can do."
-)
 @click.option("--unknown", is_flag=True, help="Ask for what was never told: right is to say so.")
 @click.option(
     "--paste",
@@ -51,6 +54,7 @@ command.add_command(perplexity.command)
     metavar="FILE",
     help="Before the questions, send the text of FILE (-: of stdin) as a message.",
 )
+@choice_options()
 @exact_option
 @threads_option
 @json_option
@@ -60,12 +64,12 @@ def recall(
     questions: int,
     facts: int,
     seed: int,
-    frozen: bool,
     unknown: bool,
     paste: TextIO | None,
     exact: bool,
     threads: int,
     as_json: bool,
+    choices: dict[str, Any],
 ) -> None:
     """Facts told, then asked for, beyond the window.
 
@@ -74,7 +78,7 @@ def recall(
     state. An answer is right if it contains the exact value as words of its own; with --unknown, if it says
     that it does not know.
     """
-    loaded = Model.load(model, exact=exact)
+    loaded = Model.load(model, exact=exact, **choices)
     window = loaded.engine.window
     stderr = console.stderr()
     pasted = paste.read() if paste else ""
@@ -83,13 +87,13 @@ def recall(
         for tokens in distance or [8 * window, 128 * window]:
             task = progress.add_task(f"distance {tokens:,}", total=questions)
             chat = loaded.chat(threads=threads, temperature=0.0, max_tokens=_MAX_ANSWER)
-            chat.session.freeze(frozen)
             correct = _evaluate(chat, tokens, questions, facts, seed, unknown, pasted, progress, task)
             results.append(
                 {
                     "distance": tokens,
                     "facts": facts,
-                    "frozen": frozen,
+                    "frozen": loaded.engine.memory == "frozen",
+                    "memory": loaded.engine.memory,
                     "unknown": unknown,
                     "pasted_characters": len(pasted),
                     "correct": correct,
@@ -156,7 +160,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{row['distance']:,}",
             f"{row['distance'] / max(1, report['window']):g}",
             "not told" if row["unknown"] else str(row["facts"]),
-            "frozen" if row["frozen"] else "on",
+            row["memory"],
             f"{row['correct']} of {row['total']}",
             f"{row['accuracy']:.1%}",
         )

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from allmem_edge.cli import console
-from allmem_edge.cli.options import json_option, model_argument, sampling_options, threads_option
+from allmem_edge.cli.options import (
+    choice_options,
+    json_option,
+    model_argument,
+    sampling_options,
+    threads_option,
+)
 from allmem_edge.errors import InvalidArgumentError
 from allmem_edge.model import Model
 
@@ -20,6 +27,7 @@ from allmem_edge.model import Model
 @click.option("--max-tokens", type=click.IntRange(min=0), default=256, show_default=True)
 @click.option("--stop", multiple=True, help="End the text before this string; may be given several times.")
 @sampling_options(temperature=0.0)
+@choice_options()
 @threads_option
 @json_option
 def command(
@@ -35,6 +43,7 @@ def command(
     seed: int | None,
     threads: int,
     as_json: bool,
+    choices: dict[str, Any],
 ) -> None:
     """Continue a text. MODEL is a directory or a hub id; without it, the bundled model.
 
@@ -46,7 +55,7 @@ def command(
         prompt = console.read_stdin()
     if not prompt:
         raise InvalidArgumentError("The prompt is empty; give the model a text to continue.")
-    loaded = Model.load(model)
+    loaded = Model.load(model, **choices)
     generator = loaded.session(threads).generate(
         prompt,
         max_tokens=max_tokens,

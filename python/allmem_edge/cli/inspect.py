@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -53,7 +54,7 @@ def _is_memory(path: Path) -> bool:
 
 def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json: bool) -> None:
     facts = _core.inspect_snapshot_file(str(path))
-    model = Model.load(of_model, exact=facts.exact)
+    model = Model.load(of_model, exact=facts.exact, **_choices(facts.chosen))
     session = model.session(threads=1)
     session.load(path)
     memory = session.inspect()
@@ -65,6 +66,7 @@ def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json
         "tokens_seen": memory.tokens_seen,
         "frozen": facts.frozen,
         "exact": facts.exact,
+        "chosen": facts.chosen,
         "unfinished": facts.unfinished,
         "state_bytes": parts,
         "layers": [
@@ -93,6 +95,8 @@ def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json
     facts_table.add_row("file", f"{path}, format {facts.format}, {console.size(path.stat().st_size)}")
     facts_table.add_row("model", model.name + (" (exact)" if facts.exact else ""))
     facts_table.add_row("tokens seen", f"{memory.tokens_seen:,}")
+    if facts.chosen:
+        facts_table.add_row("chosen", facts.chosen)
     if facts.frozen:
         facts_table.add_row("frozen", "read, not written")
     if facts.unfinished:
@@ -113,6 +117,18 @@ def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json
     out.print(facts_table)
     out.print(layer_table)
     out.print("drift, and both updates: Frobenius norms over that of the model's own fast weights")
+
+
+def _choices(chosen: str) -> dict[str, Any]:
+    """Of "window 32, sinks 4, chunk 16, memory on": what Model.load() takes."""
+    parts = dict(part.split(" ", 1) for part in chosen.split(", ") if " " in part)
+    choices: dict[str, Any] = {
+        name: int(parts[name]) for name in ("window", "sinks", "chunk") if parts.get(name, "").isdecimal()
+    }
+    memory = parts.get("memory", "on")
+    if memory != "on":
+        choices.pop("chunk", None)  # there is none to choose
+    return choices | {"memory": memory}
 
 
 def _inspect_model(loaded: Model, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,49 @@ exact_option = click.option(
     "--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+
+
+def choice_options(*, with_frozen: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--window, --sinks, --chunk, --no-memory and, if wanted, --frozen, as one argument `choices` for
+    Model.load()."""
+    options = [
+        click.option(
+            "--window", type=int, metavar="N", help="Attend to the last N tokens, not the model's own."
+        ),
+        click.option("--sinks", type=int, metavar="N", help="And to the first N."),
+        click.option(
+            "--chunk", type=int, metavar="N", help="Write the memory every N tokens, at most a window."
+        ),
+        click.option("--no-memory", is_flag=True, help="Leave the memory out: attention alone."),
+    ]
+    if with_frozen:
+        options.append(
+            click.option(
+                "--frozen", is_flag=True, help="Read the memory as training left it; never write it."
+            )
+        )
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def with_choices(
+            *args: Any,
+            window: int | None,
+            sinks: int | None,
+            chunk: int | None,
+            no_memory: bool,
+            **others: Any,
+        ) -> Any:
+            frozen = with_frozen and others.pop("frozen")
+            memory = "off" if no_memory else "frozen" if frozen else "on"
+            choices = {"window": window, "sinks": sinks, "chunk": chunk, "memory": memory}
+            return function(*args, choices=choices, **others)
+
+        decorated: Callable[..., Any] = with_choices
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return apply
 
 
 def sampling_options(temperature: float | None) -> Callable[[Function], Function]:

@@ -14,7 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from allmem_edge.cli import console
-from allmem_edge.cli.options import exact_option, json_option, model_argument, threads_option
+from allmem_edge.cli.options import (
+    choice_options,
+    exact_option,
+    json_option,
+    model_argument,
+    threads_option,
+)
 from allmem_edge.dialogues import Generator, Turn
 from allmem_edge.model import Model
 from allmem_edge.session import Session
@@ -37,8 +43,8 @@ _ALL, _REPLIES = "assistant", "replies to questions"
     help="Of one dialogue; 100 are about 2,600 tokens of the bundled model.",
 )
 @click.option("--seed", type=int, default=1, show_default=True)
+@choice_options()
 @exact_option
-@click.option("--frozen", is_flag=True, help="Never write the memory.")
 @threads_option
 @json_option
 def command(
@@ -47,9 +53,9 @@ def command(
     turns: int,
     seed: int,
     exact: bool,
-    frozen: bool,
     threads: int,
     as_json: bool,
+    choices: dict[str, Any],
 ) -> None:
     """The perplexity of dialogues with values that training never saw.
 
@@ -58,9 +64,8 @@ def command(
     questions about what it was told alone. Dialogues come from the generator that training uses, with the
     same mixture of facts, questions and small talk.
     """
-    loaded = Model.load(model, exact=exact)
+    loaded = Model.load(model, exact=exact, **choices)
     session = loaded.session(threads)
-    session.freeze(frozen)
     sums = {part: (0.0, 0) for part in (_ALL, _REPLIES)}  # Σ -log p, tokens
     with console.progress(console.stderr()) as progress:
         task = progress.add_task("dialogues", total=count)
@@ -83,7 +88,10 @@ def command(
         "dialogues": count,
         "turns": turns,
         "exact": exact,
-        "frozen": frozen,
+        "sinks": loaded.engine.sinks,
+        "chunk": loaded.engine.chunk,
+        "memory": loaded.engine.memory,
+        "frozen": loaded.engine.memory == "frozen",
         "results": results,
     }
     if as_json:
@@ -143,7 +151,7 @@ def token_losses(session: Session, ids: Sequence[int]) -> NDArray[np.float64]:
 
 def _print(report: dict[str, Any]) -> None:
     out = Console(highlight=False, soft_wrap=True)
-    memory = ", memory frozen" if report["frozen"] else ""
+    memory = f", memory {report['memory']}" if report["memory"] != "on" else ""
     out.print(f"perplexity of {report['model']}, window {report['window']} tokens{memory}")
     table = Table("of", "tokens", "perplexity", box=None)
     for row in report["results"]:

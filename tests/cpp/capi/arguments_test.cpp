@@ -64,6 +64,19 @@ TEST_CASE("loading refuses") {
   refused(allmem_model_load(ALLMEM_BUNDLED_MODEL, &options, &model));
   options.struct_size = kHuge;
   refused(allmem_model_load(ALLMEM_BUNDLED_MODEL, &options, &model));
+  const auto with = [](int32_t allmem_model_options::*field, int32_t value) {
+    allmem_model_options changed;
+    allmem_model_options_init(&changed);
+    changed.*field = value;
+    return changed;
+  };
+  for (const allmem_model_options& wrong :
+       {with(&allmem_model_options::exact, 2), with(&allmem_model_options::window, -1),
+        with(&allmem_model_options::window, 63), with(&allmem_model_options::window, 1 << 30),
+        with(&allmem_model_options::sinks, -2), with(&allmem_model_options::chunk, -1),
+        with(&allmem_model_options::chunk, 65), with(&allmem_model_options::memory, -1),
+        with(&allmem_model_options::memory, 3)})
+    refused(allmem_model_load(ALLMEM_BUNDLED_MODEL, &wrong, &model));
   allmem_file file = {"model.onnx", nullptr, 10, -1, 0};
   refused(allmem_model_load_memory(&file, 1, nullptr, &model));
   refused(allmem_model_load_memory(nullptr, 1, nullptr, &model));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -116,6 +117,58 @@ std::vector<int32_t> many_tokens(const ModelPtr& model, size_t count) {
 }
 
 }  // namespace
+
+TEST_CASE(
+    "window, sinks, chunk and memory are chosen at load, and a program that knows of none gets the file's") {
+  const auto info_with = [](const allmem_model_options& options) {
+    allmem_model* raw = nullptr;
+    REQUIRE(allmem_model_load(kBundled.c_str(), &options, &raw) == ALLMEM_OK);
+    const ModelPtr model(raw);
+    allmem_model_info info;
+    info.struct_size = sizeof info;
+    REQUIRE(allmem_model_get_info(raw, &info) == ALLMEM_OK);
+    return info;
+  };
+  allmem_model_options options;
+  allmem_model_options_init(&options);
+  const allmem_model_info own = info_with(options);
+  CHECK(own.window == 64);
+  CHECK(own.sinks == 4);
+  CHECK(own.chunk == 64);
+  options.window = 32;
+  options.sinks = 0;
+  options.chunk = 16;
+  const allmem_model_info small = info_with(options);
+  CHECK(small.window == 32);
+  CHECK(small.sinks == 0);
+  CHECK(small.chunk == 16);
+  CHECK(small.state_bytes < own.state_bytes);
+  CHECK(small.fingerprint == own.fingerprint);
+  options.struct_size = offsetof(allmem_model_options, window);  // what follows is then not the struct's
+  CHECK(info_with(options).state_bytes == own.state_bytes);
+  allmem_model_options_init(&options);
+  options.memory = ALLMEM_MEMORY_FROZEN;
+  const allmem_model_info frozen = info_with(options);
+  options.memory = ALLMEM_MEMORY_OFF;
+  const allmem_model_info off = info_with(options);
+  CHECK(off.chunk == 0);
+  CHECK(off.state_bytes < frozen.state_bytes);
+  CHECK(frozen.state_bytes < own.state_bytes);
+}
+
+TEST_CASE("a session of a frozen memory cannot be made to write it") {
+  allmem_model_options options;
+  allmem_model_options_init(&options);
+  options.memory = ALLMEM_MEMORY_FROZEN;
+  allmem_model* raw = nullptr;
+  REQUIRE(allmem_model_load(kBundled.c_str(), &options, &raw) == ALLMEM_OK);
+  const ModelPtr model(raw);
+  const SessionPtr session = create(model);
+  CHECK(info_of(session).frozen == 1);
+  CHECK(allmem_session_freeze(session.get(), 1) == ALLMEM_OK);
+  CHECK(allmem_session_freeze(session.get(), 0) == ALLMEM_INVALID_ARGUMENT);
+  CHECK(std::string(allmem_last_error()).find("frozen") != std::string::npos);
+}
 
 TEST_CASE("the library says what it is, and what went wrong in each thread") {
   CHECK(allmem_abi_version() == ALLMEM_ABI_VERSION);
