@@ -24,6 +24,7 @@ import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.withTimeout
 
+private val patience = 100.seconds // what hangs, hangs for ever: a busy machine needs no less
 private val greedy = Sampling(temperature = 0f, maxTokens = 48)
 private val endless = Sampling(temperature = 50f, maxTokens = 1_000_000)
 private val longText = "The weather was fine and we talked about the garden. ".repeat(20_000)
@@ -88,8 +89,8 @@ private suspend fun cancelsSlowCollector() = coroutineScope {
             }
             chat.answer.first { it != null && it.generatedTokens > 100 }
             job.cancel()
-            withTimeout(10.seconds) { job.join() }
-            withTimeout(10.seconds) { check(chat.say("Hello!").isNotEmpty()) { "the chat is free" } }
+            withTimeout(patience) { job.join() }
+            withTimeout(patience) { check(chat.say("Hello!").isNotEmpty()) { "the chat is free" } }
         }
     }
 }
@@ -114,7 +115,7 @@ private suspend fun savesWhileCollecting() = coroutineScope {
     model.chat().use { chat ->
         val memory = File(temporary, "while collecting")
         var pieces = 0
-        withTimeout(60.seconds) {
+        withTimeout(patience) {
             chat.send("Hello!", endless.copy(maxTokens = 300, seed = 1)).collect {
                 if (pieces++ % 100 == 0) chat.save(memory)
                 if (pieces == 150) check(chat.say("And you?").isNotEmpty()) { "asked again" }
@@ -125,7 +126,7 @@ private suspend fun savesWhileCollecting() = coroutineScope {
         val job: Job = launch(Dispatchers.Default) { chat.send("Hello!", endless).collect { chat.save(memory) } }
         chat.answer.first { it != null && it.finish == null && it.generatedTokens > 100 }
         job.cancel()
-        withTimeout(10.seconds) { job.join() }
+        withTimeout(patience) { job.join() }
         check(memory.exists()) { "saved when the answer had been cancelled" }
     }
 }
@@ -151,7 +152,7 @@ private suspend fun closesWhileRunning() = coroutineScope {
     val answer = async(Dispatchers.Default) { chat.send("Hello!", endless).toList() }
     chat.answer.first { it != null && it.generatedTokens > 10 }
     chat.close()
-    check(withTimeout(10.seconds) { answer.await() }.isNotEmpty()) { "what was said so far" }
+    check(withTimeout(patience) { answer.await() }.isNotEmpty()) { "what was said so far" }
     fails<IllegalStateException> { chat.say("x") }
     fails<IllegalStateException> { chat.save(File(temporary, "closed")) }
     fails<IllegalStateException> { chat.position }
@@ -257,7 +258,7 @@ private suspend fun closesForgotten() {
 // --- help --------------------------------------------------------------------------------------------------------
 
 private fun test(property: String, body: suspend () -> Unit) {
-    val time = measureTime { runBlocking { withTimeout(120.seconds) { body() } } }
+    val time = measureTime { runBlocking { withTimeout(patience * 3) { body() } } }
     println("ok  $property ($time)")
 }
 
