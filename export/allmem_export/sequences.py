@@ -1,0 +1,389 @@
+"""Sequences that ask for what was said long before: what a memory grafted on a real model is trained with.
+
+Every sequence is a list of tokens in which some are marked: values that can only be known from an earlier
+place. Kinds: `chat` (facts told to the assistant and asked for, between real text and small talk), `needle` (statements
+in real text), `list` (lines "name thing: code" that come again), `copy` (passages that come again) and `document`.
+Values and documents are split for ever into training and held-out ones (dialogues/values.py, corpus.py).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from allmem_edge.dialogues import Fact, Generator, Turn
+
+from .train import ConfigError
+
+THINGS = "door safe garage locker phone bike alarm office vault archive laptop suitcase".split()
+PEOPLE = (
+    "Anna Boris Carla David Elena Felix Greta Henry Irene Jonas Karin Lukas Maria Nils Olga Peter Quinn Rosa "
+    "Simon Tara Ulrich Vera Walter Xenia Yusuf Zoe Arthur Bella Cyrus Diana Emil Flora Gavin Hanna Igor Julia"
+).split()
+STATEMENTS = (
+    "The {thing} code of {name} is {value}.",
+    "{name} uses the {thing} code {value}.",
+    "Remember that the {thing} code of {name} is {value}.",
+    "{name}'s {thing} code is {value}.",
+    "Note: {name} opens the {thing} with {value}.",
+)
+QUESTIONS = (
+    "Question: What is the {thing} code of {name}?\nAnswer: The {thing} code of {name} is {value}.",
+    "What is {name}'s {thing} code? It is {value}.",
+    "{name}'s {thing} code: {value}",
+)
+INTRODUCTIONS = (
+    "",
+    "Here is something I read: ",
+    "Please read this: ",
+    "I found this text. ",
+    "What do you think about this? ",
+    "Can you explain this? ",
+    "Summarise this, please. ",
+)
+RECEIPTS = (
+    "Thank you for sharing this.",
+    "I see. What else can I do for you?",
+    "That is interesting.",
+    "Okay, I have read it.",
+)
+PROMPTS = ("Tell me something.", "Can you tell me more?", "Go on.", "Please continue.", "Write something.")
+# Said around a fact, so that it does not always stand alone in its message.
+BEFORE = (
+    "Before I forget: ",
+    "Listen, ",
+    "One more thing. ",
+    "We talked about this at work today. ",
+    "I am busy right now, but ",
+    "You asked about me, so: ",
+    "It was a long day. ",
+    "Let me tell you something about me. ",
+)
+AFTER = (
+    " I might ask you about it later.",
+    " Anyway, how are you?",
+    " That is important to me.",
+    " I keep forgetting it.",
+    " Let's go on.",
+    " Just so you know.",
+)
+LEADS = (
+    "Hmm, let me think. ",
+    "Back to me. ",
+    "I need your help. ",
+    "Quick question. ",
+    "Now something else. ",
+    "A while ago I told you something. ",
+)
+
+
+@dataclass
+class Sequence:
+    """Tokens, and the spans of those that repeat a value: (start, end, how far back the value was last seen)."""
+
+    ids: list[int] = field(default_factory=list)
+    answers: list[tuple[int, int, int]] = field(default_factory=list)
+    replies: list[tuple[int, int]] = field(default_factory=list)  # the whole reply around an answer
+    seen: dict[str, int] = field(default_factory=dict)  # where a value was seen last
+
+
+@dataclass
+class Documents:
+    """Tokenised documents of one side of the split, and paragraphs of prose in them."""
+
+    tokens: np.ndarray  # [N], all documents one after the other
+    offsets: np.ndarray  # [documents + 1]
+    paragraphs: list[str]
+
+
+def load_documents(corpus: Path, tokenizer: PreTrainedTokenizerBase, *, held_out: bool) -> Documents:
+    """Reads corpus.py's file of one side, tokenising it the first time. Raises ConfigError."""
+    source = corpus / ("held_out.jsonl" if held_out else "train.jsonl")
+    cache = source.with_suffix(f".{len(tokenizer)}.npz")
+    try:
+        texts = [json.loads(line)["text"] for line in source.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{source} cannot be read ({error}); make it with `python -m allmem_export.corpus --out {corpus}`."
+        ) from error
+    if not cache.exists() or cache.stat().st_mtime < source.stat().st_mtime:
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        offsets = np.cumsum([0, *map(len, ids)])
+        np.savez(cache, tokens=np.concatenate([np.array(x, np.int32) for x in ids]), offsets=offsets)
+    stored = np.load(cache)
+    return Documents(stored["tokens"], stored["offsets"], [p for text in texts for p in _prose(text)])
+
+
+def _prose(text: str) -> list[str]:
+    """The paragraphs that are sentences, not tables, lists or code."""
+    paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
+    return [p for p in paragraphs if re.fullmatch(r"[A-Z](?=.{150,900}$)[A-Za-z0-9 ,.'()\-]*\.", p)]
+
+
+class SequenceMaker:
+    """Makes sequences of one side of the split in the tokens and chat format of a tokenizer.
+
+    Raises ConfigError if the tokenizer's template is no ChatML: <|im_start|>role, a line end, the text, <|im_end|>.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, documents: Documents, *, held_out: bool) -> None:
+        self.tokenizer = tokenizer
+        self.documents = documents
+        self.held_out = held_out
+        self.kinds: dict[str, Callable[[random.Random, int], Sequence]] = {
+            "chat": self.chat,
+            "needle": self.needle,
+            "list": self.list,
+            "copy": self.copy,
+            "document": self.document,
+        }
+        text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+        user = "<|im_start|>user\nHi<|im_end|>\n"
+        if not isinstance(text, str) or not text.endswith(user):
+            raise ConfigError("The data of this task is written in ChatML; the tokenizer's chat template is another.")
+        self._start = self._encode(text.removesuffix(user))
+
+    # --- pieces
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _add(self, seq: Sequence, text: str, values: dict[str, str] | None = None, *, ask: bool = False) -> None:
+        """Appends a text in which each of `values` (by key) is said; `ask`: as an answer, if it was seen before."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        base, at = len(seq.ids), 0
+        for key, value in (values or {}).items():
+            first = text.find(value, at) if not ask else text.rfind(value)
+            if first < 0:
+                continue
+            end = first + len(value)
+            spans = enumerate(encoded["offset_mapping"])
+            covered = [i for i, (a, b) in spans if b > first and a < end and text[a:b].strip()]
+            if ask and key in seq.seen and covered:
+                start = base + covered[0]
+                seq.answers.append((start, base + covered[-1] + 1, start - seq.seen[key]))
+            if covered:
+                seq.seen[key] = base + covered[0]
+        seq.ids += encoded["input_ids"]
+
+    def _say(self, seq: Sequence, user: str, reply: str, values: dict[str, str], *, asked: bool) -> None:
+        """A turn. asked: the reply is an answer; else the user tells the values and the reply may repeat them."""
+        self._add(seq, f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n", {} if asked else values)
+        start = len(seq.ids)
+        said = {key: value for key, value in values.items() if value in reply}
+        self._add(seq, f"{reply}<|im_end|>", said, ask=True)
+        if asked:
+            seq.replies.append((start, len(seq.ids)))
+        self._add(seq, "\n")
+
+    def passage(self, rng: random.Random, length: int) -> list[int]:
+        """`length` tokens of running text, of more than one document if need be."""
+        offsets, out = self.documents.offsets, list[int]()
+        while len(out) < length:
+            i = rng.randrange(len(offsets) - 1)
+            size = int(offsets[i + 1] - offsets[i])
+            first = offsets[i] + rng.randrange(max(1, size - length + 1))
+            out += self.documents.tokens[first : min(offsets[i + 1], first + length - len(out))].tolist()
+        return out
+
+    # --- chats
+
+    def _filler(self, seq: Sequence, rng: random.Random, talk: Generator) -> None:
+        draw, paragraph = rng.random(), rng.choice(self.documents.paragraphs)
+        if draw < 0.3:
+            turn = talk.small_talk()
+            self._say(seq, turn.user, turn.assistant, {}, asked=False)
+        elif draw < 0.65:
+            self._say(seq, rng.choice(INTRODUCTIONS) + paragraph, rng.choice(RECEIPTS), {}, asked=False)
+        else:
+            self._say(seq, rng.choice(PROMPTS), paragraph, {}, asked=False)
+
+    def tell(self, seq: Sequence, rng: random.Random, fact: Fact, turn: Turn) -> None:
+        """The turn in which a fact is told or corrected."""
+        user = turn.user
+        if rng.random() < 0.25:
+            user = rng.choice(BEFORE) + user
+        if rng.random() < 0.25:
+            user = user + ("" if user[-1] in ".!?" else ".") + rng.choice(AFTER)
+        self._say(seq, user, turn.assistant, {fact.key: fact.value}, asked=False)
+
+    def ask(self, seq: Sequence, rng: random.Random, fact: Fact, talk: Generator) -> None:
+        """A question for a told fact, and the answer."""
+        turn = talk.ask(fact)
+        user = rng.choice(LEADS) + turn.user if rng.random() < 0.2 else turn.user
+        self._say(seq, user, turn.assistant, {fact.key: fact.value}, asked=True)
+
+    def _ask_two(self, seq: Sequence, first: Fact, second: Fact) -> None:
+        a, b = first.attribute.noun, second.attribute.noun
+        reply = f"Your {a} is {first.value} and your {b} is {second.value}."
+        if first.value in second.value or second.value in first.value:
+            return
+        user = f"What are my {a} and my {b}?"
+        self._add(seq, f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n")
+        start = len(seq.ids)
+        head, tail = reply[: reply.index(" and your")], reply[reply.index(" and your") :]
+        self._add(seq, head, {first.key: first.value}, ask=True)
+        self._add(seq, f"{tail}<|im_end|>", {second.key: second.value}, ask=True)
+        seq.replies.append((start, len(seq.ids)))
+        self._add(seq, "\n")
+
+    def chat(self, rng: random.Random, length: int) -> Sequence:
+        """Facts told, corrected and asked for at all distances, between real text and small talk."""
+        talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
+        seq = Sequence(list(self._start))
+        filler = rng.choice((0.1, 0.3, 0.5, 0.7))
+        pending = talk._new_facts(rng.randint(2, 10), [])
+        known: list[Fact] = []
+        while len(seq.ids) < length + 200:
+            if pending and (not known or rng.random() < 0.35):
+                for _ in range(min(len(pending), rng.choice((1, 1, 2, 3)))):
+                    fact = pending.pop()
+                    self.tell(seq, rng, fact, talk.tell(fact))
+                    known.append(fact)
+            elif rng.random() < filler:
+                self._filler(seq, rng, talk)
+            elif rng.random() < 0.04:
+                turn = talk.ask_unknown(known)
+                self._say(seq, turn.user, turn.assistant, {}, asked=True)
+            elif rng.random() < 0.05:
+                old = known.pop(rng.randrange(len(known)))
+                new, turn = talk.correct(old)
+                self.tell(seq, rng, new, turn)
+                known.append(new)
+            elif len(known) > 1 and rng.random() < 0.08:
+                self._ask_two(seq, *rng.sample(known, 2))
+            else:
+                self.ask(seq, rng, rng.choice(known), talk)
+        return seq
+
+    def recall(self, rng: random.Random, distance: int, facts: int) -> Sequence:
+        """An evaluation: facts told in a chat, `distance` tokens of filler, a question for each in random order."""
+        talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
+        seq = Sequence(list(self._start))
+        told = talk._new_facts(facts, [])
+        for fact in told:
+            self.tell(seq, rng, fact, talk.tell(fact))
+        begin, seq.answers = len(seq.ids), []
+        while len(seq.ids) - begin < distance:
+            self._filler(seq, rng, talk)
+        rng.shuffle(told)
+        for fact in told:
+            self.ask(seq, rng, fact, talk)
+        return seq
+
+    # --- text
+
+    def _codes(self, rng: random.Random, count: int) -> list[dict[str, str]]:
+        pairs = rng.sample([(name, thing) for name in PEOPLE for thing in THINGS], count)
+        digits = [rng.choice((4, 4, 5, 6)) for _ in pairs]
+        return [
+            {"name": name, "thing": thing, "value": "".join(rng.choices("0123456789", k=n))}
+            for (name, thing), n in zip(pairs, digits, strict=True)
+        ]
+
+    def needle(self, rng: random.Random, length: int) -> Sequence:
+        """Statements scattered in real text, and questions for them."""
+        seq, codes = Sequence(), self._codes(rng, rng.randint(2, 8))
+        gap, told = rng.choice((20, 60, 150, 300)), 0
+        while len(seq.ids) < length:
+            seq.ids += self.passage(rng, rng.randint(gap // 2, gap))
+            if told < len(codes) and (told == 0 or rng.random() < 0.4):
+                self._state(seq, rng, codes[told], STATEMENTS, ask=False)
+                told += 1
+            else:
+                self._state(seq, rng, codes[rng.randrange(told)], QUESTIONS, ask=True)
+        return seq
+
+    def _state(
+        self, seq: Sequence, rng: random.Random, code: dict[str, str], forms: tuple[str, ...], *, ask: bool
+    ) -> None:
+        text = "\n" + rng.choice(forms).format(**code) + "\n"
+        self._add(seq, text, {f"{code['name']} {code['thing']}": code["value"]}, ask=ask)
+
+    def needle_recall(self, rng: random.Random, distance: int, count: int) -> Sequence:
+        """An evaluation: statements, `distance` tokens of real text, a question for each."""
+        seq, codes = Sequence(self.passage(rng, 60)), self._codes(rng, count)
+        for code in codes:
+            self._state(seq, rng, code, STATEMENTS, ask=False)
+        seq.ids += self.passage(rng, distance)
+        rng.shuffle(codes)
+        for code in codes:
+            self._state(seq, rng, code, QUESTIONS[:1], ask=True)
+        return seq
+
+    def list(self, rng: random.Random, length: int, distance: int | None = None) -> Sequence:
+        """Lines "name thing: code" that come again, dense; with `distance` an evaluation: text of that length between."""
+        seq, codes = Sequence(), self._codes(rng, 8 if distance is not None else rng.randint(4, 16))
+
+        def line(code: dict[str, str]) -> None:
+            key = f"{code['name']} {code['thing']}"
+            self._add(seq, f"{key}: {code['value']}\n", {key: code["value"]}, ask=True)
+
+        for code in codes:
+            line(code)
+        if distance is not None:
+            seq.ids += self.passage(rng, distance)
+            self._add(seq, "\n\n")
+            for code in rng.sample(codes, len(codes)):
+                line(code)
+            return seq
+        gap = rng.choice((0, 0, 20, 60))
+        while len(seq.ids) < length:
+            for _ in range(rng.randint(2, len(codes))):
+                line(rng.choice(codes))
+            if gap:
+                seq.ids += self.passage(rng, rng.randint(1, gap * 4))
+                self._add(seq, "\n")
+        return seq
+
+    def copy(self, rng: random.Random, length: int) -> Sequence:
+        """Passages of real text, some of which come again."""
+        seq, passages = Sequence(), [self.passage(rng, rng.choice((40, 80, 160)))]
+        seq.ids += passages[0]
+        while len(seq.ids) < length:
+            draw = rng.random()
+            if draw < 0.35:
+                passages.append(self.passage(rng, rng.choice((40, 80, 160))))
+                seq.ids += passages[-1]
+            elif draw < 0.6:
+                seq.ids += self.passage(rng, rng.randint(20, 300))
+            else:
+                again = rng.choice(passages)
+                first = rng.randrange(len(again) // 2)
+                start = len(seq.ids) + 8  # by then it is clear which passage it is
+                seq.ids += again[first:]
+                if start < len(seq.ids):
+                    seq.answers.append((start, len(seq.ids), len(seq.ids)))
+            self._add(seq, "\n")
+        return seq
+
+    def document(self, rng: random.Random, length: int) -> Sequence:
+        """Running text, in which nothing is marked."""
+        return Sequence(self.passage(rng, length))
+
+    def batch(self, rng: random.Random, kind: str, count: int, length: int) -> dict[str, Any]:
+        """`count` sequences of a kind, cut to `length`.
+
+        ids [count, length]; answer [count, length], how far back the value of which this token is a part was
+        last seen (0: none); reply [count, length], whether the token belongs to the answer to a question.
+        """
+        ids = np.zeros((count, length), np.int64)
+        answer = np.zeros((count, length), np.int64)
+        reply = np.zeros((count, length), bool)
+        for row in range(count):
+            seq = self.kinds[kind](rng, length)
+            ids[row] = seq.ids[:length]
+            for start, end, distance in seq.answers:
+                answer[row, start:end] = distance
+            for start, end in seq.replies:
+                reply[row, start:end] = True
+        return {"ids": ids, "answer": answer, "reply": reply}
