@@ -1,0 +1,293 @@
+"""Training a memory that is grafted on a real model, in three stages (docs/smollm2.md says why).
+
+    task = "graft"
+    stage = "tune"                      # or "transfer", "memory"
+    checkpoint = "runs/smollm2"         # what `allmem-edge convert` wrote: the base and the memory's shape
+    adapter = "runs/tune/adapter.safetensors"   # what an earlier stage learned; none for the first
+    rank = 16                           # of the low-rank update, for "tune"
+    [draw]                              # window, sinks and chunk of a batch: lists to choose from
+    window = [64, 128]
+    sinks = [4]
+    chunk = [32, 64]
+    [data]
+    corpus = "runs/corpus"              # corpus.py
+    length = [512]                      # of sequences; a list to choose from
+    tokens = 1024                       # of a batch
+    kinds = { chat = 4, needle = 2, list = 2, copy = 1, document = 1 }   # shares (sequences.py)
+    [evaluation]
+    distances = [256, 1024]             # tokens between telling and asking
+    sequences = 4
+
+* `tune`: a low-rank update of the base, with full attention, learns to answer from far back: cross-entropy on
+  answers, KL to the untouched base elsewhere. The result is the teacher of the other stages.
+* `transfer`: every memory by itself learns what the window misses: the squared error, behind the output projection,
+  between full attention and window plus memory, on the teacher's own hidden states.
+* `memory`: end to end: cross-entropy on answers, KL to the full-attention teacher elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer
+
+from .convert import COPIED
+from .distill_task import divergence, load_student, using_spans
+from .low_rank import LowRankLinear, add_low_rank, merge, without_updates
+from .modeling import AllMemForCausalLM, AllMemMixer
+from .sequences import Sequence, SequenceMaker, load_documents
+from .train import ConfigError, Metrics
+
+STAGES = ("tune", "transfer", "memory")
+FULL = 1 << 20  # a window that no sequence fills
+NEAR_WEIGHT = 0.3  # of answers whose value is still in the window
+REPLY_WEIGHT = 0.2  # of an answer's other tokens
+KL_SHARE = {"tune": 0.1, "transfer": 0.0, "memory": 0.2}  # of the positions that are no answers
+
+
+@contextmanager
+def full_attention(model: AllMemForCausalLM) -> Iterator[None]:
+    """Computes with a window without end and without memories."""
+    mixers = [module for module in model.modules() if isinstance(module, AllMemMixer)]
+    with using_spans(model.config, (FULL, 0, 1)):
+        for mixer in mixers:
+            mixer.use_memory = False
+        try:
+            yield
+        finally:
+            for mixer in mixers:
+                mixer.use_memory = True
+
+
+class GraftTask:
+    """One stage of the training (the Task of train.py)."""
+
+    model: AllMemForCausalLM
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        try:
+            self._stage = str(config["stage"])
+            self._checkpoint = Path(config["checkpoint"])
+            data, self._draw, self._evaluation = config["data"], config["draw"], config["evaluation"]
+            self._lengths, self._tokens = list(data["length"]), int(data["tokens"])
+            self._kinds: dict[str, float] = dict(data["kinds"])
+            corpus, rank = Path(data["corpus"]), int(config.get("rank", 16))
+            self._spans = [list(self._draw[name]) for name in ("window", "sinks", "chunk")]
+        except KeyError as error:
+            raise ConfigError(f"The config of a graft lacks {error}.") from error
+        if self._stage not in STAGES:
+            raise ConfigError(f"stage must be one of {', '.join(STAGES)}, not {self._stage!r}.")
+        self.model = load_student(self._checkpoint)
+        self._adapter = load_adapter(Path(config["adapter"])) if "adapter" in config else {}
+        self._prepare(rank)
+        tokenizer = AutoTokenizer.from_pretrained(self._checkpoint, local_files_only=True)
+        self._train, self._held_out = (
+            SequenceMaker(tokenizer, load_documents(corpus, tokenizer, held_out=side), held_out=side)
+            for side in (False, True)
+        )
+        unknown = set(self._kinds) - set(self._train.kinds)
+        if unknown:
+            raise ConfigError(f"[data] kinds has {min(unknown)!r}; there are {', '.join(self._train.kinds)}.")
+
+    def _prepare(self, rank: int) -> None:
+        """Loads the adapter and leaves gradients to what this stage trains."""
+        low_rank = {name: x for name, x in self._adapter.items() if ".lora_" in name}
+        memory = {name: x for name, x in self._adapter.items() if ".lora_" not in name}
+        self._low_rank = low_rank
+        self.model.requires_grad_(False)
+        if self._stage == "tune":
+            add_low_rank(self.model, rank)
+            memory |= low_rank
+        else:
+            merge(self.model.state_dict(), low_rank)
+        wrong = self.model.load_state_dict(memory, strict=False).unexpected_keys
+        if wrong:
+            raise ConfigError(f"The adapter has {wrong[0]}, which {self._checkpoint} has no place for.")
+        for module in self.model.modules():
+            if isinstance(module, LowRankLinear):
+                module.lora_A.requires_grad_(True)
+                module.lora_B.requires_grad_(True)
+            elif isinstance(module, AllMemMixer) and module.memory is not None and self._stage != "tune":
+                module.memory.requires_grad_(True)
+
+    # --- batches
+
+    def batch(self, step: int, seed: int) -> dict[str, Tensor]:
+        rng = random.Random(seed)
+        kind = rng.choices(list(self._kinds), list(self._kinds.values()))[0]
+        length = rng.choice(self._lengths)
+        window, sinks, chunk = (rng.choice(values) for values in self._spans)
+        made = self._train.batch(rng, kind, max(1, self._tokens // length), length)
+        spans = torch.tensor([window, sinks, min(window, chunk)])
+        answer, reply = torch.from_numpy(made["answer"]), torch.from_numpy(made["reply"])
+        share = KL_SHARE[self._stage]
+        if self._stage == "memory" and kind not in ("document", "copy") and rng.random() < 0.7:
+            share = 0.0  # the teacher is expensive, and answers need none
+        generator = torch.Generator().manual_seed(seed)
+        teach = torch.rand(answer.shape, generator=generator) < share
+        weight = torch.where(answer > 0, torch.where(answer >= window, 1.0, NEAR_WEIGHT), REPLY_WEIGHT * reply)
+        if kind == "copy":  # what is copied is the teacher's to say
+            teach |= answer > 0
+            weight.zero_()
+        return {
+            "input_ids": torch.from_numpy(made["ids"]),
+            "spans": spans,
+            "weight": weight,  # of the cross-entropy of a token
+            "far": answer >= window,
+            "teach": teach & (weight == 0),
+        }
+
+    # --- losses
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+        device = batch["input_ids"].device.type
+        with torch.autocast(device, dtype=torch.bfloat16):
+            if self._stage == "transfer":
+                return self._transfer_loss(batch)
+            return self._answer_loss(model, batch)
+
+    def _answer_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+        ids, weight, teach = batch["input_ids"], batch["weight"][:, 1:], batch["teach"][:, 1:]
+        where = F.pad((weight > 0) | teach, (0, 1))  # positions whose prediction counts
+        if not where.any():
+            where[:, 0] = True
+        if self._stage == "tune":
+            with full_attention(self.model):
+                logits = model(input_ids=ids, logits_at=where).logits
+        else:
+            with using_spans(self.model.config, tuple(batch["spans"].tolist())):
+                logits = model(input_ids=ids, logits_at=where).logits
+        targets, weights, taught = (F.pad(x, (0, 1))[where] for x in (ids[:, 1:], weight, teach))
+        losses = F.cross_entropy(logits.float(), targets, reduction="none")
+        loss = (losses * weights).sum() / weights.sum().clamp_min(1e-6)
+        metrics: Metrics = {}
+        far = F.pad(batch["far"][:, 1:], (0, 1))[where] & (weights > 0)
+        if far.any():
+            metrics["far_loss"] = losses[far].mean().item()
+            metrics["far_right"] = (logits[far].argmax(-1) == targets[far]).float().mean().item()
+        if taught.any():
+            kl = divergence(self._teach(ids, where)[taught], logits[taught]).mean()
+            metrics["kl"] = kl.item()
+            loss = loss + kl
+        return loss, metrics
+
+    @torch.no_grad()
+    def _teach(self, ids: Tensor, where: Tensor) -> Tensor:
+        """The teacher's logits at the positions `where`, [N, vocab]: the base alone when it is tuned, else the tuned base."""
+        with full_attention(self.model), without_updates(self.model):
+            logits: Tensor = self.model(input_ids=ids, logits_at=where).logits
+        return logits
+
+    def _transfer_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+        """Σ over layers of ‖W_o (full − window − memory)‖² / ‖W_o (full − window)‖², answers counted five times."""
+        spans = tuple(batch["spans"].tolist())
+        weight = torch.ones_like(batch["weight"])
+        weight[:, :-1] += 4.0 * (batch["far"] & (batch["weight"] > 0))[:, 1:]
+        weight[:, : spans[0]] = 0.0
+        errors: list[Tensor] = []
+        model, config = self.model.model, self.model.config
+        inv_freq, scale = model.rotary_emb.inv_freq, model.rotary_emb.attention_scaling
+        x = model.embed_tokens(batch["input_ids"])
+        for layer in model.layers:
+            with torch.no_grad(), full_attention(self.model):
+                h = layer.input_layernorm(x)
+                full = layer.self_attn(h, inv_freq, scale)
+                x = x + full
+                x = x + layer.mlp(layer.post_attention_layernorm(x))
+            if layer.self_attn.memory is None:
+                continue
+            with using_spans(config, spans):
+                missing = full - layer.self_attn.window_only(h, inv_freq, scale)
+                error = missing.float() - layer.self_attn.memory_only(h).float()
+            energy = (missing.float().square().sum(-1) * weight).sum()
+            errors.append((error.square().sum(-1) * weight).sum() / energy.clamp_min(1e-9))
+        stacked = torch.stack(errors)
+        return stacked.sum(), {"unexplained": stacked.mean().item()}
+
+    # --- evaluation
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> Metrics:
+        """Share of held-out values, and of their tokens, that are predicted right (given the tokens before them)."""
+        device = next(model.parameters()).device
+        results: Metrics = {}
+        for distance in self._evaluation["distances"]:
+            rng, count = random.Random(f"evaluation {distance}"), int(self._evaluation["sequences"])
+            maker = self._held_out
+            sets = {
+                "chat": [maker.recall(rng, distance, 5) for _ in range(count)],
+                "needle": [maker.needle_recall(rng, distance, 5) for _ in range(count)],
+                "list": [maker.list(rng, 0, distance) for _ in range(count)],
+            }
+            for name, sequences in sets.items():
+                values, tokens = zip(*(self._right(seq, device) for seq in sequences), strict=True)
+                results[f"{name}_{distance}"] = sum(map(sum, values)) / sum(map(len, values))
+                results[f"{name}_{distance}_tokens"] = sum(map(sum, tokens)) / sum(map(len, tokens))
+        results["document_kl"] = self._document_kl(device)
+        return results
+
+    @torch.no_grad()
+    def _right(self, seq: Sequence, device: torch.device) -> tuple[list[bool], list[bool]]:
+        """Which values, and which of their tokens, are predicted right."""
+        ids = torch.tensor(seq.ids, device=device)[None]
+        where = torch.zeros_like(ids, dtype=torch.bool)
+        for start, end, _ in seq.answers:
+            where[0, start - 1 : end - 1] = True
+        predicted = self._run(ids, where).argmax(-1)
+        right = torch.zeros(ids.shape[1], dtype=torch.bool)
+        right[1:][where[0, :-1].cpu()] = (predicted == ids[0, 1:][where[0, :-1]]).cpu()
+        spans = [right[start:end].tolist() for start, end, _ in seq.answers]
+        return [all(span) for span in spans], [token for span in spans for token in span]
+
+    def _run(self, ids: Tensor, where: Tensor) -> Tensor:
+        """Logits of the model as this stage uses it: full attention while the base is tuned."""
+        with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+            if self._stage == "tune":
+                with full_attention(self.model):
+                    return self.model(input_ids=ids, logits_at=where).logits
+            return self.model(input_ids=ids, logits_at=where).logits
+
+    @torch.no_grad()
+    def _document_kl(self, device: torch.device) -> float:
+        """KL from the teacher to the model on held-out documents, mean of two sequences of 1,024 tokens."""
+        rng, total = random.Random("documents"), 0.0
+        for _ in range(2):
+            ids = torch.tensor(self._held_out.document(rng, 1024).ids[:1024], device=device)[None]
+            where = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)).to(device) < 0.2
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                teacher = self._teach(ids, where)
+            total += divergence(teacher, self._run(ids, where)).mean().item()
+        return total / 2
+
+    def save(self, model: nn.Module, out: Path) -> None:
+        """adapter.safetensors (memory and low-rank update), config.json and the tokenizer beside it."""
+        assert isinstance(model, AllMemForCausalLM)
+        state = {
+            name: value
+            for name, value in model.state_dict().items()
+            if ".self_attn.memory." in name or ".lora_" in name
+        }
+        save_file({**self._low_rank, **state}, out / "adapter.safetensors")
+        model.config.save_pretrained(out)
+        (out / "base.json").write_text(json.dumps({"checkpoint": str(self._checkpoint)}) + "\n")
+        for name in COPIED:
+            if (self._checkpoint / name).is_file():
+                shutil.copyfile(self._checkpoint / name, out / name)
+
+
+def load_adapter(path: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter, in float32. Raises ConfigError."""
+    try:
+        return {name: value.float() for name, value in load_file(path).items()}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The adapter {path} cannot be read: {' '.join(str(error).split())}") from error
