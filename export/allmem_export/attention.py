@@ -18,6 +18,23 @@ def rope_angles(positions: Tensor, inv_freq: Tensor, scale: float) -> tuple[Tens
     return (angle.cos() * scale).float(), (angle.sin() * scale).float()
 
 
+def _rotated(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """`rotate`, computed in float32 at least and returned in x's dtype."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    rotated: Tensor = rotate(x.to(wide), angles[0].to(wide), angles[1].to(wide)).to(x.dtype)
+    return rotated
+
+
+def _causal_attention(q: Tensor, k: Tensor, v: Tensor, inv_freq: Tensor, rope_scale: float) -> Tensor:
+    """Attention to everything before, in the shapes of sliding_window_attention."""
+    angles = rope_angles(torch.arange(q.shape[-2], device=q.device), inv_freq, rope_scale)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        _rotated(q, angles).flatten(1, 2), _rotated(k, angles), v, is_causal=True, enable_gqa=True
+    )
+    attended: Tensor = out.unflatten(1, q.shape[1:3])
+    return attended
+
+
 def sliding_window_attention(
     q: Tensor, k: Tensor, v: Tensor, inv_freq: Tensor, rope_scale: float, window: int, sinks: int
 ) -> Tensor:
@@ -28,14 +45,17 @@ def sliding_window_attention(
     min(t, sinks + window − 1), so that no relative distance exceeds it.
 
     Works in blocks of `window` queries against two blocks of keys, so that the cost grows with T · window.
+    Angles and rotations are float32 at least, whatever the dtype of q.
     """
     tokens, dim = q.shape[-2:]
+    if window >= tokens:
+        return _causal_attention(q, k, v, inv_freq, rope_scale)
     block = min(window, tokens)
     blocks = -(-tokens // block)
     pad = blocks * block - tokens
     positions = torch.arange(tokens, device=q.device)
-    cos, sin = (x.to(q.dtype) for x in rope_angles(positions, inv_freq, rope_scale))
-    q_rot, k_rot = rotate(q, cos, sin), rotate(k, cos, sin)
+    angles = rope_angles(positions, inv_freq, rope_scale)
+    q_rot, k_rot = _rotated(q, angles), _rotated(k, angles)
 
     def to_blocks(x: Tensor) -> Tensor:  # [..., T, D] -> [..., blocks, block, D]
         cut: Tensor = torch.nn.functional.pad(x, (0, 0, 0, pad)).unflatten(-2, (blocks, block))
@@ -54,8 +74,8 @@ def sliding_window_attention(
     if sinks:
         n = min(sinks, tokens)
         clamped = positions.clamp(max=sinks + window - 1)
-        cos, sin = (x.to(q.dtype) for x in rope_angles(clamped, inv_freq, rope_scale))
-        sink_scores = to_blocks(rotate(q, cos, sin)) @ k_rot[:, :, None, None, :n].mT
+        angles = rope_angles(clamped, inv_freq, rope_scale)
+        sink_scores = to_blocks(_rotated(q, angles)) @ k_rot[:, :, None, None, :n].mT
         sink_scores = sink_scores.masked_fill(torch.arange(n, device=q.device) > t, float("-inf"))
         scores = torch.cat((sink_scores, scores), dim=-1)
     weights = torch.softmax(scores * dim**-0.5, dim=-1)

@@ -2,9 +2,10 @@
 
     python -m allmem_export.corpus --out runs/corpus
 
-fetches the packages with `apt-get download` (nothing is installed), takes the text out of their HTML, text and POD
-files and writes it as one JSON line per document: {"source", "path", "text"}. train.jsonl and held_out.jsonl are
-split by a hash of the path, so that a document is on the same side wherever it is made. Nothing of it is committed.
+fetches the packages with `apt-get download` (nothing is installed), takes the text out of their HTML, text
+and POD files and writes it as one JSON line per document: {"source", "path", "text"}. train.jsonl and
+held_out.jsonl are split by a hash of the path, so that a document is on the same side wherever it is made.
+Nothing of it is committed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import click
 from rich.progress import track
 
+from allmem_edge.dialogues.values import words
 from allmem_edge.errors import AllMemError
 
 PACKAGES = (  # and how many million characters are taken of each
@@ -47,7 +49,7 @@ class _Text(html.parser.HTMLParser):
 
     HIDDEN = frozenset(("script", "style", "nav", "head", "header", "footer", "button"))
     BLOCKS = frozenset(
-        "p div section article h1 h2 h3 h4 h5 h6 li ul ol dl dt dd pre table tr br blockquote".split()
+        words("p div section article h1 h2 h3 h4 h5 h6 li ul ol dl dt dd pre table tr br blockquote")
     )
 
     def __init__(self) -> None:
@@ -58,9 +60,8 @@ class _Text(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         classes = dict(attrs).get("class") or ""
-        if tag in self.HIDDEN or (self._hidden and tag == "div"):
-            self._hidden += 1
-        elif tag == "div" and re.search(r"sphinxsidebar|related|navheader|navfooter", classes):
+        menu = tag == "div" and re.search(r"sphinxsidebar|related|navheader|navfooter", classes)
+        if tag in self.HIDDEN or menu or (self._hidden and tag == "div"):
             self._hidden += 1
         if tag == "pre":
             self._verbatim += 1
@@ -81,7 +82,7 @@ class _Text(html.parser.HTMLParser):
 
 
 def plain_text(name: str, raw: bytes) -> str:
-    """The text of a file by its name: HTML without its tags, POD without its commands, anything else as it is."""
+    """The text of a file by its name: HTML without tags, POD without commands, anything else as it is."""
     text = raw.decode("utf-8", errors="ignore")
     if ".html" in name:
         parser = _Text()
@@ -95,7 +96,7 @@ def plain_text(name: str, raw: bytes) -> str:
 
 
 def documents(root: Path, source: str, limit: int) -> Iterator[dict[str, str]]:
-    """The documents under `root`, at most `limit` characters of them, in an order that depends on their paths alone."""
+    """The documents under `root`, about `limit` characters of them, in an order by their paths alone."""
     files = [f for f in root.rglob("*") if f.is_file() and not f.is_symlink()]
     taken = 0
     seen: set[int | str] = set()
@@ -143,7 +144,9 @@ def main(out: Path) -> None:
     ):
         for package, millions in track(PACKAGES, "corpus"):
             try:
-                subprocess.run(["apt-get", "download", "-qq", package], cwd=scratch, check=True, capture_output=True)
+                subprocess.run(
+                    ["apt-get", "download", "-qq", package], cwd=scratch, check=True, capture_output=True
+                )
                 deb = next(Path(scratch).glob(f"{package}_*.deb"))
                 subprocess.run(["dpkg-deb", "-x", str(deb), f"{scratch}/{package}"], check=True)
             except (OSError, subprocess.CalledProcessError, StopIteration) as error:

@@ -89,6 +89,20 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     return (target.exp() * (target - torch.log_softmax(student.float(), -1))).sum(-1)
 
 
+def load_student(checkpoint: Path) -> AllMemForCausalLM:
+    """A converted model in float32. Raises ConfigError."""
+    try:
+        if not isinstance(AutoConfig.from_pretrained(checkpoint, local_files_only=True), AllMemConfig):
+            raise ConfigError(f"{checkpoint} is no AllMem checkpoint; make one with `allmem-edge convert`.")
+        model = AllMemForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{checkpoint} cannot be loaded: {' '.join(str(error).split())}") from error
+    assert isinstance(model, AllMemForCausalLM)
+    return model
+
+
 class DistillTask:
     """Distils full attention into the memory (the Task of train.py)."""
 
@@ -115,7 +129,7 @@ class DistillTask:
                 f"[draw] chunk goes up to {self._chunk[1]}; sequences of [data] length = {self._length} "
                 "would end before the memory is read once."
             )
-        self.model = self._load()
+        self.model = load_student(self._checkpoint)
         self._teacher = full_attention_teacher(self.model)
         learning = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         assert learning and all(".self_attn.memory." in name for name in learning)
@@ -125,26 +139,6 @@ class DistillTask:
                 f"The data has {self._stream.vocab_size} different tokens, "
                 f"the model in {self._checkpoint} only {self.model.config.vocab_size}."
             )
-
-    def _load(self) -> AllMemForCausalLM:
-        try:
-            if not isinstance(
-                AutoConfig.from_pretrained(self._checkpoint, local_files_only=True), AllMemConfig
-            ):
-                raise ConfigError(
-                    f"{self._checkpoint} is no AllMem checkpoint; make one with `allmem-edge convert`."
-                )
-            model = AllMemForCausalLM.from_pretrained(
-                self._checkpoint, dtype=torch.float32, local_files_only=True
-            )
-        except (OSError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(
-                f"{self._checkpoint} cannot be loaded: {' '.join(str(error).split())}"
-            ) from error
-        assert isinstance(model, AllMemForCausalLM)
-        return model
 
     def draw(self, rng: random.Random) -> Spans:
         """Window, sinks and chunk of a batch; window and chunk by their logarithm."""

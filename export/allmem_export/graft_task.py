@@ -20,8 +20,8 @@
 
 * `tune`: a low-rank update of the base, with full attention, learns to answer from far back: cross-entropy on
   answers, KL to the untouched base elsewhere. The result is the teacher of the other stages.
-* `transfer`: every memory by itself learns what the window misses: the squared error, behind the output projection,
-  between full attention and window plus memory, on the teacher's own hidden states.
+* `transfer`: every memory by itself learns what the window misses: the squared error, behind the output
+  projection, between full attention and window plus memory, on the teacher's own hidden states.
 * `memory`: end to end: cross-entropy on answers, KL to the full-attention teacher elsewhere.
 """
 
@@ -41,17 +41,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
-from .convert import COPIED
 from .distill_task import divergence, load_student, using_spans
 from .low_rank import LowRankLinear, add_low_rank, merge, without_updates
-from .modeling import AllMemForCausalLM, AllMemMixer
+from .modeling import AllMemForCausalLM, AllMemMixer, LongTermMemory
 from .sequences import Sequence, SequenceMaker, load_documents
+from .sources import COPIED
 from .train import ConfigError, Metrics
 
 STAGES = ("tune", "transfer", "memory")
 FULL = 1 << 20  # a window that no sequence fills
 NEAR_WEIGHT = 0.3  # of answers whose value is still in the window
 REPLY_WEIGHT = 0.2  # of an answer's other tokens
+FIRST_GATE = 0.1  # α where no memory has learned yet
 KL_SHARE = {"tune": 0.1, "transfer": 0.0, "memory": 0.2}  # of the positions that are no answers
 
 
@@ -110,6 +111,10 @@ class GraftTask:
             memory |= low_rank
         else:
             merge(self.model.state_dict(), low_rank)
+        if self._stage != "tune" and not memory:
+            for module in self.model.modules():
+                if isinstance(module, LongTermMemory):  # a gate of 0 would teach the memory nothing
+                    nn.init.constant_(module.alpha, FIRST_GATE)
         wrong = self.model.load_state_dict(memory, strict=False).unexpected_keys
         if wrong:
             raise ConfigError(f"The adapter has {wrong[0]}, which {self._checkpoint} has no place for.")
@@ -135,7 +140,9 @@ class GraftTask:
             share = 0.0  # the teacher is expensive, and answers need none
         generator = torch.Generator().manual_seed(seed)
         teach = torch.rand(answer.shape, generator=generator) < share
-        weight = torch.where(answer > 0, torch.where(answer >= window, 1.0, NEAR_WEIGHT), REPLY_WEIGHT * reply)
+        weight = torch.where(
+            answer > 0, torch.where(answer >= window, 1.0, NEAR_WEIGHT), REPLY_WEIGHT * reply
+        )
         if kind == "copy":  # what is copied is the teacher's to say
             teach |= answer > 0
             weight.zero_()
@@ -183,13 +190,13 @@ class GraftTask:
 
     @torch.no_grad()
     def _teach(self, ids: Tensor, where: Tensor) -> Tensor:
-        """The teacher's logits at the positions `where`, [N, vocab]: the base alone when it is tuned, else the tuned base."""
+        """The teacher's logits at `where`, [N, vocab]: of the base, or later of the tuned base."""
         with full_attention(self.model), without_updates(self.model):
             logits: Tensor = self.model(input_ids=ids, logits_at=where).logits
         return logits
 
     def _transfer_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
-        """Σ over layers of ‖W_o (full − window − memory)‖² / ‖W_o (full − window)‖², answers counted five times."""
+        """Σ over layers of ‖W_o (full − window − memory)‖² / ‖W_o (full − window)‖², answers 5 times."""
         spans = tuple(batch["spans"].tolist())
         weight = torch.ones_like(batch["weight"])
         weight[:, :-1] += 4.0 * (batch["far"] & (batch["weight"] > 0))[:, 1:]
@@ -207,8 +214,9 @@ class GraftTask:
             if layer.self_attn.memory is None:
                 continue
             with using_spans(config, spans):
-                missing = full - layer.self_attn.window_only(h, inv_freq, scale)
-                error = missing.float() - layer.self_attn.memory_only(h).float()
+                window, memory = layer.self_attn.parts(h, inv_freq, scale)
+                missing = (full - window).detach()
+                error = missing.float() - memory.float()
             energy = (missing.float().square().sum(-1) * weight).sum()
             errors.append((error.square().sum(-1) * weight).sum() / energy.clamp_min(1e-9))
         stacked = torch.stack(errors)
@@ -218,7 +226,7 @@ class GraftTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Metrics:
-        """Share of held-out values, and of their tokens, that are predicted right (given the tokens before them)."""
+        """Share of held-out values, and of their tokens, predicted right (given the tokens before them)."""
         device = next(model.parameters()).device
         results: Metrics = {}
         for distance in self._evaluation["distances"]:
@@ -254,8 +262,10 @@ class GraftTask:
         with torch.autocast(ids.device.type, dtype=torch.bfloat16):
             if self._stage == "tune":
                 with full_attention(self.model):
-                    return self.model(input_ids=ids, logits_at=where).logits
-            return self.model(input_ids=ids, logits_at=where).logits
+                    logits: Tensor = self.model(input_ids=ids, logits_at=where).logits
+            else:
+                logits = self.model(input_ids=ids, logits_at=where).logits
+        return logits
 
     @torch.no_grad()
     def _document_kl(self, device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""Low-rank updates of a base model's projections: W' = W + B A (LoRA, arXiv 2106.09685), the scale folded into B."""
+"""Low-rank updates of a base model's projections: W' = W + B A (LoRA, arXiv 2106.09685), no other scale."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class LowRankLinear(nn.Linear):
-    """A linear layer with a low-rank update beside its weight: lora_A [r, in], lora_B [out, r], which starts at 0."""
+    """A linear layer and an update of its weight: lora_A [r, in] and lora_B [out, r], which starts at 0."""
 
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")

@@ -124,6 +124,7 @@ class AllMemMixer(nn.Module):
         self.memory = LongTermMemory(config) if config.has_memory(layer_index) else None
         # η of the last forward [B, T, n_kv_heads], for tasks that price writing
         self.last_eta: Tensor | None = None
+        self.use_memory = True  # training computes its teacher without
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unrotated q, k (normalised per head in some families) and v of x [..., d], each [..., heads, D]."""
@@ -134,16 +135,25 @@ class AllMemMixer(nn.Module):
 
     def forward(self, x: Tensor, inv_freq: Tensor, rope_scale: float) -> Tensor:
         """x [B, T, d] -> [B, T, d]."""
-        config = self.config
         q, k, v = self.project(x)
-        group = config.num_attention_heads // config.kv_heads
+        mixed = self._attended(q, k, v, inv_freq, rope_scale)
+        if self.memory is not None and self.use_memory:
+            mixed = mixed + self._remembered(x, q, k, v)
+        out: Tensor = self.o_proj(mixed)
+        return out
 
-        def by_kv_head(y: Tensor) -> Tensor:  # [B, T, heads, D] -> [B, K, group, T, D]
-            grouped: Tensor = y.unflatten(2, (-1, group))
-            return grouped.permute(0, 2, 3, 1, 4)
+    def parts(self, x: Tensor, inv_freq: Tensor, rope_scale: float) -> tuple[Tensor, Tensor]:
+        """What the window and what the memory add to the residual stream, each [B, T, d]."""
+        q, k, v = self.project(x)
+        return self.o_proj(self._attended(q, k, v, inv_freq, rope_scale)), self.o_proj(
+            self._remembered(x, q, k, v)
+        )
 
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor, inv_freq: Tensor, rope_scale: float) -> Tensor:
+        """SWA: q, k, v [B, T, heads, D] -> [B, T, n_heads · D]."""
+        config = self.config
         attended = sliding_window_attention(
-            by_kv_head(q),
+            self._by_kv_head(q),
             k.transpose(1, 2),
             v.transpose(1, 2),
             inv_freq,
@@ -151,26 +161,37 @@ class AllMemMixer(nn.Module):
             config.window,
             config.sinks,
         )
+        return _by_token(attended).flatten(-2)
 
-        def by_token(y: Tensor) -> Tensor:  # [B, K, group, T, D] -> [B, T, heads, D]
-            return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
-
-        mixed = by_token(attended).flatten(-2)
-        if self.memory is not None:
-            eta, beta = self.memory.rates(x)
+    def _remembered(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Gate ⊙ MEM: x [B, T, d], q, k, v [B, T, heads, D] -> [B, T, n_heads · D], in float32."""
+        memory = self.memory
+        assert memory is not None
+        with torch.autocast(x.device.type, enabled=False):
+            if q.dtype == torch.bfloat16:
+                x, q, k, v = x.float(), q.float(), k.float(), v.float()
+            eta, beta = memory.rates(x)
             self.last_eta = eta
             read = chunked_memory(
-                self.memory.initial_weights,
-                by_kv_head(self.memory.query(q)),
-                self.memory.key(k).transpose(1, 2),
+                memory.initial_weights,
+                self._by_kv_head(memory.query(q)),
+                memory.key(k).transpose(1, 2),
                 v.transpose(1, 2),
                 eta.transpose(1, 2),
                 beta.transpose(1, 2),
-                config.chunk,
+                self.config.chunk,
             )
-            mixed = mixed + self.memory.gated(by_token(read), x)
-        out: Tensor = self.o_proj(mixed)
-        return out
+            return memory.gated(_by_token(read), x)
+
+    def _by_kv_head(self, y: Tensor) -> Tensor:
+        """[B, T, heads, D] -> [B, K, group, T, D]."""
+        grouped: Tensor = y.unflatten(2, (self.config.kv_heads, -1))
+        return grouped.permute(0, 2, 3, 1, 4)
+
+
+def _by_token(y: Tensor) -> Tensor:
+    """[B, K, group, T, D] -> [B, T, heads, D]."""
+    return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 class AllMemLayer(nn.Module):
@@ -240,15 +261,18 @@ class AllMemForCausalLM(AllMemPreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
+        logits_at: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutput:
         """input_ids [B, T] -> logits [B, T, vocab].
 
         With labels [B, T] (−100: ignored), or label_weights [B, T] (labels are then the inputs), also the
         mean next-token loss, weighted by label_weights; logits are then only those that have a label of
-        weight > 0, [N, vocab].
+        weight > 0, [N, vocab]. With logits_at [B, T], a mask, only the logits there, [N, vocab].
         """
         hidden = self.model(input_ids)
+        if logits_at is not None:
+            return CausalLMOutput(logits=self.lm_head(hidden[logits_at]))
         if labels is None and label_weights is None:
             return CausalLMOutput(logits=self.lm_head(hidden))
         targets = (input_ids if labels is None else labels)[:, 1:]

@@ -1,8 +1,9 @@
 """Sequences that ask for what was said long before: what a memory grafted on a real model is trained with.
 
 Every sequence is a list of tokens in which some are marked: values that can only be known from an earlier
-place. Kinds: `chat` (facts told to the assistant and asked for, between real text and small talk), `needle` (statements
-in real text), `list` (lines "name thing: code" that come again), `copy` (passages that come again) and `document`.
+place. Kinds: `chat` (facts told to the assistant and asked for, between real text and small talk), `needle`
+(statements in real text), `list` (lines "name thing: code" that come again), `copy` (passages that come
+again) and `document`.
 Values and documents are split for ever into training and held-out ones (dialogues/values.py, corpus.py).
 """
 
@@ -20,14 +21,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from allmem_edge.dialogues import Fact, Generator, Turn
+from allmem_edge.dialogues.values import words
 
 from .train import ConfigError
 
-THINGS = "door safe garage locker phone bike alarm office vault archive laptop suitcase".split()
-PEOPLE = (
-    "Anna Boris Carla David Elena Felix Greta Henry Irene Jonas Karin Lukas Maria Nils Olga Peter Quinn Rosa "
-    "Simon Tara Ulrich Vera Walter Xenia Yusuf Zoe Arthur Bella Cyrus Diana Emil Flora Gavin Hanna Igor Julia"
-).split()
+THINGS = words("door safe garage locker phone bike alarm office vault archive laptop suitcase")
+PEOPLE = words("""
+Anna Boris Carla David Elena Felix Greta Henry Irene Jonas Karin Lukas Maria Nils Olga Peter Quinn
+Rosa Simon Tara Ulrich Vera Walter Xenia Yusuf Zoe Arthur Bella Cyrus Diana Emil Flora Gavin Hanna
+Igor Julia
+""")
 STATEMENTS = (
     "The {thing} code of {name} is {value}.",
     "{name} uses the {thing} code {value}.",
@@ -87,7 +90,7 @@ LEADS = (
 
 @dataclass
 class Sequence:
-    """Tokens, and the spans of those that repeat a value: (start, end, how far back the value was last seen)."""
+    """Tokens, and the spans of those that repeat a value: (start, end, how far back it was last seen)."""
 
     ids: list[int] = field(default_factory=list)
     answers: list[tuple[int, int, int]] = field(default_factory=list)
@@ -112,7 +115,7 @@ def load_documents(corpus: Path, tokenizer: PreTrainedTokenizerBase, *, held_out
         texts = [json.loads(line)["text"] for line in source.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"{source} cannot be read ({error}); make it with `python -m allmem_export.corpus --out {corpus}`."
+            f"{source} cannot be read ({error}). Make it: `python -m allmem_export.corpus --out {corpus}`."
         ) from error
     if not cache.exists() or cache.stat().st_mtime < source.stat().st_mtime:
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
@@ -131,7 +134,7 @@ def _prose(text: str) -> list[str]:
 class SequenceMaker:
     """Makes sequences of one side of the split in the tokens and chat format of a tokenizer.
 
-    Raises ConfigError if the tokenizer's template is no ChatML: <|im_start|>role, a line end, the text, <|im_end|>.
+    Raises ConfigError if its template is no ChatML: <|im_start|>role, a line end, the text, <|im_end|>.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, documents: Documents, *, held_out: bool) -> None:
@@ -148,7 +151,9 @@ class SequenceMaker:
         text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
         user = "<|im_start|>user\nHi<|im_end|>\n"
         if not isinstance(text, str) or not text.endswith(user):
-            raise ConfigError("The data of this task is written in ChatML; the tokenizer's chat template is another.")
+            raise ConfigError(
+                "The data of this task is written in ChatML; the tokenizer's chat template is another."
+            )
         self._start = self._encode(text.removesuffix(user))
 
     # --- pieces
@@ -157,8 +162,10 @@ class SequenceMaker:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _add(self, seq: Sequence, text: str, values: dict[str, str] | None = None, *, ask: bool = False) -> None:
-        """Appends a text in which each of `values` (by key) is said; `ask`: as an answer, if it was seen before."""
+    def _add(
+        self, seq: Sequence, text: str, values: dict[str, str] | None = None, *, ask: bool = False
+    ) -> None:
+        """Appends a text that says each of `values` (by key); `ask`: as an answer, if it was seen before."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         base, at = len(seq.ids), 0
         for key, value in (values or {}).items():
@@ -176,8 +183,10 @@ class SequenceMaker:
         seq.ids += encoded["input_ids"]
 
     def _say(self, seq: Sequence, user: str, reply: str, values: dict[str, str], *, asked: bool) -> None:
-        """A turn. asked: the reply is an answer; else the user tells the values and the reply may repeat them."""
-        self._add(seq, f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n", {} if asked else values)
+        """A turn. asked: the reply is an answer; else the user tells values and the reply may repeat them."""
+        self._add(
+            seq, f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n", {} if asked else values
+        )
         start = len(seq.ids)
         said = {key: value for key, value in values.items() if value in reply}
         self._add(seq, f"{reply}<|im_end|>", said, ask=True)
@@ -266,7 +275,7 @@ class SequenceMaker:
         return seq
 
     def recall(self, rng: random.Random, distance: int, facts: int) -> Sequence:
-        """An evaluation: facts told in a chat, `distance` tokens of filler, a question for each in random order."""
+        """An evaluation: facts told in a chat, `distance` tokens of filler, a question for each fact."""
         talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
         seq = Sequence(list(self._start))
         told = talk._new_facts(facts, [])
@@ -321,7 +330,7 @@ class SequenceMaker:
         return seq
 
     def list(self, rng: random.Random, length: int, distance: int | None = None) -> Sequence:
-        """Lines "name thing: code" that come again, dense; with `distance` an evaluation: text of that length between."""
+        """Lines "name thing: code" that come again; with `distance` an evaluation: that much text between."""
         seq, codes = Sequence(), self._codes(rng, 8 if distance is not None else rng.randint(4, 16))
 
         def line(code: dict[str, str]) -> None:

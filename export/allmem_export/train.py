@@ -1,9 +1,9 @@
 """`allmem-edge train CONFIG.toml`: the training loop, the same for every task.
 
 The loop stands on accelerate, so one config runs on a CPU, a GPU or, under torchrun, on many machines. What
-is trained, on what and with which loss is a Task (dialogue_task.py, distill_task.py, qwen3_task.py), named by
-`task` in the config. A batch depends only on (seed, step, process), never on what came before: a resumed run
-sees what an uninterrupted one sees.
+is trained, on what and with which loss is a Task (dialogue_task.py, distill_task.py, graft_task.py,
+qwen3_task.py), named by `task` in the config. A batch depends only on (seed, step, process), never on what
+came before: a resumed run sees what an uninterrupted one sees.
 
     task = "dialogues"            # the Task
     seed = 1
@@ -18,6 +18,7 @@ sees what an uninterrupted one sees.
     clip = 1.0                    # gradient norm
     log_every = 50                # steps between lines of metrics
     save_every = 500              # steps between checkpoints (what --resume continues from)
+    rates = { eta_proj = 0.3 }    # factors on the learning rate of parameters with this in their name
     [model] …  [task settings] …  # the Task's own tables
 """
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -102,8 +104,12 @@ def make_task(config: dict[str, Any]) -> Task:
         from .qwen3_task import Qwen3Task
 
         return Qwen3Task(config)
+    if config["task"] == "graft":
+        from .graft_task import GraftTask
+
+        return GraftTask(config)
     raise ConfigError(
-        f'Unknown task {config["task"]!r}: this version has "dialogues", "distill" and "qwen3".'
+        f'Unknown task {config["task"]!r}: this version has "dialogues", "distill", "graft" and "qwen3".'
     )
 
 
@@ -130,10 +136,13 @@ def make_optimizers(model: nn.Module, settings: dict[str, Any]) -> list[torch.op
         for name, p in named
         if kind == "muon" and p.ndim == 2 and name.endswith("_proj.weight") and min(p.shape) > 8
     }
-    groups = [
-        {"params": [p for name, p in named if name not in muon and p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for name, p in named if name not in muon and p.ndim < 2], "weight_decay": 0.0},
-    ]
+    factors: dict[str, float] = settings.get("rates", {})
+    by_kind: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in named:
+        if name not in muon:
+            factor = next((float(f) for part, f in factors.items() if part in name), 1.0)
+            by_kind.setdefault((factor, decay if p.ndim >= 2 else 0.0), []).append(p)
+    groups = [{"params": ps, "lr": rate * f, "weight_decay": d} for (f, d), ps in by_kind.items()]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
     if muon:
         matrices = [p for name, p in named if name in muon]
@@ -199,19 +208,45 @@ def train(config_path: Path, *, resume: bool = False) -> None:
     set_seed(seed)
     task = make_task(config)
     model, *optimizers = accelerator.prepare(task.model, *make_optimizers(task.model, settings))
+    accelerator.register_save_state_pre_hook(_without_frozen)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint"
     start = 0
-    if resume and (checkpoint / "step.json").exists():
-        accelerator.load_state(str(checkpoint))
+    if resume and (checkpoint := last_checkpoint(out)):
+        accelerator.load_state(str(checkpoint), strict=False)
         start = int(json.loads((checkpoint / "step.json").read_text())["step"])
 
     with Log(out, steps, quiet=not accelerator.is_main_process) as log:
-        _run_steps(config, task, accelerator, model, optimizers, start, steps, checkpoint, log)
+        _run_steps(config, task, accelerator, model, optimizers, start, steps, out, log)
         if accelerator.is_main_process:
             log.write(steps, task.evaluate(accelerator.unwrap_model(model)))
             task.save(accelerator.unwrap_model(model), out)
     accelerator.end_training()
+
+
+def _without_frozen(models: list[nn.Module], weights: list[dict[str, Tensor]], _: str) -> None:
+    """Leaves out of a checkpoint what training does not change."""
+    for model, state in zip(models, weights, strict=True):
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if not parameter.requires_grad:
+                state.pop(name, None)
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest complete checkpoint of a run; one that a kill cut short has no step.json."""
+    complete = [path.parent for path in out.glob("checkpoint*/step.json")]
+    return max(complete, key=lambda path: int(path.name.partition("-")[2] or 0), default=None)
+
+
+def save_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
+    """Writes checkpoint-STEP and removes older ones once it is complete."""
+    target = out / f"checkpoint-{step}"
+    accelerator.save_state(str(target))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (target / "step.json").write_text(json.dumps({"step": step}))
+        for old in out.glob("checkpoint*"):
+            if old != target:
+                shutil.rmtree(old)
 
 
 def _run_steps(
@@ -222,7 +257,7 @@ def _run_steps(
     optimizers: list[torch.optim.Optimizer],
     start: int,
     steps: int,
-    checkpoint: Path,
+    out: Path,
     log: Log,
 ) -> None:
     settings = config["optimizer"]
@@ -260,9 +295,8 @@ def _run_steps(
             log.write(done, {**means, "lr": groups[0]["lr"], "tokens_per_s": rate})
             seen_tokens, since, totals = 0, time.monotonic(), {}
         if done % save_every == 0 and done < steps:
-            accelerator.save_state(str(checkpoint))
+            save_checkpoint(accelerator, out, done)
             if accelerator.is_main_process:
-                (checkpoint / "step.json").write_text(json.dumps({"step": done}))
                 model.eval()
                 log.write(done, task.evaluate(accelerator.unwrap_model(model)))
                 model.train()

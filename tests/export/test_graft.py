@@ -1,0 +1,267 @@
+"""Grafting a memory on a model: what each stage trains, what it starts from and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import tiny
+from allmem_export.convert import convert
+from allmem_export.corpus import is_held_out, plain_text
+from allmem_export.graft_task import GraftTask, full_attention
+from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
+from allmem_export.sequences import SequenceMaker, load_documents
+from allmem_export.train import ConfigError, last_checkpoint, load_config, train
+
+PROSE = (
+    "The lazy dog sleeps in the warm sun while the quick fox runs over the green hill and back again. Nobody "
+    "in the village has ever seen the two of them together, but everybody is sure that they are best friends."
+)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A converted tiny Llama and a tiny corpus."""
+    root = tmp_path_factory.mktemp("graft")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=tiny.VOCAB_SIZE,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(root / "llama")
+    tiny.make_tokenizer().save_pretrained(root / "llama")
+    convert(
+        root / "llama",
+        root / "converted",
+        window=16,
+        sinks=1,
+        chunk=8,
+        gate="dynamic",
+        memory_layers=[1, 2],
+        memory_maps=True,
+        memory_norm=False,
+        memory_init_std=1.0,
+        eta_init=0.003,
+    )
+    (root / "corpus").mkdir()
+    for side in ("train", "held_out"):
+        lines = [json.dumps({"source": "s", "path": f"{side}{i}", "text": PROSE * 3}) for i in range(3)]
+        (root / "corpus" / f"{side}.jsonl").write_text("\n".join(lines))
+    return root / "converted", root / "corpus"
+
+
+def graft(places: tuple[Path, Path], out: Path, stage: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "task": "graft",
+        "stage": stage,
+        "seed": 1,
+        "out": str(out),
+        "checkpoint": str(places[0]),
+        "rank": 2,
+        "draw": {"window": [8, 16], "sinks": [1], "chunk": [4, 8]},
+        "data": {
+            "corpus": str(places[1]),
+            "length": [48, 96],
+            "tokens": 96,
+            "kinds": {"chat": 1, "needle": 1, "list": 1, "copy": 1, "document": 1},
+        },
+        "optimizer": {
+            "steps": 4,
+            "learning_rate": 1e-2,
+            "save_every": 2,
+            "log_every": 1,
+            "rates": {"eta_proj": 0.3},
+        },
+        "evaluation": {"distances": [32], "sequences": 1},
+    } | changes
+
+
+def write_toml(path: Path, config: dict[str, Any]) -> Path:
+    def value(x: Any) -> str:
+        if isinstance(x, dict):
+            return "{" + ", ".join(f"{k} = {value(v)}" for k, v in x.items()) + "}"
+        return json.dumps(x)
+
+    path.write_text("".join(f"{key} = {value(x)}\n" for key, x in config.items()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def maker(places: tuple[Path, Path]) -> SequenceMaker:
+    tokenizer = tiny.make_tokenizer()
+    return SequenceMaker(tokenizer, load_documents(places[1], tokenizer, held_out=False), held_out=False)
+
+
+@pytest.mark.parametrize("kind", ["chat", "needle", "list"])
+def test_a_marked_answer_is_a_value_that_was_said_that_far_back(maker: SequenceMaker, kind: str) -> None:
+    seq = maker.kinds[kind](random.Random(3), 2000)
+    assert len(seq.ids) >= 2000 and len(seq.answers) >= 5
+    for start, end, distance in seq.answers:
+        text = maker.tokenizer.decode(seq.ids[start:end]).strip()
+        earlier = maker.tokenizer.decode(seq.ids[start - distance : start - distance + 40])
+        assert 0 < distance <= start and text
+        assert text in earlier  # it begins there, cut into tokens in another way at most
+
+
+def test_a_copied_passage_is_marked_from_where_it_is_known(maker: SequenceMaker) -> None:
+    seq = maker.copy(random.Random(1), 3000)
+    assert seq.answers
+    for start, end, _ in seq.answers:
+        again = seq.ids[start - 8 : end]
+        assert any(seq.ids[i : i + len(again)] == again for i in range(start - 8))
+
+
+def test_a_batch_is_a_function_of_its_seed(places: tuple[Path, Path], tmp_path: Path) -> None:
+    task = GraftTask(graft(places, tmp_path, "memory"))
+    one, two, other = task.batch(0, 5), task.batch(9, 5), task.batch(0, 6)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["input_ids"], other["input_ids"])
+
+
+@pytest.mark.parametrize("stage", ["tune", "transfer", "memory"])
+def test_a_stage_trains_its_own_parameters_and_nothing_else(
+    places: tuple[Path, Path], tmp_path: Path, stage: str
+) -> None:
+    config = graft(places, tmp_path, stage)
+    config["data"] |= {"kinds": {"list": 1}, "length": [400], "tokens": 400}
+    task = GraftTask(config)
+    marks = (".lora_",) if stage == "tune" else (".self_attn.memory.",)
+    trained = {name for name, p in task.model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in task.model.named_parameters() if any(m in name for m in marks)}
+    assert trained
+    loss, _ = task.loss(task.model, task.batch(0, 7))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.model.parameters())
+
+
+def test_transfer_explains_more_of_what_the_window_misses(places: tuple[Path, Path], tmp_path: Path) -> None:
+    task = GraftTask(graft(places, tmp_path, "transfer"))
+    batch = task.batch(0, 4)
+    optimizer = torch.optim.AdamW([p for p in task.model.parameters() if p.requires_grad], lr=1e-2)
+    left = []
+    for _ in range(40):
+        loss, metrics = task.loss(task.model, batch)
+        left.append(metrics["unexplained"])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+    assert left[-1] < 0.8 * left[0]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_stages_follow_each_other_and_a_resumed_run_ends_in_the_same_weights(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = graft(places, tmp_path / "tune", "tune")
+    train(write_toml(tmp_path / "tune.toml", first))
+    adapter = tmp_path / "tune/adapter.safetensors"
+    config = graft(places, tmp_path / "whole", "memory", adapter=str(adapter))
+    train(write_toml(tmp_path / "whole.toml", config))
+
+    config["out"] = str(tmp_path / "cut")
+    own = GraftTask.batch
+
+    def killed(task: GraftTask, step: int, seed: int) -> dict[str, torch.Tensor]:
+        if step == 3:
+            raise Killed
+        return own(task, step, seed)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(GraftTask, "batch", killed)
+        train(write_toml(tmp_path / "cut.toml", config))
+    checkpoint = last_checkpoint(tmp_path / "cut")
+    assert checkpoint is not None and checkpoint.name == "checkpoint-2"
+    saved = load_file(checkpoint / "model.safetensors")
+    assert saved and all(".memory." in name for name in saved)  # no frozen weights
+    (tmp_path / "cut/checkpoint-3").mkdir()  # what a kill leaves of a checkpoint
+    train(write_toml(tmp_path / "cut.toml", config), resume=True)
+
+    whole, resumed = (load_file(tmp_path / name / "adapter.safetensors") for name in ("whole", "cut"))
+    tuned = load_file(adapter)
+    assert whole.keys() == resumed.keys() and any(".memory." in name for name in whole)
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+        if ".lora_" in name:
+            assert torch.equal(value, tuned[name]), name
+
+
+def test_a_merged_update_computes_what_the_update_beside_its_weight_does(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    task = GraftTask(graft(places, tmp_path, "tune"))
+    model = task.model
+    ids = torch.randint(0, tiny.VOCAB_SIZE, (1, 40))
+    with torch.no_grad(), full_attention(model):
+        for module in updates(model):
+            module.lora_B.normal_()
+        beside = model(ids).logits
+        with without_updates(model):
+            base = model(ids).logits
+        weights = dict(model.state_dict())
+        merge(weights, {name: x for name, x in weights.items() if ".lora_" in name})
+        with without_updates(model):
+            merged = model(ids).logits
+    assert (beside - base).abs().max() > 0.1
+    torch.testing.assert_close(merged, beside, rtol=1e-4, atol=1e-4)
+
+
+def test_an_update_starts_at_nothing() -> None:
+    layer = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(6, 4)})
+    x = torch.randn(3, 6)
+    before = layer["q_proj"](x)
+    add_low_rank(layer, 2)
+    assert isinstance(layer["q_proj"], LowRankLinear)
+    assert torch.equal(layer["q_proj"](x), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"stage": "sleep"}, "stage must be one of"),
+        ({"adapter": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"checkpoint": "nowhere"}, "nowhere"),
+        ({"draw": {"window": [8]}}, "sinks"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_with_a_sentence(
+    places: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        GraftTask(graft(places, tmp_path, "memory") | changes)
+
+
+def test_text_is_taken_out_of_pages() -> None:
+    page = (
+        b"<html><head><title>x</title></head><body><nav>menu</nav><p>One\n two.</p><pre>a  b\nc</pre></body>"
+    )
+    assert plain_text("page.html", page) == "One two.\n\na  b\nc"
+    assert plain_text("page.pod", b"=head1 NAME\n\nUse C<print> here.") == "NAME\n\nUse print here."
+
+
+def test_forms_of_one_page_lie_on_the_same_side_of_the_split() -> None:
+    pages = [f"doc/page{i}" for i in range(200)]
+    assert all(is_held_out(p + ".html") == is_held_out(p + ".txt") for p in pages)
+    assert 0 < sum(is_held_out(p) for p in pages) < 40
+
+
+def test_the_shipped_configs_can_be_read() -> None:
+    for path in Path("export/configs").glob("smollm2-*.toml"):
+        assert load_config(path)["stage"] in path.name
