@@ -30,6 +30,8 @@ const char* class_name(ErrorCode code) {
       return "PoisonedSessionError";
     case ErrorCode::kOutOfMemory:
       return "OutOfMemoryError";
+    case ErrorCode::kConflict:
+      return "ConflictError";
   }
   return "AllMemError";
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -112,6 +113,39 @@ std::span<const std::byte> bytes_of(const py::bytes& snapshot) {
   return std::as_bytes(std::span(bytes));
 }
 
+// Memory that Python may look at, or fill, during a call. Its view is released afterwards, so that nobody who
+// keeps it can touch what is gone.
+template <class Byte>
+class View {
+ public:
+  explicit View(std::span<Byte> bytes)
+      : view_(py::memoryview::from_memory(const_cast<std::byte*>(bytes.data()),
+                                          static_cast<py::ssize_t>(bytes.size()),
+                                          /*readonly=*/std::is_const_v<Byte>)) {}
+  ~View() {
+    py::error_scope pending;  // of the call that was given it
+    try {
+      view_.attr("release")();
+    } catch (py::error_already_set& error) {  // somebody has made a view of the view
+      error.discard_as_unraisable("a view of a memory");
+    }
+  }
+  View(const View&) = delete;
+  View& operator=(const View&) = delete;
+  const py::memoryview& get() const { return view_; }
+
+ private:
+  py::memoryview view_;
+};
+
+Accept accept_of(const std::optional<py::function>& function) {
+  if (!function) return {};
+  return [&function](const SnapshotInfo& info) {
+    const py::gil_scoped_acquire acquire;
+    (*function)(py::bytes(info.note));
+  };
+}
+
 }  // namespace
 
 void bind_session(py::module_& m) {
@@ -136,6 +170,8 @@ void bind_session(py::module_& m) {
   m.def(
       "inspect_snapshot", [](const py::bytes& snapshot) { return inspect_snapshot(bytes_of(snapshot)); },
       py::arg("snapshot"));
+  m.def("delete_snapshot_file", &delete_snapshot_file, py::arg("path"),
+        py::call_guard<py::gil_scoped_release>());
   m.def("inspect_snapshot_file", &inspect_snapshot_file, py::arg("path"),
         py::call_guard<py::gil_scoped_release>());
 
@@ -199,11 +235,36 @@ void bind_session(py::module_& m) {
           py::arg("path"), py::arg("note"))
       .def(
           "load",
-          [](SessionHandle& handle, const std::string& path, const std::shared_ptr<Tokenizer>& tokenizer) {
+          [](SessionHandle& handle, const std::string& path, const std::shared_ptr<Tokenizer>& tokenizer,
+             const std::optional<py::function>& accept) {
             InUse writer(handle);
-            return py::bytes(load_snapshot_file(*writer, tokenizer, path).note);
+            const py::gil_scoped_release release;
+            std::string note = load_snapshot_file(*writer, tokenizer, path, accept_of(accept)).note;
+            const py::gil_scoped_acquire acquire;
+            return py::bytes(note);
           },
-          py::arg("path"), py::arg("tokenizer") = py::none())
+          py::arg("path"), py::arg("tokenizer") = py::none(), py::arg("accept") = py::none())
+      .def(
+          "save_to",
+          [](SessionHandle& handle, const py::function& write, const std::string& note) {
+            InUse writer(handle);
+            save_snapshot_to(*writer, note, [&](std::span<const std::byte> piece) {
+              check_signals();
+              write(View(piece).get());
+            });
+          },
+          py::arg("write"), py::arg("note"))
+      .def(
+          "load_from",
+          [](SessionHandle& handle, uint64_t size, const py::function& read,
+             const std::shared_ptr<Tokenizer>& tokenizer, const std::optional<py::function>& accept) {
+            InUse writer(handle);
+            const SnapshotSource source{size, [&](uint64_t offset, std::span<std::byte> into) {
+                                          if (!into.empty()) read(offset, View(into).get());
+                                        }};
+            return py::bytes(load_snapshot(*writer, tokenizer, source, accept_of(accept)).note);
+          },
+          py::arg("size"), py::arg("read"), py::arg("tokenizer") = py::none(), py::arg("accept") = py::none())
       .def("state", &state, py::arg("index"))
       .def(
           "place",

@@ -2,6 +2,7 @@
 #include "runtime/snapshot.h"
 
 #include "capi/handles.h"
+#include "platform/printable.h"
 
 using namespace allmem;
 using namespace allmem::capi;
@@ -41,6 +42,18 @@ int32_t allmem_session_save(allmem_session* session, const void* note, size_t no
   });
 }
 
+int32_t allmem_session_save_to(allmem_session* session, const void* note, size_t note_size,
+                               allmem_write_callback write, void* user_data) {
+  return with_session(session, [&](allmem_session& handle) {
+    require(write != nullptr, "`write` is NULL; it receives the snapshot.");
+    save_snapshot_to(*handle.writer, note_input(note, note_size), [&](std::span<const std::byte> piece) {
+      if (write(piece.data(), piece.size(), user_data) != 0)
+        throw Error(ErrorCode::kIo, "The memory was not saved: the callback that writes it gave up.");
+    });
+    return ALLMEM_OK;
+  });
+}
+
 int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
                                  const char* path) {
   return with_session(session, [&](allmem_session& handle) {
@@ -64,6 +77,19 @@ int32_t allmem_session_load_file(allmem_session* session, const char* path) {
   });
 }
 
+int32_t allmem_session_load_from(allmem_session* session, uint64_t size, allmem_read_callback read,
+                                 void* user_data) {
+  return with_session(session, [&](allmem_session& handle) {
+    require(read != nullptr, "`read` is NULL; it gives the snapshot.");
+    const auto fill = [&](uint64_t offset, std::span<std::byte> into) {
+      if (!into.empty() && read(into.data(), into.size(), offset, user_data) != 0)
+        throw Error(ErrorCode::kIo, "The memory was not loaded: the callback that reads it gave up.");
+    };
+    load_snapshot(*handle.writer, handle.shared->tokenizer, {.size = size, .read = fill});
+    return ALLMEM_OK;
+  });
+}
+
 int32_t allmem_snapshot_inspect(const void* snapshot, size_t size, allmem_snapshot_info* info, void* note,
                                 size_t capacity, size_t* count) {
   return guarded([&]() -> int32_t {
@@ -78,5 +104,12 @@ int32_t allmem_snapshot_inspect_file(const char* path, allmem_snapshot_info* inf
   return guarded([&]() -> int32_t {
     check_struct(info, "info");
     return tell(inspect_snapshot_file(path_input(path)), info, note, capacity, count);
+  });
+}
+
+int32_t allmem_snapshot_delete_file(const char* path) {
+  return guarded([&]() -> int32_t {
+    if (delete_snapshot_file(path_input(path))) return ALLMEM_OK;
+    throw Error(ErrorCode::kNotFound, printable("There is no saved memory '" + std::string(path) + "'."));
   });
 }

@@ -34,6 +34,8 @@ int32_t status_of(ErrorCode code) {
       return ALLMEM_POISONED;
     case ErrorCode::kOutOfMemory:
       return ALLMEM_OUT_OF_MEMORY;
+    case ErrorCode::kConflict:
+      return ALLMEM_CONFLICT;
   }
   return ALLMEM_INTERNAL;
 }
@@ -103,7 +105,8 @@ const char* allmem_status_name(int32_t status) {
                                            "ALLMEM_BUFFER_TOO_SMALL",
                                            "ALLMEM_IN_USE",
                                            "ALLMEM_OUT_OF_MEMORY",
-                                           "ALLMEM_INTERNAL"};
+                                           "ALLMEM_INTERNAL",
+                                           "ALLMEM_CONFLICT"};
   return status >= 0 && static_cast<size_t>(status) < std::size(kNames) ? kNames[status] : "unknown status";
 }
 

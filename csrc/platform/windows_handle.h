@@ -17,6 +17,11 @@ class WindowsHandle {
   // with NULL.
   explicit WindowsHandle(HANDLE value) : value_(value == INVALID_HANDLE_VALUE ? nullptr : value) {}
   ~WindowsHandle() { close(); }
+  WindowsHandle(WindowsHandle&& other) noexcept : value_(std::exchange(other.value_, nullptr)) {}
+  WindowsHandle& operator=(WindowsHandle&& other) noexcept {
+    std::swap(value_, other.value_);
+    return *this;
+  }
   WindowsHandle(const WindowsHandle&) = delete;
   WindowsHandle& operator=(const WindowsHandle&) = delete;
 

@@ -251,8 +251,14 @@ void Session::restore(std::span<const std::byte> state, uint64_t position) {
                                                  " bytes does not fit this session, whose state has " +
                                                  std::to_string(impl_->state.size()) + " bytes.");
   }
-  // It may be this session's own state_memory().
-  if (!state.empty()) std::memmove(impl_->state.data(), state.data(), state.size());
+  restore(position, [&](std::span<std::byte> own) {  // `state` may be this session's own state_memory()
+    if (!state.empty()) std::memmove(own.data(), state.data(), state.size());
+  });
+}
+
+void Session::restore(uint64_t position, FunctionRef<void(std::span<std::byte>)> fill) {
+  impl_->is_poisoned = true;  // until it is there
+  fill({impl_->state.data(), impl_->state.size()});
   impl_->position = position;
   impl_->is_fresh = true;
   impl_->is_poisoned = false;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 
+#include "platform/thread_pool.h"
 #include "runtime/model.h"
 
 namespace allmem {
@@ -47,6 +48,9 @@ class Session {
   // kInvalidArgument when the size is not this session's; it ends a poisoning.
   std::span<const std::byte> state_memory() const;
   void restore(std::span<const std::byte> state, uint64_t position);
+  // The same for a state that `fill` writes over the one that is there, all of it. When that throws, the
+  // session is poisoned.
+  void restore(uint64_t position, FunctionRef<void(std::span<std::byte>)> fill);
 
   // From any thread: makes a running forward() throw kCancelled within one block of tokens (then reset() is
   // needed). When none is running, the next one throws kCancelled before it has changed anything.

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -26,6 +27,8 @@ constexpr uint32_t kFrozen = 1, kExact = 2, kUnfinished = 4;
 // Sections that cannot be larger in an honest file.
 constexpr std::string_view kChosen = "chosen: ";  // in front of what is in the layout, but no state
 constexpr size_t kMaxLayout = size_t{1} << 24, kMaxDraft = size_t{1} << 28;
+constexpr size_t kBlock = size_t{1} << 18;  // of a state in passing; whole words of the hash
+constexpr size_t kPiece = size_t{1} << 20;  // of what a callback is given
 
 // All fields lie without gaps.
 struct Head {
@@ -75,10 +78,16 @@ uint64_t checksum_before_state(const Snapshot& snapshot) {
 
 uint64_t checksum(const Snapshot& snapshot) { return hash(snapshot.state, checksum_before_state(snapshot)); }
 
-void check_checksum([[maybe_unused]] const Head& head, [[maybe_unused]] uint64_t checksum) {
+bool is_wrong([[maybe_unused]] const Head& head, [[maybe_unused]] uint64_t checksum) {
 #ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // a fuzzer would not get past it
-  if (head.checksum != checksum) refuse_snapshot("its checksum is wrong, so it is damaged");
+  return head.checksum != checksum;
+#else
+  return false;
 #endif
+}
+
+void check_checksum(const Head& head, uint64_t checksum) {
+  if (is_wrong(head, checksum)) refuse_snapshot("its checksum is wrong, so it is damaged");
 }
 
 // Refuses a head that cannot be right, before anything is read or allocated by what it says.
@@ -126,12 +135,39 @@ Head read_head(std::span<const std::byte> bytes, uint64_t total) {
   return head;
 }
 
-// Checks all that can be checked without the model.
-Snapshot parse(std::span<const std::byte> bytes) {
-  Snapshot snapshot = cut(read_head(bytes, bytes.size()), bytes);
-  snapshot.state = bytes.last(snapshot.head.state_bytes);
-  check_checksum(snapshot.head, checksum(snapshot));
-  return snapshot;
+// All of a snapshot but its state.
+struct Front {
+  WipedVector<std::byte> bytes;
+  Snapshot snapshot;  // views them
+};
+
+Front read_front(const SnapshotSource& source) {
+  Front front;
+  front.bytes.resize(static_cast<size_t>(std::min<uint64_t>(source.size, sizeof(Head))));
+  source.read(0, front.bytes);
+  const Head head = read_head(front.bytes, source.size);
+  front.bytes.resize(sizeof head + head.note_bytes + head.layout_bytes + head.draft_bytes);
+  source.read(sizeof head, std::span(front.bytes).subspan(sizeof head));
+  front.snapshot = cut(head, front.bytes);
+  return front;
+}
+
+// The state passes by in blocks: it may be larger than the memory of who asks.
+void check_content(const Front& front, const SnapshotSource& source) {
+  uint64_t value = checksum_before_state(front.snapshot) ^ front.snapshot.head.state_bytes;
+  WipedVector<std::byte> room(std::min<uint64_t>(front.snapshot.head.state_bytes, kBlock));
+  for (uint64_t offset = front.bytes.size(); offset < source.size; offset += room.size()) {
+    const auto block = std::span(room).first(std::min<uint64_t>(source.size - offset, room.size()));
+    source.read(offset, block);
+    value = add_to_hash(value, block);
+  }
+  check_checksum(front.snapshot.head, value);
+}
+
+SnapshotSource source_of(std::span<const std::byte> bytes) {
+  return {.size = bytes.size(), .read = [bytes](uint64_t offset, std::span<std::byte> into) {
+            std::ranges::copy(bytes.subspan(static_cast<size_t>(offset), into.size()), into.begin());
+          }};
 }
 
 // Which bytes of the state are what: for every state its name, its form and its bytes, in their order; then
@@ -241,15 +277,16 @@ Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter&
   return snapshot;
 }
 
-// Calls write(bytes) for one piece after the other.
+// Calls write(bytes) for one piece after the other. Returns the checksum.
 template <class Write>
-void save_pieces(const Writer& writer, std::string_view note, const Write& write) {
+uint64_t save_pieces(const Writer& writer, std::string_view note, const Write& write) {
   ByteWriter draft;
   writer.save(draft);
   const WipedVector<std::byte> layout = layout_of(writer.session().model());
   const Snapshot snapshot = describe(writer, note, draft, layout);
   write(std::as_bytes(std::span(&snapshot.head, 1)));
   for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.draft, snapshot.state}) write(piece);
+  return snapshot.head.checksum;
 }
 
 SnapshotInfo info_of(const Snapshot& snapshot) {
@@ -264,7 +301,8 @@ SnapshotInfo info_of(const Snapshot& snapshot) {
       .state_bytes = head.state_bytes,
       .states = {},
       .chosen = {},
-      .note = std::string(reinterpret_cast<const char*>(snapshot.note.data()), snapshot.note.size())};
+      .note = std::string(reinterpret_cast<const char*>(snapshot.note.data()), snapshot.note.size()),
+      .checksum = head.checksum};
   read_layout(snapshot.layout, head.state_bytes, info);
   return info;
 }
@@ -313,39 +351,56 @@ void save_snapshot(const Writer& writer, std::string_view note, std::span<std::b
   });
 }
 
-SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot) { return info_of(parse(snapshot)); }
+void save_snapshot_to(const Writer& writer, std::string_view note,
+                      const std::function<void(std::span<const std::byte>)>& write) {
+  save_pieces(writer, note, [&](std::span<const std::byte> piece) {
+    for (; !piece.empty(); piece = piece.subspan(std::min(piece.size(), kPiece)))
+      write(piece.first(std::min(piece.size(), kPiece)));
+  });
+}
+
+SnapshotInfo inspect_snapshot(std::span<const std::byte> bytes) {
+  const SnapshotSource source = source_of(bytes);
+  const Front front = read_front(source);
+  check_content(front, source);
+  return info_of(front.snapshot);
+}
 
 SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                            std::span<const std::byte> bytes) {
-  const Snapshot snapshot = parse(bytes);
+  return load_snapshot(writer, tokenizer, source_of(bytes));
+}
+
+SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
+                           const SnapshotSource& source, const Accept& accept) {
+  const Front front = read_front(source);
+  const Snapshot& snapshot = front.snapshot;
+  Session& session = writer.session();
+  // A state of another size is not read at all: what comes before it says why it cannot be this session's.
+  if (snapshot.head.state_bytes != session.state_bytes()) {
+    check_model(info_of(snapshot), snapshot.layout, session);
+  }
+  check_content(front, source);
   SnapshotInfo info = info_of(snapshot);
-  check_model(info, snapshot.layout, writer.session());
+  check_model(info, snapshot.layout, session);
   if (info.position > Session::kMaxPosition) refuse_snapshot("it counts more tokens than a session can read");
   ByteReader reader(snapshot.draft);
   Writer::Draft draft = writer.read_draft(reader, tokenizer);
   if (info.unfinished != (draft.text != nullptr)) {
     refuse_snapshot("its head and its content disagree whether a text was being written");
   }
-  writer.restore(snapshot.state, info.position, std::move(draft));
-  writer.session().freeze(info.frozen);
-  writer.session().model().say("loaded a memory of " + std::to_string(info.position) + " tokens");
+  if (accept) accept(info);
+  writer.restore(info.position, std::move(draft), [&](std::span<std::byte> state) {
+    source.read(front.bytes.size(), state);
+    const uint64_t value = hash(state, checksum_before_state(snapshot));
+    if (is_wrong(snapshot.head, value)) {
+      throw Error(ErrorCode::kIo,
+                  "This memory changed while it was loaded; load it again, or reset the session.");
+    }
+  });
+  session.freeze(info.frozen);
+  session.model().say("loaded a memory of " + std::to_string(info.position) + " tokens");
   return info;
-}
-
-void save_snapshot_file(const Writer& writer, std::string_view note, const std::string& path) {
-  if (path.empty() || path.find('\0') != std::string::npos) {
-    throw Error(ErrorCode::kInvalidArgument, "A snapshot needs the name of a file to be saved to.");
-  }
-  try {
-    NewFile file(path);
-    save_pieces(writer, note, [&](std::span<const std::byte> piece) { file.write(piece); });
-    file.replace();
-  } catch (const Error& reason) {
-    if (reason.code() != ErrorCode::kIo) throw;
-    throw Error(ErrorCode::kIo, printable(std::string("The memory was not saved. ") + reason.what()));
-  }
-  writer.session().model().say("saved a memory of " + std::to_string(writer.session().position()) +
-                               " tokens");
 }
 
 namespace {
@@ -360,20 +415,19 @@ class SnapshotFile {
       throw Error(ErrorCode::kNotFound, printable("There is no saved memory '" + path + "'."));
     }
     if (!std::filesystem::is_regular_file(where, error)) fail();
+    file_.rdbuf()->pubsetbuf(nullptr, 0);  // no copies of what was said
     file_.open(where, std::ios::binary);
-    total_ = std::filesystem::file_size(where, error);
+    size_ = std::filesystem::file_size(where, error);
     if (!file_ || error) fail();
   }
 
-  uint64_t total() const { return total_; }
-
-  // Appends the next bytes of the file, fewer than wanted at its end.
-  void read(size_t wanted, WipedVector<std::byte>& bytes) {
-    const size_t begin = bytes.size();
-    bytes.resize(begin + wanted);
-    file_.read(reinterpret_cast<char*>(bytes.data() + begin), static_cast<std::streamsize>(wanted));
-    if (file_.bad()) fail();
-    bytes.resize(begin + static_cast<size_t>(file_.gcount()));
+  SnapshotSource source() {
+    return {.size = size_, .read = [this](uint64_t offset, std::span<std::byte> into) {
+              file_.seekg(static_cast<std::streamoff>(offset));
+              file_.read(reinterpret_cast<char*>(into.data()), static_cast<std::streamsize>(into.size()));
+              if (file_.bad()) fail();
+              if (!file_) refuse_snapshot("it was cut short while it was read");
+            }};
   }
 
  private:
@@ -383,65 +437,120 @@ class SnapshotFile {
 
   std::string path_;
   std::ifstream file_;
-  uint64_t total_ = 0;
+  uint64_t size_ = 0;
 };
 
-// Calls read(file); what is wrong with the content is said of this file.
-template <class Read>
-SnapshotInfo with_file(const std::string& path, const Read& read) {
+SnapshotInfo inspect_file_as_it_is(const std::string& path) {
   SnapshotFile file(path);
+  const SnapshotSource source = file.source();
+  const Front front = read_front(source);
+  check_content(front, source);
+  return info_of(front.snapshot);
+}
+
+bool is_whole(const std::string& path) {
   try {
-    return read(file);
-  } catch (const Error& reason) {
-    if (reason.code() == ErrorCode::kIo) throw;
-    throw Error(reason.code(), printable("'" + path + "': " + reason.what()));
+    inspect_file_as_it_is(path);
+    return true;
+  } catch (const Error&) {
+    return false;
   }
 }
 
-// Everything before the state, as the file holds it: the head, and what it names.
-WipedVector<std::byte> read_before_state(SnapshotFile& file) {
-  WipedVector<std::byte> bytes;
-  file.read(sizeof(Head), bytes);
-  const Head head = read_head(bytes, file.total());
-  file.read(head.note_bytes + head.layout_bytes + head.draft_bytes, bytes);
-  read_head(bytes, bytes.size() + head.state_bytes);  // is it all there?
-  return bytes;
+// Calls read(), which reads the file; what is wrong with the content is said of this file. What a killed save
+// left is seen to first. A file that is being written in place, by a process that is killed or goes on, is
+// read again when that is over.
+template <class Read>
+SnapshotInfo with_file(const std::string& path, const Read& read) {
+  NewFile::settle(path, is_whole, /*wait=*/false);
+  for (bool again = true;; again = false) {
+    try {
+      return read();
+    } catch (const Error& reason) {
+      const bool bad = reason.code() == ErrorCode::kBadSnapshot;
+      if (bad && again && NewFile::settle(path, is_whole, /*wait=*/true)) continue;
+      if (reason.code() == ErrorCode::kIo) throw;
+      throw Error(reason.code(), printable("'" + path + "': " + reason.what()));
+    }
+  }
+}
+
+// One name for a file, whichever way it is called.
+std::string identity(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path whole = real_path(to_path(path), error);
+  return error ? path : to_name(whole);
+}
+
+// What the file at `path` holds is known to the writer; or no longer, without a checksum.
+void remember(Writer& writer, const std::string& path, std::optional<uint64_t> checksum) {
+  std::string name = identity(path);
+  std::erase_if(writer.files, [&](const Writer::File& file) { return file.path == name; });
+  if (!checksum) return;
+  if (writer.files.size() == Writer::kMaxFiles) writer.files.erase(writer.files.begin());
+  writer.files.push_back({.path = std::move(name), .checksum = *checksum});
+}
+
+// Whether the file at `path` is another one than the writer last met there. One that is gone is none.
+bool has_changed(const Writer& writer, const std::string& path) {
+  const auto known = std::ranges::find(writer.files, identity(path), &Writer::File::path);
+  if (known == writer.files.end()) return false;
+  try {
+    SnapshotFile file(path);
+    return read_front(file.source()).snapshot.head.checksum != known->checksum;
+  } catch (const Error& error) {
+    return error.code() != ErrorCode::kNotFound;
+  }
+}
+
+void require_name(const std::string& path) {
+  if (path.empty() || path.find('\0') != std::string::npos) {
+    throw Error(ErrorCode::kInvalidArgument, "A snapshot needs the name of a file to be saved to.");
+  }
 }
 
 }  // namespace
 
-// The state passes by in blocks: it may be larger than the memory of who asks.
 SnapshotInfo inspect_snapshot_file(const std::string& path) {
-  return with_file(path, [](SnapshotFile& file) {
-    constexpr size_t kBlock = size_t{1} << 20;  // whole words of the hash
-    const WipedVector<std::byte> bytes = read_before_state(file);
-    const Snapshot snapshot = cut(read_head(bytes, file.total()), bytes);
-    uint64_t value = checksum_before_state(snapshot) ^ snapshot.head.state_bytes;
-    WipedVector<std::byte> block;
-    for (uint64_t left = snapshot.head.state_bytes; left > 0; left -= block.size()) {
-      block.clear();
-      file.read(static_cast<size_t>(std::min<uint64_t>(left, kBlock)), block);
-      if (block.empty()) break;  // cut short meanwhile
-      value = add_to_hash(value, block);
-    }
-    check_checksum(snapshot.head, value);
-    return info_of(snapshot);
+  return with_file(path, [&] { return inspect_file_as_it_is(path); });
+}
+
+SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
+                                const std::string& path, const Accept& accept) {
+  return with_file(path, [&] {
+    SnapshotFile file(path);
+    SnapshotInfo info = load_snapshot(writer, tokenizer, file.source(), accept);
+    remember(writer, path, info.checksum);
+    return info;
   });
 }
 
-// A state of another size is not read at all: what comes before it says why it cannot be this session's.
-SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
-                                const std::string& path) {
-  return with_file(path, [&](SnapshotFile& file) {
-    WipedVector<std::byte> bytes = read_before_state(file);
-    const Snapshot snapshot = cut(read_head(bytes, file.total()), bytes);
-    const size_t state_bytes = snapshot.head.state_bytes;
-    if (state_bytes != writer.session().state_bytes()) {
-      check_model(info_of(snapshot), snapshot.layout, writer.session());
+void save_snapshot_file(Writer& writer, std::string_view note, const std::string& path) {
+  require_name(path);
+  try {
+    NewFile file(path, is_whole);
+    if (has_changed(writer, file.target())) {
+      throw Error(ErrorCode::kConflict,
+                  printable("The memory was not saved: somebody else has changed '" + path +
+                            "' since this session loaded or saved it. Load it to go on from there, or save "
+                            "under another name."));
     }
-    file.read(state_bytes, bytes);
-    return load_snapshot(writer, tokenizer, bytes);
-  });
+    const uint64_t checksum =
+        save_pieces(writer, note, [&](std::span<const std::byte> piece) { file.write(piece); });
+    remember(writer, path, {});  // if it fails from here on, the file may hold either
+    file.replace();
+    remember(writer, path, checksum);
+  } catch (const Error& reason) {
+    if (reason.code() != ErrorCode::kIo) throw;
+    throw Error(ErrorCode::kIo, printable(std::string("The memory was not saved. ") + reason.what()));
+  }
+  writer.session().model().say("saved a memory of " + std::to_string(writer.session().position()) +
+                               " tokens");
+}
+
+bool delete_snapshot_file(const std::string& path) {
+  require_name(path);
+  return NewFile::remove(path);
 }
 
 }  // namespace allmem

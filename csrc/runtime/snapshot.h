@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,6 +27,7 @@ struct SnapshotInfo {
   std::vector<StateInfo> states;  // its parts: names as valid UTF-8, and bytes; no shapes
   std::string chosen;             // ModelInfo::chosen of the session that saved it
   std::string note;               // what the caller put there
+  uint64_t checksum = 0;
 };
 
 // What tells one model from another: names and shapes of its states, and samples of all its weights.
@@ -39,21 +41,42 @@ inline constexpr size_t kMaxNote = size_t{1} << 20;
 size_t snapshot_size(const Writer& writer, std::string_view note);
 void save_snapshot(const Writer& writer, std::string_view note, std::span<std::byte> buffer);
 
+// The same bytes, one piece after the other, of at most 1 MiB each. What `write` throws ends it.
+void save_snapshot_to(const Writer& writer, std::string_view note,
+                      const std::function<void(std::span<const std::byte>)>& write);
+
 // Checks a snapshot, whatever its model, and says what its head does. Throws kBadSnapshot.
 SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot);
 // The same for a file, of which the state is not kept. Throws kIo, kNotFound.
 SnapshotInfo inspect_snapshot_file(const std::string& path);
 
+// Where a snapshot is read from: `read` fills all of `into` from `offset` on, or throws.
+struct SnapshotSource {
+  uint64_t size;
+  std::function<void(uint64_t offset, std::span<std::byte> into)> read;
+};
+// Sees what a snapshot says before it is loaded, and may refuse it by throwing.
+using Accept = std::function<void(const SnapshotInfo& info)>;
+
 // Makes `writer` what it was when the snapshot was taken, without marks. `tokenizer` may be null when no text
 // was being written. Throws kBadSnapshot (damaged, cut short, of another model, format, precision or choices)
 // and kUnsupported (no tokenizer): all is then unchanged. Ends a poisoning.
+//
+// It is read twice, in order: to check it, and to take it. No second copy of the state is made, so that
+// a source that gives something else the second time leaves the session poisoned (kIo).
+SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
+                           const SnapshotSource& source, const Accept& accept = {});
 SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                            std::span<const std::byte> snapshot);
 
-// The same through a file. Written to a temporary file beside `path`, synced and renamed: a crash at any
-// moment leaves the old file or the new one. Throws kIo, and kNotFound when there is nothing to load.
-void save_snapshot_file(const Writer& writer, std::string_view note, const std::string& path);
+// The same through a file, links followed. Written to a new file beside it, synced and renamed: a crash at
+// any moment leaves the old memory or the new one, and what it leaves beside it the next save or load
+// removes. Throws kIo, kNotFound when there is nothing to load, and kConflict when somebody else has saved
+// there since the writer did or was loaded from there.
+void save_snapshot_file(Writer& writer, std::string_view note, const std::string& path);
 SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
-                                const std::string& path);
+                                const std::string& path, const Accept& accept = {});
+// Removes a saved memory and whatever a killed save left of it. False when there is none.
+bool delete_snapshot_file(const std::string& path);
 
 }  // namespace allmem

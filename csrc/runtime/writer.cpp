@@ -134,6 +134,7 @@ std::unique_ptr<Writer> Writer::clone() const {
   twin->now_.sampler = now_.sampler;
   twin->now_.logits = now_.logits;
   if (now_.text) twin->now_.text = make_text(*now_.text);
+  twin->files = files;
   return twin;
 }
 
@@ -163,8 +164,8 @@ Writer::Draft Writer::read_draft(ByteReader& from, const std::shared_ptr<const T
   return draft;
 }
 
-void Writer::restore(std::span<const std::byte> state, uint64_t position, Draft draft) {
-  session_->restore(state, position);
+void Writer::restore(uint64_t position, Draft draft, FunctionRef<void(std::span<std::byte>)> fill) {
+  session_->restore(position, fill);
   now_ = std::move(draft);
   ++text_number_;
   marks_.clear();

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "runtime/generate.h"
 #include "runtime/sampler.h"
@@ -78,7 +79,16 @@ class Writer {
   // Throws kBadSnapshot, and kUnsupported when an unfinished text needs the tokenizer that is null.
   Draft read_draft(ByteReader& from, const std::shared_ptr<const Tokenizer>& tokenizer) const;
   // As Session::restore(); drops the marks.
-  void restore(std::span<const std::byte> state, uint64_t position, Draft draft);
+  void restore(uint64_t position, Draft draft, FunctionRef<void(std::span<std::byte>)> fill);
+
+  // Files that it was loaded from or saved to, the latest last, and what they held then: so that a save finds
+  // out whether somebody else has saved there since.
+  struct File {
+    std::string path;
+    uint64_t checksum;
+  };
+  static constexpr size_t kMaxFiles = 16;
+  std::vector<File> files;
 
  private:
   struct Mark {

@@ -19,6 +19,7 @@ from allmem_edge.errors import (
     AllMemError,
     CancelledError,
     ChatTemplateError,
+    ConflictError,
     InvalidArgumentError,
     MissingDependencyError,
     ModelFormatError,
@@ -34,7 +35,7 @@ from allmem_edge.errors import (
 if TYPE_CHECKING:
     from allmem_edge.chat import Chat
     from allmem_edge.model import Model
-    from allmem_edge.session import Session
+    from allmem_edge.session import Session, delete_memory
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "CancelledError",
     "Chat",
     "ChatTemplateError",
+    "ConflictError",
     "InvalidArgumentError",
     "MissingDependencyError",
     "Model",
@@ -56,9 +58,15 @@ __all__ = [
     "TokenizerError",
     "UnsupportedModelError",
     "__version__",
+    "delete_memory",
 ]
 
-_LAZY = {"Chat": "allmem_edge.chat", "Model": "allmem_edge.model", "Session": "allmem_edge.session"}
+_LAZY = {
+    "Chat": "allmem_edge.chat",
+    "Model": "allmem_edge.model",
+    "Session": "allmem_edge.session",
+    "delete_memory": "allmem_edge.session",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from allmem_edge import _core
 from allmem_edge.errors import InvalidArgumentError, SnapshotError
@@ -150,17 +151,22 @@ class Chat:
 
         A memory without a note, as the C API's chats save it, is taken for one of a chat, too.
         """
-        session = self.session.clone()
-        try:
-            note = json.loads(session.load(path) or f'{{"turns": {min(session.position, 1)}}}')
-            turns, answer = note["turns"], note.get("answer", "")
-            if type(turns) is not int or turns < 0 or not isinstance(answer, str):
-                raise ValueError(note)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise SnapshotError(
-                f"'{os.fspath(path)}' is the memory of a session, but not of a chat."
-            ) from error
-        self._become(session, turns, answer)
+        said = dict[str, Any]()
+
+        def accept(note: bytes) -> None:
+            try:
+                said.update(json.loads(note) if note else {"turns": -1})
+                turns, answer = said["turns"], said.get("answer", "")
+                if type(turns) is not int or (note and turns < 0) or not isinstance(answer, str):
+                    raise ValueError(said)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise SnapshotError(
+                    f"'{os.fspath(path)}' is the memory of a session, but not of a chat."
+                ) from error
+
+        self.session.load(path, accept=accept)
+        turns = said["turns"] if said["turns"] >= 0 else min(self.session.position, 1)
+        self._become(self.session, turns, said.get("answer", ""))
 
     def _become(self, session: Session, turns: int, answer: str) -> None:
         """Another past: nothing of it can be undone."""

@@ -51,5 +51,9 @@ class SnapshotError(AllMemError):
     """A saved memory is damaged, or belongs to another model or format; the session is unchanged."""
 
 
+class ConflictError(AllMemError):
+    """Somebody else has changed a saved memory since this session loaded or saved it; nothing was written."""
+
+
 class PoisonedSessionError(AllMemError):
     """An earlier error left the session unusable until `reset()`."""

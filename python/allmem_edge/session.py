@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from allmem_edge import _core
 from allmem_edge.engine import EngineSession
-from allmem_edge.errors import InvalidArgumentError, UnsupportedModelError
+from allmem_edge.errors import (
+    InvalidArgumentError,
+    ModelNotFoundError,
+    SnapshotError,
+    UnsupportedModelError,
+)
 from allmem_edge.sampling import Sampling, check_text
 
 if TYPE_CHECKING:
@@ -211,21 +217,37 @@ class Session:
         """Back to the newest mark, which is used up; False when there is none. Frozen stays frozen."""
         return self._engine.undo()
 
-    def save(self, path: str | os.PathLike[str], note: bytes = b"") -> None:
+    def save(self, file: str | os.PathLike[str] | BinaryIO, note: bytes = b"") -> None:
         """Saves everything this session holds but its marks, with up to 1 MiB of the caller's own.
 
-        A crash at any moment leaves the old file or the new one. Raises StorageError when it cannot write.
+        file: a path, or a binary file object, which is given pieces of at most 1 MiB: to encrypt them, say.
+        A crash at any moment leaves the old file or the new one; links are followed, and mode and extended
+        attributes of the old file stay. Raises StorageError when it cannot write, ConflictError when
+        somebody else has changed the file since this session was loaded from it or saved to it.
         """
-        self._native().save(os.fspath(path), note)
+        if not isinstance(file, (str, os.PathLike)):
+            self._native().save_to(partial(_write_all, file), note)
+            return
+        self._native().save(os.fspath(file), note)
 
-    def load(self, path: str | os.PathLike[str]) -> bytes:
+    def load(
+        self, file: str | os.PathLike[str] | BinaryIO, *, accept: Callable[[bytes], object] | None = None
+    ) -> bytes:
         """Goes on where a saved session of the same model stood, bit for bit; returns its note.
 
-        Also in the middle of a text: see resume(). Raises ModelNotFoundError for no such file, SnapshotError
-        for one that is damaged or of another model, UnsupportedModelError for an unfinished text when this
-        model has no tokenizer; the session is then unchanged.
+        Also in the middle of a text: see resume(). No second copy of the state is made: it is read twice, to
+        check it and to take it. file: a path, or a binary file object that can seek, from where it stands to
+        its end. accept: is called with the note before anything changes; what it raises refuses the memory.
+        Raises ModelNotFoundError for no such file, SnapshotError for one that is damaged or of another model,
+        UnsupportedModelError for an unfinished text when this model has no tokenizer; the session is then
+        unchanged.
         """
-        return self._native().load(os.fspath(path), self._tokenizer())
+        native, tokenizer = self._native(), self._tokenizer()
+        if isinstance(file, (str, os.PathLike)):
+            return native.load(os.fspath(file), tokenizer, accept)
+        begin = file.tell()
+        size = file.seek(0, os.SEEK_END) - begin
+        return native.load_from(size, partial(_read_all, file, begin), tokenizer, accept)
 
     def snapshot(self, note: bytes = b"") -> bytes:
         """What save() would write, as bytes."""
@@ -308,3 +330,29 @@ def _token_array(ids: Any) -> NDArray[np.int64]:
     if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
         raise InvalidArgumentError(f"Token {array.max()} is outside every vocabulary.")
     return array.astype(np.int64)
+
+
+def delete_memory(path: str | os.PathLike[str]) -> None:
+    """Removes a saved memory, following links, and all that a killed save left of it: for "forget me".
+
+    Raises ModelNotFoundError when there is none, StorageError.
+    """
+    if not _core.delete_snapshot_file(os.fspath(path)):
+        raise ModelNotFoundError(f"There is no saved memory '{os.fspath(path)}'.")
+
+
+def _write_all(file: BinaryIO, piece: memoryview) -> None:
+    """To a raw file too, which may take a part at a time."""
+    while len(piece):
+        written = file.write(piece)
+        piece = piece[len(piece) if written is None else written :]
+
+
+def _read_all(file: BinaryIO, begin: int, offset: int, into: memoryview) -> None:
+    file.seek(begin + offset)
+    while len(into):
+        block = file.read(min(len(into), 1 << 18))
+        if not block:
+            raise SnapshotError("This memory cannot be loaded: it was cut short while it was read.")
+        into[: len(block)] = block
+        into = into[len(block) :]

@@ -19,7 +19,7 @@ using allmem::fuzz::Input;
 namespace {
 
 void check(int32_t status) {
-  if (status < 0 || status > ALLMEM_OUT_OF_MEMORY) std::abort();  // ALLMEM_INTERNAL is a finding
+  if (status < 0 || status > ALLMEM_CONFLICT || status == ALLMEM_INTERNAL) std::abort();
   if (status != ALLMEM_OK && *allmem_last_error() == '\0') std::abort();
 }
 
@@ -357,6 +357,39 @@ void snapshot_inspect(World& world, Input& input) {
   check(allmem_snapshot_inspect(bytes.data(), bytes.size(), &info, note.data(), note.size(), &count));
 }
 
+// To a callback that may give up, and from one that may give something else the second time.
+void save_to_and_load_from(World& world, Input& input) {
+  struct Stream {
+    std::vector<uint8_t> bytes;
+    size_t pieces;  // until it gives up
+    uint64_t wrong;
+    uint8_t change;
+    int reads = 0;
+  } stream{{}, input.byte(), input.number<uint32_t>(), input.byte()};
+  const auto write = [](const void* bytes, size_t size, void* to) -> int32_t {
+    auto& stream = *static_cast<Stream*>(to);
+    const auto* begin = static_cast<const uint8_t*>(bytes);
+    stream.bytes.insert(stream.bytes.end(), begin, begin + size);
+    return stream.pieces-- == 0;
+  };
+  const auto read = [](void* bytes, size_t size, uint64_t offset, void* from) -> int32_t {
+    auto& stream = *static_cast<Stream*>(from);
+    if (offset > stream.bytes.size() || size > stream.bytes.size() - offset) std::abort();
+    std::memcpy(bytes, stream.bytes.data() + offset, size);
+    if (stream.wrong >= offset && stream.wrong - offset < size)
+      static_cast<uint8_t*>(bytes)[stream.wrong - offset] ^= stream.change;
+    return ++stream.reads == 200;
+  };
+  const std::string note = text(input);
+  check(allmem_session_save_to(world.session, note.data(), note.size(), write, &stream));
+  check(allmem_session_load_from(world.session, stream.bytes.size(), read, &stream));
+}
+
+void delete_file(World& world, Input& input) {
+  check(
+      allmem_snapshot_delete_file((world.directory + (input.byte() % 2 == 0 ? "/memory" : "/\xFF")).c_str()));
+}
+
 // A call's place is its number in corpus/capi: new ones go to the end.
 constexpr void (*kCalls[])(World&, Input&) = {tokenize,
                                               detokenize,
@@ -386,7 +419,9 @@ constexpr void (*kCalls[])(World&, Input&) = {tokenize,
                                               load_pieces,
                                               save_and_load_file,
                                               snapshot_inspect,
-                                              token_bytes};
+                                              token_bytes,
+                                              save_to_and_load_from,
+                                              delete_file};
 
 }  // namespace
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -230,3 +233,148 @@ def test_save_and_load_by_command(tmp_path: Path) -> None:
     done = chat(say=f"My name is Tobias.\n/save {file}\n/reset\n/load {file}\nWhat is my name?\n")
     assert done.returncode == 0, done.stderr
     assert "Tobias" in done.stdout.splitlines()[-1]
+
+
+# --- several processes, links, streams
+
+
+def test_two_sessions_on_one_file_nothing_is_lost(tiny: ae.Model, tmp_path: Path) -> None:
+    one, other = tiny.session(), tiny.session()
+    one.forward(IDS)
+    one.save(tmp_path / "memory")
+    other.load(tmp_path / "memory")
+    other.forward(IDS[:3])
+    other.save(tmp_path / "memory")
+    with pytest.raises(ae.ConflictError, match="somebody else has changed"):
+        one.save(tmp_path / "memory")
+    one.save(tmp_path / "another")
+    with pytest.raises(ae.ConflictError):
+        one.save(tmp_path / "memory")
+    one.load(tmp_path / "memory")
+    assert one.snapshot() == other.snapshot()
+    one.save(tmp_path / "memory")
+
+
+def test_a_second_chat_on_one_memory_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "me.allmem"
+    command = [sys.executable, "-m", "allmem_edge", "chat", "--temp", "0", "--memory", str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdin and one.stdout
+        one.stdin.write("Hi, my name is Tobias.\n")
+        one.stdin.flush()
+        one.stdout.readline()
+        (tmp_path / "link").symlink_to(file)
+        for path in (file, tmp_path / "link"):
+            second = chat("--memory", path, say="My door code is 4711.\n")
+            assert second.returncode == 1 and second.stdout == ""
+            assert f"Another process ({one.pid}) is using the memory" in second.stderr
+        one.stdin.close()
+    assert one.returncode == 0
+    assert chat("--memory", file, say="What is my name?\n").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"me.allmem", "link"}
+
+
+def test_a_killed_chat_lets_go_of_its_memory(tmp_path: Path) -> None:
+    file = tmp_path / "me.allmem"
+    command = [sys.executable, "-m", "allmem_edge", "chat", "--memory", str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdin and killed.stdout
+        killed.stdin.write("Hi.\n")
+        killed.stdin.flush()
+        killed.stdout.readline()
+        killed.kill()
+    assert chat("--memory", file, say="Hello.\n").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["me.allmem"]
+
+
+def test_a_memory_behind_a_link_stays_there(tmp_path: Path) -> None:
+    (tmp_path / "sync").mkdir()
+    (tmp_path / "me.allmem").symlink_to("sync/me.allmem")
+    assert chat("--memory", tmp_path / "me.allmem", say="Hi, my name is Tobias.\n").returncode == 0
+    assert (tmp_path / "me.allmem").is_symlink() and (tmp_path / "sync" / "me.allmem").is_file()
+    assert "Tobias" in chat("--memory", tmp_path / "me.allmem", say="What is my name?\n").stdout
+
+
+def test_an_empty_file_is_a_memory_to_begin_with(tmp_path: Path) -> None:
+    (tmp_path / "me.allmem").touch()
+    assert chat("--memory", tmp_path / "me.allmem", say="Hi.\n").returncode == 0
+    assert (tmp_path / "me.allmem").stat().st_size > 0
+
+
+def test_a_home_directory_is_found_where_no_shell_looks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    done = chat("--memory", "~/me.allmem", say="Hi.\n/save ~/saved.allmem\n/load ~/saved.allmem\n")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"me.allmem", "saved.allmem"}
+
+
+class Raw(io.RawIOBase):
+    """Takes and gives a part at a time, as raw files may."""
+
+    def __init__(self) -> None:
+        self.content = b""
+        self.place = 0
+
+    def write(self, piece: Any) -> int:
+        assert len(piece) <= 1 << 20
+        self.content += bytes(piece[:1000])
+        return min(len(piece), 1000)
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self.content[self.place : self.place + min(size, 777)]
+        self.place += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.place = offset + (len(self.content) if whence == 2 else 0)
+        return self.place
+
+    def tell(self) -> int:
+        return self.place
+
+
+@pytest.mark.parametrize("kind", [io.BytesIO, Raw])
+def test_a_file_object_is_written_and_read(tiny: ae.Model, kind: Callable[[], BinaryIO]) -> None:
+    session = tiny.session()
+    session.forward(IDS)
+    file = kind()
+    session.save(file, b"n")
+    file.seek(0)
+    other = tiny.session()
+    assert other.load(file) == b"n"
+    assert other.snapshot() == session.snapshot()
+    file.seek(5)
+    with pytest.raises(ae.SnapshotError):
+        other.load(file)
+    assert other.snapshot() == session.snapshot()
+
+
+def test_what_a_file_object_raises_is_raised_and_changes_nothing(tiny: ae.Model) -> None:
+    session = tiny.session()
+    session.forward(IDS)
+    before = session.snapshot()
+
+    class Full(io.BytesIO):
+        def write(self, piece: Any) -> int:
+            raise OSError("full")
+
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match="full"):
+        session.save(Full())
+    with pytest.raises(OSError, match="gone"):
+        session.load(Full(before))
+    assert session.snapshot() == before
+
+
+def test_a_deleted_memory_is_gone_behind_links_too(tiny: ae.Model, tmp_path: Path) -> None:
+    tiny.session().save(tmp_path / "memory")
+    (tmp_path / "link").symlink_to("memory")
+    ae.delete_memory(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+    with pytest.raises(ae.ModelNotFoundError, match="no saved memory"):
+        ae.delete_memory(tmp_path / "memory")

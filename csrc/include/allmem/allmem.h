@@ -65,7 +65,8 @@ enum {
   ALLMEM_BUFFER_TOO_SMALL = 10, /* `count` says what is needed */
   ALLMEM_IN_USE = 11,           /* another thread is using this session or decoder */
   ALLMEM_OUT_OF_MEMORY = 12,    /* a model or a session does not fit, or an allocation failed */
-  ALLMEM_INTERNAL = 13          /* a defect of this library; please report it */
+  ALLMEM_INTERNAL = 13,         /* a defect of this library; please report it */
+  ALLMEM_CONFLICT = 14          /* somebody else has changed the memory file since: nothing was written */
 };
 
 /* The library's version, e.g. "0.1.0", and the ABI that it was built for. Compare with ALLMEM_ABI_VERSION. */
@@ -333,13 +334,30 @@ ALLMEM_API int32_t allmem_session_inspect(allmem_session* session, int32_t layer
  * the middle of a text. `note` (may be NULL) is yours: at most 1 MiB that come back with it. */
 ALLMEM_API int32_t allmem_session_save(allmem_session* session, const void* note, size_t note_size,
                                        void* buffer, size_t capacity, size_t* count);
-/* Atomic: a crash at any moment leaves the old file or the new one. */
+/* Receives the snapshot piece by piece, of at most 1 MiB each, valid during the call. Return 0 to go on,
+ * anything else to give up: the call then gives ALLMEM_IO. It calls nothing of this session. */
+typedef int32_t (*allmem_write_callback)(const void* bytes, size_t size, void* user_data);
+/* The same bytes to a callback, for those who encrypt them: no copy of the state is made. */
+ALLMEM_API int32_t allmem_session_save_to(allmem_session* session, const void* note, size_t note_size,
+                                          allmem_write_callback write, void* user_data);
+/* Atomic: a crash at any moment leaves the old file or the new one, and what it leaves beside it the next
+ * save or load of this path removes. Symbolic links are followed; mode, owner and extended attributes of the
+ * old file stay. ALLMEM_CONFLICT when somebody else has changed the file since this session was loaded from
+ * it or saved to it: nothing is written. To overwrite it all the same, delete it first. */
 ALLMEM_API int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
                                             const char* path);
 /* Checked wholly before anything changes: on failure the session is what it was. ALLMEM_UNSUPPORTED when it
  * holds an unfinished text and the model has no tokenizer.json. */
 ALLMEM_API int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size);
 ALLMEM_API int32_t allmem_session_load_file(allmem_session* session, const char* path);
+/* Fills all `size` bytes from `offset` of the snapshot on. Return 0; anything else gives ALLMEM_IO. It calls
+ * nothing of this session. */
+typedef int32_t (*allmem_read_callback)(void* bytes, size_t size, uint64_t offset, void* user_data);
+/* The same from a callback, without a copy of the state. It is asked for the snapshot from its beginning to
+ * its end, twice: to check it, and to take it. One that gives something else the second time, or fails then,
+ * leaves the session poisoned. */
+ALLMEM_API int32_t allmem_session_load_from(allmem_session* session, uint64_t size, allmem_read_callback read,
+                                            void* user_data);
 
 typedef struct allmem_snapshot_info {
   size_t struct_size;   /* set before the call */
@@ -358,6 +376,9 @@ ALLMEM_API int32_t allmem_snapshot_inspect(const void* snapshot, size_t size, al
 /* The same for a file, without taking its state into memory. */
 ALLMEM_API int32_t allmem_snapshot_inspect_file(const char* path, allmem_snapshot_info* info, void* note,
                                                 size_t capacity, size_t* count);
+/* Removes a saved memory, following links, and all that a killed save left of it. ALLMEM_NOT_FOUND when there
+ * is none. For "forget me", after allmem_session_wipe(). */
+ALLMEM_API int32_t allmem_snapshot_delete_file(const char* path);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from allmem_edge.cli import console
 from allmem_edge.cli.input import open_input
 from allmem_edge.cli.options import choice_options, model_argument, sampling_options, threads_option
 from allmem_edge.errors import AllMemError, PoisonedSessionError
+from allmem_edge.memory_lock import MemoryLock
 from allmem_edge.model import Model
 
 
@@ -66,11 +69,15 @@ def command(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
-    if memory is not None and memory.exists():
-        chat.load(memory)
-    if frozen:
-        chat.session.freeze()
-    _Conversation(chat, memory, interactive=console.stdin_is_terminal()).run()
+    with contextlib.ExitStack() as held:
+        if memory is not None:
+            memory = memory.expanduser()
+            held.enter_context(MemoryLock(memory))
+            if memory.exists() and memory.stat().st_size > 0:  # a file for a container to mount begins empty
+                chat.load(memory)
+        if frozen:
+            chat.session.freeze()
+        _Conversation(chat, memory, interactive=console.stdin_is_terminal()).run()
 
 
 class _Conversation:
@@ -186,6 +193,7 @@ class _Conversation:
             )
 
     def _save_or_load(self, command: str, file: str) -> None:
+        file = os.path.expanduser(file)  # no shell does it here
         if not file:
             self._note(f"Name a file: {command} FILE.")
         elif command == "/save":

@@ -97,8 +97,9 @@ TEST_CASE("numbers keep their meaning") {
                           ALLMEM_BUFFER_TOO_SMALL,
                           ALLMEM_IN_USE,
                           ALLMEM_OUT_OF_MEMORY,
-                          ALLMEM_INTERNAL};
-  for (int i = 0; i < 14; ++i) CHECK(statuses[i] == i);
+                          ALLMEM_INTERNAL,
+                          ALLMEM_CONFLICT};
+  for (int i = 0; i < 15; ++i) CHECK(statuses[i] == i);
   const int finishes[] = {ALLMEM_FINISH_STOP_TOKEN, ALLMEM_FINISH_STOP_TEXT, ALLMEM_FINISH_MAX_TOKENS,
                           ALLMEM_FINISH_CANCELLED};
   for (int i = 0; i < 4; ++i) CHECK(finishes[i] == i + 1);

@@ -41,7 +41,7 @@ void refused(int32_t status, int32_t expected = ALLMEM_INVALID_ARGUMENT) {
 
 TEST_CASE("what cannot fail takes any number and NULL") {
   for (const int32_t status :
-       {-1, 14, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
+       {-1, 15, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
     CHECK(std::string(allmem_status_name(status)) == "unknown status");
   }
   allmem_model_options_init(nullptr);
@@ -330,6 +330,21 @@ TEST_CASE_FIXTURE(Fixture, "snapshots refuse") {
   refused(allmem_session_save_file(session, nullptr, 0, nullptr));
   refused(allmem_session_save_file(session, nullptr, 0, ""));
   refused(allmem_session_save_file(session, nullptr, 0, "/no/such/directory/x"), ALLMEM_IO);
+  const auto write = [](const void*, size_t, void*) -> int32_t { return 0; };
+  const auto read = [](void* bytes, size_t size, uint64_t, void*) -> int32_t {
+    std::memset(bytes, 1, size);
+    return 0;
+  };
+  refused(allmem_session_save_to(nullptr, nullptr, 0, write, nullptr));
+  refused(allmem_session_save_to(session, nullptr, 0, nullptr, nullptr));
+  refused(allmem_session_save_to(session, nullptr, 1, write, nullptr));
+  refused(allmem_session_load_from(nullptr, 64, read, nullptr));
+  refused(allmem_session_load_from(session, 64, nullptr, nullptr));
+  for (const uint64_t size : {uint64_t{0}, uint64_t{64}, uint64_t{1000}, UINT64_MAX})
+    refused(allmem_session_load_from(session, size, read, nullptr), ALLMEM_BAD_SNAPSHOT);
+  refused(allmem_snapshot_delete_file(nullptr));
+  refused(allmem_snapshot_delete_file(""));
+  refused(allmem_snapshot_delete_file("/no/such/file"), ALLMEM_NOT_FOUND);
   refused(allmem_session_load(nullptr, buffer, 64));
   refused(allmem_session_load(session, nullptr, 64));
   refused(allmem_session_load(session, nullptr, 0), ALLMEM_BAD_SNAPSHOT);

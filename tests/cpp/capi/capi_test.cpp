@@ -176,6 +176,7 @@ TEST_CASE("the library says what it is, and what went wrong in each thread") {
   CHECK(std::strlen(allmem_isa()) > 0);
   CHECK(std::string(allmem_status_name(ALLMEM_OK)) == "ALLMEM_OK");
   CHECK(std::string(allmem_status_name(ALLMEM_INTERNAL)) == "ALLMEM_INTERNAL");
+  CHECK(std::string(allmem_status_name(ALLMEM_CONFLICT)) == "ALLMEM_CONFLICT");
   allmem_model* model = nullptr;
   std::thread([&] {
     CHECK(*allmem_last_error() == '\0');  // nothing failed in this thread
@@ -760,6 +761,58 @@ TEST_CASE("a snapshot says what it is, and a damaged one changes nothing") {
     directory.write("memory", damaged);
     CHECK(allmem_snapshot_inspect_file(path.c_str(), &info, nullptr, 0, nullptr) == ALLMEM_BAD_SNAPSHOT);
   }
+}
+
+TEST_CASE("a memory goes through callbacks, encrypted, and without a copy") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  say(session, "Hi, I'm Tobias.");
+  std::string secret;
+  const auto write = [](const void* bytes, size_t size, void* to) -> int32_t {
+    const auto* letters = static_cast<const char*>(bytes);
+    for (size_t i = 0; i < size; ++i) static_cast<std::string*>(to)->push_back(letters[i] ^ 0x55);
+    return size > size_t{1} << 20;
+  };
+  const auto read = [](void* bytes, size_t size, uint64_t offset, void* from) -> int32_t {
+    const std::string& all = *static_cast<std::string*>(from);
+    if (offset > all.size() || size > all.size() - offset) return 1;
+    for (size_t i = 0; i < size; ++i)
+      static_cast<char*>(bytes)[i] = static_cast<char>(all[static_cast<size_t>(offset) + i] ^ 0x55);
+    return 0;
+  };
+  REQUIRE(allmem_session_save_to(session.get(), "note", 4, write, &secret) == ALLMEM_OK);
+  CHECK(secret.size() == save(session).size());
+  const SessionPtr later = create(model);
+  REQUIRE(allmem_session_load_from(later.get(), secret.size(), read, &secret) == ALLMEM_OK);
+  CHECK(save(later) == save(session));
+  CHECK(say(later, "What is my name?").find("Tobias") != std::string::npos);
+
+  const std::vector<char> before = save(later);
+  const auto give_up = [](const void*, size_t, void*) -> int32_t { return 1; };
+  CHECK(allmem_session_save_to(later.get(), nullptr, 0, give_up, nullptr) == ALLMEM_IO);
+  CHECK(allmem_session_load_from(later.get(), secret.size() + 1, read, &secret) == ALLMEM_BAD_SNAPSHOT);
+  secret.resize(100);
+  CHECK(allmem_session_load_from(later.get(), before.size(), read, &secret) == ALLMEM_IO);
+  CHECK(save(later) == before);
+}
+
+TEST_CASE("a memory that somebody else has changed is not overwritten, and a deleted one is gone") {
+  const TempDir directory;
+  const std::string path = directory / "memory";
+  const ModelPtr model = load();
+  const SessionPtr one = create(model), other = create(model);
+  say(one, "Hi, I'm Tobias.");
+  REQUIRE(allmem_session_save_file(one.get(), nullptr, 0, path.c_str()) == ALLMEM_OK);
+  REQUIRE(allmem_session_load_file(other.get(), path.c_str()) == ALLMEM_OK);
+  say(other, "My door code is 4711.");
+  REQUIRE(allmem_session_save_file(other.get(), nullptr, 0, path.c_str()) == ALLMEM_OK);
+  CHECK(allmem_session_save_file(one.get(), nullptr, 0, path.c_str()) == ALLMEM_CONFLICT);
+  CHECK(std::string(allmem_last_error()).find("somebody else has changed") != std::string::npos);
+  REQUIRE(allmem_session_load_file(one.get(), path.c_str()) == ALLMEM_OK);
+  CHECK(save(one) == save(other));
+  CHECK(allmem_snapshot_delete_file(path.c_str()) == ALLMEM_OK);
+  CHECK_FALSE(std::filesystem::exists(path));
+  CHECK(allmem_snapshot_delete_file(path.c_str()) == ALLMEM_NOT_FOUND);
 }
 
 TEST_CASE("the log callback tells of loading, saving and nothing else") {

@@ -317,3 +317,96 @@ TEST_CASE_FIXTURE(Fixture, "a file's name is UTF-8, and its old content is repla
   CHECK(std::filesystem::exists(to_path(path)));
   CHECK(inspect_snapshot_file(path).note == "new");
 }
+
+TEST_CASE_FIXTURE(Fixture, "a save is refused when somebody else has changed the file since") {
+  const TempDir directory;
+  const std::string path = directory / "memory", copy = directory / "copy";
+  run(writer, first());
+  Writer other = make_writer(model);
+  save_snapshot_file(other, "other's", path);
+  save_snapshot_file(writer, "mine", path);  // it knew of no file there: that one is replaced
+  const auto conflict = [](Writer& w, const std::string& to) {
+    message_of([&] { save_snapshot_file(w, "", to); }, ErrorCode::kConflict);
+  };
+  conflict(other, path);
+  CHECK(inspect_snapshot_file(path).note == "mine");
+  std::filesystem::create_directory(directory / "folder");
+  conflict(other, directory / "folder/../memory");
+  save_snapshot_file(other, "", copy);  // under another name
+  conflict(other, path);
+  load_snapshot_file(other, nullptr, path);
+  save_snapshot_file(other, "other's", path);
+  conflict(writer, path);
+  CHECK(load_snapshot_file(writer, nullptr, path).note == "other's");
+  CHECK(std::filesystem::remove(path));
+  save_snapshot_file(writer, "gone", path);
+  directory.write("memory", "no memory at all");
+  conflict(writer, path);
+  std::unique_ptr<Writer> twin = writer.clone();
+  CHECK(std::filesystem::remove(path));
+  save_snapshot_file(writer, "", path);
+  conflict(*twin, path);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a snapshot to a callback is the same, in pieces, and from one it is loaded") {
+  run(writer, first());
+  const std::vector<std::byte> whole = saved(writer, "note");
+  std::vector<std::byte> bytes;
+  save_snapshot_to(writer, "note", [&](std::span<const std::byte> piece) {
+    CHECK(piece.size() <= size_t{1} << 20);
+    bytes.insert(bytes.end(), piece.begin(), piece.end());
+  });
+  CHECK(bytes == whole);
+  struct Stop {};
+  CHECK_THROWS_AS(save_snapshot_to(writer, "", [](auto) { throw Stop(); }), Stop);
+
+  std::vector<std::pair<uint64_t, size_t>> asked;
+  const SnapshotSource source{.size = whole.size(), .read = [&](uint64_t offset, std::span<std::byte> into) {
+                                asked.emplace_back(offset, into.size());
+                                std::copy_n(whole.begin() + static_cast<ptrdiff_t>(offset), into.size(),
+                                            into.begin());
+                              }};
+  Writer other = make_writer(model);
+  std::string seen;
+  CHECK(load_snapshot(other, nullptr, source, [&](const SnapshotInfo& info) { seen = info.note; }).position ==
+        77);
+  CHECK(seen == "note");
+  CHECK(saved(other, "note") == whole);
+  // Once from the beginning to the end in order, and then the state again.
+  uint64_t expected = 0;
+  size_t i = 0;
+  for (; expected < whole.size(); ++i) {
+    CHECK(asked[i].first == expected);
+    expected += asked[i].second;
+  }
+  CHECK(asked[i].first + asked[i].second == whole.size());
+  CHECK(asked.size() == i + 1);
+}
+
+TEST_CASE_FIXTURE(Fixture, "what `accept` throws refuses a memory, and nothing has changed") {
+  const TempDir directory;
+  run(writer, first());
+  save_snapshot_file(writer, "", directory / "memory");
+  run(writer, rest());
+  const std::vector<std::byte> before = saved(writer, "");
+  struct No {};
+  CHECK_THROWS_AS(load_snapshot_file(writer, nullptr, directory / "memory", [](const auto&) { throw No(); }),
+                  No);
+  CHECK(saved(writer, "") == before);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a source that gives something else the second time leaves the session poisoned") {
+  run(writer, first());
+  const std::vector<std::byte> whole = saved(writer, "");
+  int reads = 0;
+  SnapshotSource source{.size = whole.size(), .read = [&](uint64_t offset, std::span<std::byte> into) {
+                          std::copy_n(whole.begin() + static_cast<ptrdiff_t>(offset), into.size(),
+                                      into.begin());
+                          if (++reads == 4) into.back() ^= std::byte{1};
+                        }};
+  message_of([&] { load_snapshot(writer, nullptr, source); }, ErrorCode::kIo);
+  CHECK(reads == 4);  // head, the rest before the state, the state; and the state again
+  message_of([&] { run(writer, rest()); }, ErrorCode::kPoisoned);
+  load_snapshot(writer, nullptr, source);
+  CHECK(saved(writer, "") == whole);
+}
