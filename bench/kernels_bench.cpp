@@ -254,10 +254,7 @@ void silu_mul(benchmark::State& state, const Kernels* kernels) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Kernels* tables[8];
-  const size_t count = allmem::available_kernels(tables, 8);
-  for (size_t i = 0; i < count; ++i) {
-    const Kernels* k = tables[i];
+  for (const Kernels* k : allmem::available_kernels()) {
     const auto add = [&](const std::string& name, auto... call) {
       benchmark::RegisterBenchmark((std::string(k->name) + "/" + name).c_str(), call...);
     };

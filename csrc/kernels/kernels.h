@@ -8,6 +8,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+
+#include "platform/cpu_features.h"
 
 namespace allmem {
 
@@ -91,7 +94,8 @@ struct MemoryHead {
 inline constexpr size_t kOrderedRows = 128;
 
 struct Kernels {
-  const char* name;  // "ref", "avx2", ...: the value that ALLMEM_ISA takes
+  const char* name;   // "ref", "avx2", ...: the value that ALLMEM_ISA takes
+  CpuFeatures needs;  // what the machine must have
 
   // y[t, n] = Σ_k x[t, k] w[n, k] (+ bias[n] unless null), n in [n_begin, n_end).   x [T, K], w [N, K], y [T,
   // N]. Up to kOrderedRows rows of w, a sum is taken in the same order for every T.
@@ -166,8 +170,9 @@ struct Kernels {
 // The scalar definition.
 const Kernels& ref_kernels();
 
-// Every table this machine can run, best first, `ref` last. `out` holds up to `capacity`; returns the count.
-size_t available_kernels(const Kernels** out, size_t capacity);
+// Every table that was compiled, best first, `ref` last; and those of them that this machine can run.
+std::span<const Kernels* const> compiled_kernels();
+std::span<const Kernels* const> available_kernels();
 
 // The table to use: the best one, or the one ALLMEM_ISA names. Throws allmem::Error (kInvalidArgument) when
 // ALLMEM_ISA names one this machine cannot run.

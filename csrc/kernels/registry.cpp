@@ -1,6 +1,7 @@
 // Which kernel tables this machine can run, and which one is used.
 #include <array>
 #include <cstdlib>
+#include <iterator>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,42 +14,62 @@
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512vnni.h"
 #include "kernels/x86/avxvnni.h"
-#include "platform/cpu_features.h"
 #elif defined(__aarch64__)
 #include "kernels/arm/dotprod.h"
 #include "kernels/arm/i8mm.h"
 #include "kernels/arm/neon.h"
-#include "platform/cpu_features.h"
 #endif
 
 namespace allmem {
 
-size_t available_kernels(const Kernels** out, size_t capacity) {
-  size_t count = 0;
-  const auto offer = [&](const Kernels& table) {
-    if (count < capacity) out[count++] = &table;
-  };
+namespace {
+
+// Best first.
+constexpr const Kernels& (*kTables[])() = {
 #if defined(__x86_64__)
-  const CpuFeatures features = detect_cpu_features();
 #if !defined(_WIN32)
-  if (features.amx) offer(amx::kernels());
+    amx::kernels,
 #endif
-  if (features.avx512vnni) offer(avx512vnni::kernels());
-  if (features.avxvnni) offer(avxvnni::kernels());
-  if (features.avx2) offer(avx2::kernels());
+    avx512vnni::kernels, avxvnni::kernels, avx2::kernels,
 #elif defined(__aarch64__)
-  const CpuFeatures features = detect_cpu_features();
-  if (features.dotprod && features.i8mm) offer(i8mm::kernels());
-  if (features.dotprod) offer(dotprod::kernels());
-  offer(neon::kernels());
+    i8mm::kernels,
+    dotprod::kernels,
+    neon::kernels,
 #endif
-  offer(ref_kernels());
-  return count;
+    ref_kernels,
+};
+constexpr size_t kCount = std::size(kTables);
+static_assert(kCount == ALLMEM_ISA_COUNT + 1, "kTables and the list in cmake/isa.cmake differ");
+
+// The tables that need nothing but `features`.
+class Tables {
+ public:
+  explicit Tables(CpuFeatures features) {
+    for (const auto table : kTables) {
+      if ((table().needs & ~features) == 0) tables_[count_++] = &table();
+    }
+  }
+  std::span<const Kernels* const> all() const { return std::span(tables_).first(count_); }
+
+ private:
+  std::array<const Kernels*, kCount> tables_{};
+  size_t count_ = 0;
+};
+
+}  // namespace
+
+std::span<const Kernels* const> compiled_kernels() {
+  static const Tables kCompiled(~CpuFeatures{0});
+  return kCompiled.all();
+}
+
+std::span<const Kernels* const> available_kernels() {
+  static const Tables kAvailable(detect_cpu_features());
+  return kAvailable.all();
 }
 
 const Kernels& best_kernels() {
-  std::array<const Kernels*, 8> storage;
-  const std::span available(storage.data(), available_kernels(storage.data(), storage.size()));
+  const auto available = available_kernels();
   const char* wanted = std::getenv("ALLMEM_ISA");
   if (wanted == nullptr || *wanted == '\0') return *available.front();
   std::string names;

@@ -47,7 +47,7 @@ bool tiles_granted() {
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
-  CpuFeatures features;
+  CpuFeatures features = 0;
   uint32_t a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return features;
   const bool os_saves_registers = (c & (1u << 27)) != 0;  // OSXSAVE
@@ -57,18 +57,20 @@ CpuFeatures detect_cpu_features() {
   if (!os_saves_registers || !avx || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return features;
   const bool avx2 = (b & (1u << 5)) != 0;
   const bool ymm_saved = (saved_register_states() & 0x6) == 0x6;  // xmm (bit 1) and ymm (bit 2)
-  features.avx2 = avx2 && fma && f16c && ymm_saved;
+  if (!avx2 || !fma || !f16c || !ymm_saved) return features;
+  features |= cpu::kAvx2;
   constexpr uint32_t kF = 1u << 16, kDq = 1u << 17, kBw = 1u << 30, kVl = 1u << 31, kVnni = 1u << 11;
   const bool zmm_saved =
       (saved_register_states() & 0xE6) == 0xE6;  // and opmask, zmm 0-15, zmm 16-31 (bits 5-7)
-  features.avx512vnni = features.avx2 && zmm_saved &&
-                        (b & (kF | kDq | kBw | kVl)) == (kF | kDq | kBw | kVl) && (c & kVnni) != 0;
+  const bool avx512vnni =
+      zmm_saved && (b & (kF | kDq | kBw | kVl)) == (kF | kDq | kBw | kVl) && (c & kVnni) != 0;
+  if (avx512vnni) features |= cpu::kAvx512Vnni;
   constexpr uint32_t kTiles = 1u << 24, kOfInt8 = 1u << 25, kOfBfloat16 = 1u << 22;
   const bool tiles = (d & (kTiles | kOfInt8 | kOfBfloat16)) == (kTiles | kOfInt8 | kOfBfloat16);
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return features;
-  features.avxvnni = features.avx2 && (a & (1u << 4)) != 0;
+  if ((a & (1u << 4)) != 0) features |= cpu::kAvxVnni;
   const bool avx512bf16 = (a & (1u << 5)) != 0;
-  features.amx = features.avx512vnni && avx512bf16 && tiles && tiles_granted();
+  if (avx512vnni && avx512bf16 && tiles && tiles_granted()) features |= cpu::kAmx;
   return features;
 }
 
@@ -78,9 +80,9 @@ CpuFeatures detect_cpu_features() {
   // The bits of <asm/hwcap.h>, spelled out because older headers lack the second.
   constexpr unsigned long kAsimdDotProduct = 1ul << 20;    // HWCAP_ASIMDDP
   constexpr unsigned long kInt8MatrixProduct = 1ul << 13;  // HWCAP2_I8MM
-  CpuFeatures features;
-  features.dotprod = (getauxval(AT_HWCAP) & kAsimdDotProduct) != 0;
-  features.i8mm = (getauxval(AT_HWCAP2) & kInt8MatrixProduct) != 0;
+  CpuFeatures features = 0;
+  if ((getauxval(AT_HWCAP) & kAsimdDotProduct) != 0) features |= cpu::kDotProduct;
+  if ((getauxval(AT_HWCAP2) & kInt8MatrixProduct) != 0) features |= cpu::kInt8MatrixProduct;
   return features;
 }
 
@@ -98,15 +100,15 @@ bool has_feature(const char* name) {
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
-  CpuFeatures features;
-  features.dotprod = has_feature("hw.optional.arm.FEAT_DotProd");
-  features.i8mm = has_feature("hw.optional.arm.FEAT_I8MM");
+  CpuFeatures features = 0;
+  if (has_feature("hw.optional.arm.FEAT_DotProd")) features |= cpu::kDotProduct;
+  if (has_feature("hw.optional.arm.FEAT_I8MM")) features |= cpu::kInt8MatrixProduct;
   return features;
 }
 
 #else
 
-CpuFeatures detect_cpu_features() { return {}; }
+CpuFeatures detect_cpu_features() { return 0; }
 
 #endif
 

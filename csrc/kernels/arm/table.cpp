@@ -8,6 +8,7 @@ namespace allmem::neon {
 const Kernels& kernels() {
   static constexpr Kernels kTable = {
       .name = "neon",
+      .needs = 0,
       .linear_f32 = linear_f32,
       .linear_nbits = linear_nbits,
       .quantise = quantise,
@@ -41,6 +42,7 @@ const Kernels& kernels() {
   static const Kernels kTable = [] {
     Kernels table = neon::kernels();
     table.name = "dotprod";
+    table.needs = cpu::kDotProduct;
     table.linear_q8 = linear_q8;
     return table;
   }();
@@ -55,6 +57,7 @@ const Kernels& kernels() {
   static const Kernels kTable = [] {
     Kernels table = dotprod::kernels();
     table.name = "i8mm";
+    table.needs = cpu::kDotProduct | cpu::kInt8MatrixProduct;
     table.linear_q8 = linear_q8;
     return table;
   }();

@@ -6,6 +6,7 @@ namespace allmem {
 const Kernels& ref_kernels() {
   static constexpr Kernels kTable = {
       .name = "ref",
+      .needs = 0,
       .linear_f32 = ref::linear_f32,
       .linear_nbits = ref::linear_nbits,
       .quantise = ref::quantise,

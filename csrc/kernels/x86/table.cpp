@@ -1,5 +1,5 @@
-// The tables of the x86-64 kernels, but for amx.cpp. Compiled for the baseline: looking them up is safe on
-// any machine.
+// The tables of the x86-64 kernels. Compiled for the baseline: looking them up is safe on any machine.
+#include "kernels/x86/amx.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx512vnni.h"
 #include "kernels/x86/avxvnni.h"
@@ -9,6 +9,7 @@ namespace allmem::avx2 {
 const Kernels& kernels() {
   static constexpr Kernels kTable = {
       .name = "avx2",
+      .needs = cpu::kAvx2,
       .linear_f32 = linear_f32,
       .linear_nbits = linear_nbits,
       .quantise = quantise,
@@ -42,6 +43,7 @@ const Kernels& kernels() {
   static const Kernels kTable = [] {
     Kernels table = avx2::kernels();
     table.name = "avxvnni";
+    table.needs = cpu::kAvx2 | cpu::kAvxVnni;
     table.linear_q8 = linear_q8;
     return table;
   }();
@@ -56,6 +58,7 @@ const Kernels& kernels() {
   static const Kernels kTable = [] {
     Kernels table = avx2::kernels();
     table.name = "avx512vnni";
+    table.needs = cpu::kAvx2 | cpu::kAvx512Vnni;
     table.linear_f32 = linear_f32;
     table.quantise = quantise;
     table.linear_q8 = linear_q8;
@@ -70,3 +73,22 @@ const Kernels& kernels() {
 }
 
 }  // namespace allmem::avx512vnni
+
+#if !defined(_WIN32)  // see cmake/isa.cmake
+namespace allmem::amx {
+
+const Kernels& kernels() {
+  static const Kernels kTable = [] {
+    Kernels table = avx512vnni::kernels();
+    table.name = "amx";
+    table.needs = cpu::kAvx2 | cpu::kAvx512Vnni | cpu::kAmx;
+    table.linear_q8 = linear_q8;
+    table.memory_scratch = memory_scratch;
+    table.memory_accumulate_fast = memory_accumulate_fast;
+    return table;
+  }();
+  return kTable;
+}
+
+}  // namespace allmem::amx
+#endif

@@ -127,9 +127,8 @@ class Random {
 };
 
 inline std::vector<const Kernels*> all_kernels() {
-  std::vector<const Kernels*> tables(8);
-  tables.resize(available_kernels(tables.data(), tables.size()));
-  return tables;
+  const auto available = available_kernels();
+  return {available.begin(), available.end()};
 }
 
 // The tables that differ in one kernel: every implementation of it once.
