@@ -172,15 +172,14 @@ def test_reset_starts_over(tiny: ae.Model) -> None:
     assert "".join(chat.send("one")) == first
 
 
-def test_reading_a_conversation_is_the_same_as_having_held_it(tiny: ae.Model) -> None:
-    held = tiny.chat(max_tokens=8, temperature=0.0)
-    answers = ["".join(held.send(text)) for text in ("one", "two")]
-    if any("\ufffd" in answer for answer in answers):
-        pytest.skip("the random model wrote bytes that are no text")
-    read = tiny.chat(max_tokens=8, temperature=0.0)
-    read.read(zip(("one", "two"), answers, strict=True))
+def test_reading_a_conversation_is_the_same_as_having_held_it() -> None:
+    bundled = ae.Model.load()  # a random model writes bytes that are no text
+    held = bundled.chat(max_tokens=8, temperature=0.0)
+    answers = ["".join(held.send(text)) for text in ("My name is Ada.", "I live in Oslo.")]
+    read = bundled.chat(max_tokens=8, temperature=0.0)
+    read.read(zip(("My name is Ada.", "I live in Oslo."), answers, strict=True))
     assert read.session.position == held.session.position
-    assert "".join(read.send("three")) == "".join(held.send("three"))
+    assert "".join(read.send("What is my name?")) == "".join(held.send("What is my name?"))
 
 
 def test_an_interrupted_prefill_leaves_the_chat_as_it_was(
