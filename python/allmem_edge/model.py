@@ -261,3 +261,8 @@ def _choices(window: int | None, sinks: int | None, chunk: int | None, memory: M
     if not isinstance(memory, str):
         raise InvalidArgumentError(f"memory is {memory!r}; it must be 'on', 'frozen' or 'off'.")
     return {"window": window, "sinks": sinks, "chunk": chunk, "memory": memory}
+
+
+def fingerprint(model: Model) -> str:
+    """What tells this model from another, in hexadecimal; "" for what only the native runtime computes."""
+    return f"{model.engine.fingerprint:016x}" if isinstance(model.engine, _core.Model) else ""

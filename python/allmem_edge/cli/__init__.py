@@ -21,7 +21,7 @@ _COMMANDS = {
     "chat": "Talk to a model; it remembers what it reads.",
     "generate": "Continue a text.",
     "bench": "Measure speed and memory.",
-    "eval": "Measure what a model can do (eval recall, eval perplexity).",
+    "eval": "Measure what a model can do (recall, perplexity, needle, bench-files).",
     "inspect": "Show a model's shapes, window, chunk and bytes.",
     "convert": "Turn a base model into an AllMem checkpoint.",
     "train": "Train as a config file says.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -11,16 +12,20 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from allmem_edge.chat import Chat
-from allmem_edge.cli import console, perplexity
+from allmem_edge.cli import bench_files, console, needle, perplexity
 from allmem_edge.cli.bench import NUMBERS
 from allmem_edge.cli.options import (
     choice_options,
     exact_option,
     json_option,
     model_argument,
+    out_option,
     threads_option,
 )
-from allmem_edge.dialogues import DENIAL, Generator, Turn
+from allmem_edge.dialogues import DENIAL, Turn
+from allmem_edge.evaluation.journal import Journal
+from allmem_edge.evaluation.recall import Cases, Phrasings, filler_of
+from allmem_edge.evaluation.settings import settings_of
 from allmem_edge.model import Model
 
 _MAX_ANSWER = 32  # tokens
@@ -33,6 +38,8 @@ def command() -> None:
 
 
 command.add_command(perplexity.command)
+command.add_command(needle.command)
+command.add_command(bench_files.command)
 
 
 @command.command("recall")
@@ -49,11 +56,27 @@ command.add_command(perplexity.command)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--unknown", is_flag=True, help="Ask for what was never told: right is to say so.")
 @click.option(
+    "--phrasings",
+    type=click.Choice(["generator", "people", "both"]),
+    default="generator",
+    show_default=True,
+    help="How facts are told and asked for: as training has them, as people wrote them, half of each.",
+)
+@click.option(
+    "--filler",
+    "filler_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Fill the distance with passages of this text instead of small talk; may be given several times.",
+)
+@click.option(
     "--paste",
     type=click.File("r", encoding="utf-8", errors="replace"),
     metavar="FILE",
     help="Before the questions, send the text of FILE (-: of stdin) as a message.",
 )
+@out_option
 @choice_options()
 @exact_option
 @threads_option
@@ -65,7 +88,10 @@ def recall(
     facts: int,
     seed: int,
     unknown: bool,
+    phrasings: Phrasings,
+    filler_files: tuple[Path, ...],
     paste: TextIO | None,
+    out: Path | None,
     exact: bool,
     threads: int,
     as_json: bool,
@@ -74,34 +100,57 @@ def recall(
     """Facts told, then asked for, beyond the window.
 
     Conversations come from the seeded generator of allmem_edge.dialogues, with values that training never
-    saw. Each tells some facts, fills the distance with small talk, then asks for each fact from the same
-    state. An answer is right if it contains the exact value as words of its own; with --unknown, if it says
-    that it does not know.
+    saw. Each tells some facts, fills the distance with small talk or with passages of text files, then asks
+    for each fact from the same state, in the model's own chat format. An answer is right if it contains the
+    exact value as words of its own; with --unknown, if it says that it does not know, as the bundled model
+    does.
     """
     loaded = Model.load(model, exact=exact, **choices)
-    window = loaded.engine.window
-    stderr = console.stderr()
+    engine = loaded.engine
     pasted = paste.read() if paste else ""
+    distances = distance or [8 * engine.window, 128 * engine.window]
+    settings = settings_of(
+        "recall",
+        loaded,
+        exact=exact,
+        seed=seed,
+        facts=facts,
+        unknown=unknown,
+        phrasings=phrasings,
+        filler=[path.name for path in filler_files],
+        pasted_characters=len(pasted),
+    )
+    filler = filler_of(filler_files)
+    journal = Journal(out, settings)
     results = []
-    with console.progress(stderr) as progress:
-        for tokens in distance or [8 * window, 128 * window]:
+    with console.progress(console.stderr()) as progress:
+        chat = loaded.chat(threads=threads, temperature=0.0, max_tokens=_MAX_ANSWER, undo_bytes=0)
+        tokenizer = loaded.tokenizer
+        for tokens in distances:
             task = progress.add_task(f"distance {tokens:,}", total=questions)
-            chat = loaded.chat(threads=threads, temperature=0.0, max_tokens=_MAX_ANSWER)
-            correct = _evaluate(chat, tokens, questions, facts, seed, unknown, pasted, progress, task)
+            cases = Cases(
+                seed, lambda text: len(tokenizer.encode(text, False)), phrasings=phrasings, filler=filler
+            )
+            answers = _evaluate(
+                chat, cases, tokens, questions, facts, unknown, pasted, journal, progress, task
+            )
+            right = [answer["right"] for answer in answers]
             results.append(
                 {
                     "distance": tokens,
                     "facts": facts,
-                    "frozen": loaded.engine.memory == "frozen",
-                    "memory": loaded.engine.memory,
+                    "frozen": engine.memory == "frozen",
+                    "memory": engine.memory,
                     "unknown": unknown,
                     "pasted_characters": len(pasted),
-                    "correct": correct,
+                    "correct": sum(right),
                     "total": questions,
-                    "accuracy": correct / questions,
+                    "accuracy": sum(right) / questions,
+                    "by_phrasing": _by_phrasing(answers),
                 }
             )
-    report = {"model": loaded.name, "window": window, "seed": seed, "exact": exact, "results": results}
+    journal.close()
+    report = settings | {"results": results}
     if as_json:
         console.write_json(report)
     else:
@@ -110,35 +159,47 @@ def recall(
 
 def _evaluate(
     chat: Chat,
+    cases: Cases,
     distance: int,
     questions: int,
     facts: int,
-    seed: int,
     unknown: bool,
     pasted: str,
+    journal: Journal,
     progress: Progress,
     task: TaskID,
-) -> int:
-    """How many of `questions` are answered right, over as many conversations as it takes."""
-    tokenizer = chat.session.model.tokenizer
-    dialogues = Generator(seed, held_out=True)
-    asked = correct = 0
-    while asked < questions:
-        turns = dialogues.recall_case(
-            distance, lambda text: len(tokenizer.encode(text, False)), facts, unknown=unknown
-        )
-        told, questioned = turns[:-facts], turns[-facts:]
-        chat.reset()
-        for begin in range(0, len(told), _READ_TURNS):
-            chat.read((turn.user, turn.assistant) for turn in told[begin : begin + _READ_TURNS])
-            progress.refresh()
-        if pasted:
-            list(chat.send(pasted))
-        for turn in questioned[: questions - asked]:
-            correct += is_right("".join(chat.fork().send(turn.user)), turn)
-            asked += 1
-            progress.advance(task)
-    return correct
+) -> list[dict[str, Any]]:
+    """What was answered to `questions` questions, over as many conversations as it takes."""
+    answers: list[dict[str, Any]] = []
+    while len(answers) < questions:
+        told, questioned = cases.case(distance, facts, unknown=unknown)
+        key = f"{distance} {len(answers)}"
+        if key not in journal:
+            chat.reset()
+            for begin in range(0, len(told), _READ_TURNS):
+                chat.read((turn.user, turn.assistant) for turn in told[begin : begin + _READ_TURNS])
+                progress.refresh()
+            if pasted:
+                list(chat.send(pasted))
+            said = []
+            for turn in questioned:
+                text = "".join(chat.fork().send(turn.user))
+                said.append({"key": turn.key, "value": turn.answer, "answer": text})
+            journal.put(key, said)
+        for turn, answer in zip(questioned, journal[key], strict=True):
+            answers.append(answer | {"right": is_right(answer["answer"], turn)})
+        progress.update(task, completed=min(questions, len(answers)))
+    return answers[:questions]
+
+
+def _by_phrasing(answers: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for answer in answers:
+        source = "people" if str(answer["key"]).startswith("people:") else "generator"
+        of = counts.setdefault(source, {"correct": 0, "total": 0})
+        of["correct"] += answer["right"]
+        of["total"] += 1
+    return counts
 
 
 def is_right(text: str, turn: Turn) -> bool:
@@ -165,3 +226,6 @@ def _print(report: dict[str, Any]) -> None:
             f"{row['accuracy']:.1%}",
         )
     out.print(table)
+    for row in report["results"] if report["phrasings"] == "both" else ():
+        parts = [f"{k} {v['correct']} of {v['total']}" for k, v in sorted(row["by_phrasing"].items())]
+        out.print(f"distance {row['distance']:,}, by whose phrasing: {', '.join(parts)}")

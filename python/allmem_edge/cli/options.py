@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +17,20 @@ threads_option = click.option(
 )
 exact_option = click.option(
     "--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it."
+)
+out_option = click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep each result in FILE as it comes; started again, a run that was killed goes on from there.",
+)
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "chat", "plain"]),
+    default="auto",
+    show_default=True,
+    help="Ask in the model's chat format, or with a plain text; auto: chat, if it has one.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
 

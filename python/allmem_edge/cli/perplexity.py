@@ -1,10 +1,12 @@
-"""`allmem-edge eval perplexity`: how well a model expects what is said in dialogues it never saw."""
+"""`allmem-edge eval perplexity`: how well a model expects texts by position, or what is said in dialogues."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,9 +21,15 @@ from allmem_edge.cli.options import (
     exact_option,
     json_option,
     model_argument,
+    out_option,
     threads_option,
 )
 from allmem_edge.dialogues import Generator, Turn
+from allmem_edge.errors import InvalidArgumentError, StorageError
+from allmem_edge.evaluation import by_position
+from allmem_edge.evaluation import plot as plotting
+from allmem_edge.evaluation.journal import Journal
+from allmem_edge.evaluation.settings import settings_of
 from allmem_edge.model import Model
 from allmem_edge.session import Session
 from allmem_edge.template import Message
@@ -32,6 +40,17 @@ _ALL, _REPLIES = "assistant", "replies to questions"
 
 @click.command("perplexity")
 @model_argument
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
+@click.option(
+    "--length", type=click.IntRange(min=2), default=16_384, show_default=True, help="Tokens read in one go."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Read so many stretches of that length at most.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.svg",
+    help="Draw the perplexity by position.",
+)
 @click.option(
     "--dialogues", "count", type=click.IntRange(min=1), default=50, show_default=True, help="How many."
 )
@@ -43,12 +62,18 @@ _ALL, _REPLIES = "assistant", "replies to questions"
     help="Of one dialogue; 100 are about 2,600 tokens of the bundled model.",
 )
 @click.option("--seed", type=int, default=1, show_default=True)
+@out_option
 @choice_options()
 @exact_option
 @threads_option
 @json_option
 def command(
     model: str | None,
+    files: tuple[Path, ...],
+    length: int,
+    limit: int | None,
+    plot: Path | None,
+    out: Path | None,
     count: int,
     turns: int,
     seed: int,
@@ -57,15 +82,25 @@ def command(
     as_json: bool,
     choices: dict[str, Any],
 ) -> None:
-    """The perplexity of dialogues with values that training never saw.
+    """The perplexity of texts by position, or of dialogues with values that training never saw.
 
-    That is the exponential of the mean negative log-likelihood of a token, given all before it in its
-    dialogue. It is taken over what the assistant says, with the mark that ends it, and over its replies to
-    questions about what it was told alone. Dialogues come from the generator that training uses, with the
-    same mixture of facts, questions and small talk.
+    With text FILEs (a first argument that is one is not a MODEL): each is cut into stretches of --length
+    tokens, read one after the other by a new session; perplexity is given by how many tokens came before.
+
+    Without: perplexity is the exponential of the mean negative log-likelihood of a token, given all before
+    it in its dialogue. It is taken over what the assistant says, with the mark that ends it, and over its
+    replies to questions about what it was told alone. Dialogues come from the generator that training uses,
+    with the same mixture of facts, questions and small talk.
     """
+    if model is not None and Path(model).is_file() and Path(model).suffix != ".onnx":
+        files, model = (Path(model), *files), None
     loaded = Model.load(model, exact=exact, **choices)
     session = loaded.session(threads)
+    if files:
+        _by_position(loaded, session, files, length, limit, plot, out, exact, as_json)
+        return
+    if plot is not None or out is not None:
+        raise InvalidArgumentError("--plot and --out are for texts by position; name their files.")
     sums = {part: (0.0, 0) for part in (_ALL, _REPLIES)}  # Σ -log p, tokens
     with console.progress(console.stderr()) as progress:
         task = progress.add_task("dialogues", total=count)
@@ -98,6 +133,58 @@ def command(
         console.write_json(report)
     else:
         _print(report)
+
+
+def _by_position(
+    loaded: Model,
+    session: Session,
+    files: tuple[Path, ...],
+    length: int,
+    limit: int | None,
+    plot: Path | None,
+    out: Path | None,
+    exact: bool,
+    as_json: bool,
+) -> None:
+    engine = loaded.engine
+    settings = settings_of(
+        "perplexity", loaded, exact=exact, files=[path.name for path in files], length=length
+    )
+    journal = Journal(out, settings)
+    with console.progress(console.stderr()) as progress:
+        task = progress.add_task("reading", total=limit)
+        pieces = list(islice(by_position.pieces_of(loaded, files, length), limit))
+        progress.update(task, total=len(pieces))
+        bands = by_position.bands_of(max(len(ids) for _, ids in pieces))
+        rows = by_position.run(session, pieces, bands, token_losses, journal, lambda: progress.advance(task))
+    journal.close()
+    report = settings | {"pieces": len(pieces), "results": rows}
+    if plot is not None:
+        line = [(row["end"], row["perplexity"]) for row in rows if row["perplexity"] is not None]
+        picture = plotting.lines(f"{loaded.name}", "tokens before, at most", "perplexity", {"": line})
+        try:
+            plot.write_text(picture, encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"The picture {plot} cannot be written: {error.strerror}.") from error
+    if as_json:
+        console.write_json(report)
+        return
+    screen = Console(highlight=False, soft_wrap=True)
+    screen.print(
+        f"perplexity of {loaded.name}, window {engine.window} tokens, memory {engine.memory}, of "
+        f"{len(pieces)} stretches of at most {length:,} tokens",
+        markup=False,
+    )
+    table = Table("tokens before", "tokens", "perplexity", "± ", box=None)
+    for row in rows:
+        known = row["perplexity"] is not None
+        table.add_row(
+            f"{row['begin']:,} to {row['end']:,}",
+            f"{row['tokens']:,}",
+            f"{row['perplexity']:.4f}" if known else "none",
+            f"{row['standard_error']:.4f}" if known else "",
+        )
+    screen.print(table)
 
 
 def held_out_dialogues(seed: int, count: int, turns: int) -> list[list[Turn]]:

@@ -1,0 +1,218 @@
+"""`allmem-edge eval` on a tiny model: what is asked, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import allmem_edge as ae
+from allmem_edge.cli.perplexity import token_losses
+from allmem_edge.errors import AllMemError, StorageError
+from allmem_edge.evaluation import by_position, plot
+from allmem_edge.evaluation.journal import Journal, lines_of
+from allmem_edge.evaluation.recall import Cases, filler_of, told
+
+
+def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "allmem_edge", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=300, check=False)
+
+
+def report_of(*arguments: str | Path) -> Any:
+    result = run(*arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+# --- what is kept
+
+
+def test_a_journal_goes_on_after_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "results"
+    first = Journal(file, {"seed": 1})
+    first.put("a", [1, 2])
+    first.put("b", "x")
+    first.close()
+    whole = file.read_bytes()
+    for end in range(len(whole) - 1, len(whole) - 10, -1):
+        file.write_bytes(whole[:end])
+        again = Journal(file, {"seed": 1})
+        assert "a" in again and "b" not in again and again["a"] == [1, 2]
+        again.put("b", "x")
+        again.close()
+        assert file.read_bytes() == whole
+
+
+def test_a_journal_of_other_settings_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "results"
+    Journal(file, {"seed": 1}).close()
+    with pytest.raises(StorageError, match="seed 1, not 2"):
+        Journal(file, {"seed": 2})
+    for text in (b"hello\n", b"{}\n", b"[]\n", b'{"settings": {"seed": 1}}\n{"key": 1}\n', b"\xff\xfe\n"):
+        file.write_bytes(text)
+        with pytest.raises(StorageError, match=r"line [12]"):
+            Journal(file, {"seed": 1})
+        assert file.read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'{"a": 1}\n{"a":\n', 2),
+        (b'{"a": 1}\n\n[1]\n', 3),
+        (b"\xff\n", 1),
+        (b'{"a": ' + b"[" * 100_000 + b"\n", 1),
+        (b"x" * 2000 + b"\n", 1),
+    ],
+)
+def test_a_bad_line_is_named(content: bytes, line: int, tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(StorageError, match=f"line {line}: "):
+        lines_of(file, most=1000 if content.startswith(b"x") else 1 << 20)
+
+
+def test_an_empty_or_missing_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"\n\n")
+    for name in ("empty", "none"):
+        with pytest.raises(AllMemError, match=name):
+            lines_of(tmp_path / name)
+
+
+# --- perplexity by position
+
+
+def test_bands_cover_every_position_once() -> None:
+    for length in (2, 255, 256, 257, 1000, 4096):
+        bands = by_position.bands_of(length)
+        assert bands[0][0] == 0 and bands[-1][1] == length
+        assert all(a[1] == b[0] and b[0] < b[1] for a, b in itertools.pairwise(bands))
+
+
+def test_perplexity_by_position_is_that_of_the_logits(tiny: ae.Model, tiny_dir: Path, tmp_path: Path) -> None:
+    text = "".join(chr(97 + i * i % 26) for i in range(1500))
+    (tmp_path / "text").write_text(text)
+    found = report_of("eval", "perplexity", tiny_dir, tmp_path / "text", "--length", "600", "--exact")
+    assert found["pieces"] == 3
+    logits: list[float] = []
+    ids = tiny.tokenizer.encode(text, False)
+    expected: dict[int, list[float]] = {}
+    for begin in (0, 600, 1200):
+        piece = ids[begin : begin + 600]
+        logits_of = tiny.session(1).forward(piece).astype(np.float64)
+        for t in range(1, len(piece)):
+            row = logits_of[t - 1]
+            loss = math.log(np.exp(row - row.max()).sum()) + row.max() - row[piece[t]]
+            band = next(i for i, (a, b) in enumerate(by_position.bands_of(600)) if a <= t < b)
+            expected.setdefault(band, []).append(float(loss))
+    assert not logits
+    for i, row in enumerate(found["results"]):
+        assert row["tokens"] == len(expected[i])
+        assert row["perplexity"] == pytest.approx(math.exp(np.mean(expected[i])), rel=1e-6)
+
+
+def test_a_file_alone_is_read_by_the_bundled_model_and_results_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("The weather was nice today. " * 40)
+    arguments: list[str | Path] = ["eval", "perplexity", tmp_path / "text", "--out", tmp_path / "results"]
+    first = report_of(*arguments, "--plot", tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+    kept = (tmp_path / "results").read_bytes()
+    assert report_of(*arguments) == first
+    assert (tmp_path / "results").read_bytes() == kept
+
+
+def test_a_text_that_cannot_be_measured_is_refused(tiny_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("x")
+    for name in ("short", "none"):
+        result = run("eval", "perplexity", tiny_dir, tmp_path / name)
+        assert result.returncode in (1, 2) and name.encode() in result.stderr
+
+
+def test_losses_do_not_depend_on_where_reading_is_cut(tiny: ae.Model) -> None:
+    ids = [int(i) for i in np.random.default_rng(0).integers(0, 256, 300)]
+    whole = token_losses(tiny.session(1), ids)
+    assert whole[0] == 0 and (whole[1:] > 0).all() and len(whole) == 300
+
+
+def test_a_plot_is_well_formed_whatever_it_shows() -> None:
+    import xml.etree.ElementTree as ET
+
+    for series in ({}, {"a & b": [(1.0, math.nan)]}, {"a": [(256, 3.0), (65536, 3.0)]}, {"a": [(5, -1e-9)]}):
+        ET.fromstring(plot.lines("<title>", "x", "y", series, from_zero=True))
+        ET.fromstring(plot.lines("<title>", "x", "y", series))
+
+
+# --- recall
+
+
+def test_the_phrasings_of_people_are_many_and_do_not_give_the_answer_away() -> None:
+    kinds = told()["kinds"]
+    assert len(kinds) >= 12 and len({kind["key"] for kind in kinds}) == len(kinds)
+    tells = [text for kind in kinds for text in kind["tells"]]
+    asks = [text for kind in kinds for text in kind["asks"]]
+    assert len(set(tells + asks)) == len(tells) + len(asks) >= 120
+    assert all(text.count("{v}") == 1 for text in tells)
+    assert not any("{" in text for text in asks)
+
+
+@pytest.mark.parametrize(("phrasings", "people"), [("generator", 0), ("both", 0.5), ("people", 1)])
+def test_facts_are_told_as_asked_and_each_is_asked_for_once(phrasings: Any, people: float) -> None:
+    cases, sources = Cases(3, len, phrasings=phrasings), Counter[bool]()
+    for _ in range(20):
+        turns, questions = cases.case(500, 4)
+        facts = [turn for turn in turns if turn.kind == "fact"]
+        assert [turn.kind for turn in turns[:4]] == ["fact"] * 4
+        assert sorted(str(turn.key) for turn in facts) == sorted(str(turn.key) for turn in questions)
+        for question in questions:
+            assert question.answer is not None
+            told_turn = next(turn for turn in facts if turn.key == question.key)
+            assert question.answer in told_turn.user and question.answer not in question.user
+            sources[str(question.key).startswith("people:")] += 1
+        assert sum(len(t.user) + len(t.assistant) for t in turns[4:]) >= 500
+    assert sources[True] / 80 == people
+
+
+def test_a_seed_gives_the_same_cases_and_unknown_asks_for_what_was_not_told() -> None:
+    one, two = (Cases(5, len, phrasings="both") for _ in range(2))
+    assert [one.case(100, 3) for _ in range(5)] == [two.case(100, 3) for _ in range(5)]
+    turns, questions = Cases(5, len, phrasings="both").case(100, 4, unknown=True)
+    assert {turn.kind for turn in questions} == {"ask_unknown"}
+    assert not {turn.key for turn in turns} & {turn.key for turn in questions} - {None}
+
+
+def test_text_files_fill_the_distance_in_their_order(tmp_path: Path) -> None:
+    lines = [f"Line {i} of a text that goes on and on." for i in range(200)]
+    (tmp_path / "text").write_text("\n".join(lines))
+    passages = filler_of([tmp_path / "text"])
+    assert "\n".join(passages).splitlines() == lines
+    turns, _ = Cases(1, len, phrasings="people", filler=passages).case(3000, 1)
+    assert sum(any(line in turn.user for line in lines) for turn in turns[1:]) == len(turns) - 1
+    (tmp_path / "empty").write_text(" \n")
+    for name in ("empty", "none"):
+        with pytest.raises(AllMemError, match=name):
+            filler_of([tmp_path / name])
+
+
+def test_recall_is_kept_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("Some words to read. " * 300)
+    arguments: list[str | Path] = ["eval", "recall", tiny_dir, "--distance", "300,600", "--questions", "4"]
+    arguments += ["--phrasings", "both", "--filler", tmp_path / "text", "--out", tmp_path / "results"]
+    first = report_of(*arguments)
+    assert [row["total"] for row in first["results"]] == [4, 4]
+    assert first["results"][0]["by_phrasing"]["people"]["total"] == 2
+    kept = (tmp_path / "results").read_text().splitlines(keepends=True)
+    assert len(kept) == 5  # the settings, and two conversations at each distance
+    (tmp_path / "results").write_text("".join(kept[:3]) + kept[3][:20])
+    assert report_of(*arguments) == first
+    assert (tmp_path / "results").read_text() == "".join(kept)
+    other = run(*arguments, "--seed", "2")
+    assert other.returncode == 1 and b"seed 1, not 2" in other.stderr
