@@ -18,6 +18,7 @@ if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
 endif()
 add_library(allmem_static STATIC ${objects})
 set_target_properties(allmem_static PROPERTIES LINKER_LANGUAGE CXX OUTPUT_NAME allmem)
+add_dependencies(allmem_static allmem_capi ${ALLMEM_LAYERS} ${ALLMEM_FETCHED_TARGETS})  # of objects, Makefiles know only the files
 target_include_directories(allmem_static INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/csrc/include>)
 target_compile_definitions(allmem_static INTERFACE ALLMEM_STATIC)
 
@@ -41,7 +42,12 @@ set(package ${CMAKE_INSTALL_LIBDIR}/cmake/allmem)
 install(EXPORT allmem-targets NAMESPACE allmem:: DESTINATION ${package})
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/allmem-config.cmake.in allmem-config.cmake
                               INSTALL_DESTINATION ${package})
-write_basic_package_version_file(allmem-config-version.cmake COMPATIBILITY SameMajorVersion)
+if(PROJECT_VERSION_MAJOR EQUAL 0)  # until 1.0.0 a minor release may break
+  set(compatible SameMinorVersion)
+else()
+  set(compatible SameMajorVersion)
+endif()
+write_basic_package_version_file(allmem-config-version.cmake COMPATIBILITY ${compatible})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/allmem-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/allmem-config-version.cmake
         DESTINATION ${package})
 

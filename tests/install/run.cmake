@@ -65,6 +65,21 @@ if(strong OR weak)
   message(FATAL_ERROR "The static library exports\n${strong}\n${weak}")
 endif()
 
+# Before 1.0 a minor release may break: a program that asks for another one is refused.
+foreach(version 0.0 0.1 0.1.0 0.2 1.0)
+  file(REMOVE_RECURSE ${dir}/asks)
+  file(WRITE ${dir}/asks/CMakeLists.txt "cmake_minimum_required(VERSION 3.20)\nproject(asks LANGUAGES C)\nfind_package(allmem ${version} REQUIRED)\n")
+  execute_process(COMMAND ${CMAKE_COMMAND} -S asks -B asks/build -DCMAKE_C_COMPILER=${CC} -DCMAKE_PREFIX_PATH=${prefix} WORKING_DIRECTORY ${dir}
+                  RESULT_VARIABLE result OUTPUT_QUIET ERROR_QUIET)
+  if(version MATCHES "^0\\.1")
+    if(NOT result EQUAL 0)
+      message(FATAL_ERROR "find_package(allmem ${version}) did not find version 0.1.")
+    endif()
+  elseif(result EQUAL 0)
+    message(FATAL_ERROR "find_package(allmem ${version}) took version 0.1 for it.")
+  endif()
+endforeach()
+
 foreach(library allmem allmem_static)
   run(${CMAKE_COMMAND} -S project -B ${library} -DCMAKE_C_COMPILER=${CC} -DCMAKE_PREFIX_PATH=${prefix} -DLIBRARY=${library})
   run(${CMAKE_COMMAND} --build ${library})
