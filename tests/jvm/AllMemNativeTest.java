@@ -39,7 +39,7 @@ public final class AllMemNativeTest {
     directory = Path.of(arguments[0]);
     temporary = Files.createTempDirectory("allmem").toRealPath();
     try {
-      model = AllMemNative.loadModel(utf8(directory.toString()));
+      model = load(utf8(directory.toString()));
       test("an answer streams in whole characters", AllMemNativeTest::streams);
       test("emoji come back as they were", AllMemNativeTest::keepsEmoji);
       test("a model loads from parts of one open file", AllMemNativeTest::loadsFromDescriptors);
@@ -103,9 +103,9 @@ public final class AllMemNativeTest {
     try (RandomAccessFile file = new RandomAccessFile(apk.toFile(), "r")) {
       check(file.length() > sizes[1], "an archive of all files");
       Arrays.fill(fds, ParcelFileDescriptor.numbersOf(apk).get(0));
-      loaded = AllMemNative.loadModel(nameBytes, fds, offsets, sizes);
+      loaded = load(nameBytes, fds, offsets, sizes);
       sizes[0] = Long.MAX_VALUE;
-      fails(IllegalArgumentException.class, () -> AllMemNative.loadModel(nameBytes, fds, offsets, sizes));
+      fails(IllegalArgumentException.class, () -> load(nameBytes, fds, offsets, sizes));
     }
     final long session = AllMemNative.createSession(loaded, 1), other = session();
     check(say(session, "Good morning!").equals(say(other, "Good morning!")), "the answer of the model in its directory");
@@ -300,7 +300,7 @@ public final class AllMemNativeTest {
   }
 
   private static void refusesClosed() throws Exception {
-    final long session = session(), closedModel = AllMemNative.loadModel(utf8(directory.toString()));
+    final long session = session(), closedModel = load(utf8(directory.toString()));
     AllMemNative.closeSession(session);
     AllMemNative.closeSession(session);  // again, and what never was: without effect
     AllMemNative.closeModel(closedModel);
@@ -327,16 +327,18 @@ public final class AllMemNativeTest {
 
   private static void refusesArguments() throws Exception {
     final long session = session();
-    fails(FileNotFoundException.class, () -> AllMemNative.loadModel(utf8("/no/such/model")));
+    fails(FileNotFoundException.class, () -> load(utf8("/no/such/model")));
     fails(FileNotFoundException.class, () -> AllMemNative.load(session, utf8("/no/such/memory")));
     fails(IOException.class, () -> AllMemNative.save(session, utf8("/no/such/directory/memory")));
-    final Throwable unknown = fails(FileNotFoundException.class, () -> AllMemNative.loadModel(utf8("/no/such/😀")));
+    final Throwable unknown = fails(FileNotFoundException.class, () -> load(utf8("/no/such/😀")));
     check(!unknown.getMessage().isEmpty(), "a sentence");
     for (Action action : List.<Action>of(
-        () -> AllMemNative.loadModel(null), () -> AllMemNative.loadModel(null, null, null, null),
-        () -> AllMemNative.loadModel(new byte[][] {utf8("model.onnx")}, new int[0], new long[1], new long[1]),
-        () -> AllMemNative.loadModel(new byte[][] {utf8("model.onnx")}, new int[1], new long[] {-1}, new long[1]),
-        () -> AllMemNative.loadModel(new byte[][] {null}, new int[1], new long[1], new long[1]),
+        () -> load(null),
+        () -> AllMemNative.loadModel(utf8(directory.toString()), -1, 0), () -> AllMemNative.loadModel(utf8(directory.toString()), 0, 3),
+        () -> load(null, null, null, null),
+        () -> load(new byte[][] {utf8("model.onnx")}, new int[0], new long[1], new long[1]),
+        () -> load(new byte[][] {utf8("model.onnx")}, new int[1], new long[] {-1}, new long[1]),
+        () -> load(new byte[][] {null}, new int[1], new long[1], new long[1]),
         () -> AllMemNative.tokenize(model, null), () -> AllMemNative.detokenize(model, null),
         () -> AllMemNative.detokenize(model, new int[] {-1}), () -> AllMemNative.createSession(model, -1),
         () -> AllMemNative.save(session, null), () -> AllMemNative.load(session, null),
@@ -363,7 +365,7 @@ public final class AllMemNativeTest {
   private static void leaksNothing(int cycles) throws Exception {
     final byte[] path = utf8(directory.toString());
     final Action cycle = () -> {
-      final long loaded = AllMemNative.loadModel(path), session = AllMemNative.createSession(loaded, 1);
+      final long loaded = load(path), session = AllMemNative.createSession(loaded, 1);
       AllMemNative.closeModel(loaded);
       final AtomicInteger pieces = new AtomicInteger();
       chat(session, "Hi!", 0, 2, piece -> pieces.incrementAndGet() > 0);
@@ -405,6 +407,14 @@ public final class AllMemNativeTest {
 
   private static void decodeStrictly(byte[] utf8) throws CharacterCodingException {
     UTF_8.newDecoder().onMalformedInput(CodingErrorAction.REPORT).decode(ByteBuffer.wrap(utf8));
+  }
+
+  private static long load(byte[] path) throws IOException {
+    return AllMemNative.loadModel(path, 0, AllMemNative.MEMORY_ON);
+  }
+
+  private static long load(byte[][] names, int[] fds, long[] offsets, long[] sizes) throws IOException {
+    return AllMemNative.loadModel(names, fds, offsets, sizes, 0, AllMemNative.MEMORY_ON);
   }
 
   private static long session() {

@@ -49,6 +49,7 @@ fun main(arguments: Array<String>) {
         test("progress, counts and why it ended", ::counts)
         test("an answer that was cut short goes on", ::resumes)
         test("a turn is undone", ::undoes)
+        test("a model's window and memory are chosen when it is loaded", ::choosesMemory)
         test("assets are mapped, and no descriptor is left open", ::loadsAssets)
         test("chats that nobody closed are closed", ::closesForgotten)
     } finally {
@@ -231,6 +232,15 @@ private suspend fun undoes() = model.chat(undoBytes = 1L shl 30).use { chat ->
     check(chat.position == 0L && chat.say("Hello!") == first) { "at the beginning" }
     chat.undo()
     fails<IllegalArgumentException> { chat.undo() }
+}
+
+private suspend fun choosesMemory() {
+    val states = Memory.values().map { choice -> AllMem.load(directory, memory = choice).use { it.stateBytes } }
+    check(states[0] > states[1] && states[1] > states[2]) { "bytes of the state: $states" }
+    AllMem.load(directory, window = 4096).use { wide ->
+        check(wide.stateBytes > states[0]) { "a wider window: ${wide.stateBytes} bytes" }
+        wide.chat().use { check(it.say("Hello!").isNotEmpty()) { "an answer" } }
+    }
 }
 
 private suspend fun loadsAssets() {

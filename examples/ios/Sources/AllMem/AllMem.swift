@@ -48,14 +48,27 @@ public struct Answer: Sendable {
   public var decodeSeconds = 0.0
 }
 
+/// What a model does with its memory. frozen: read as training left it, never written, with less state. off: only the window
+/// is there.
+public enum Memory: Int32, Sendable {
+  case on = 0
+  case frozen, off
+}
+
 /// A model: immutable, shared by any number of chats and threads.
 public final class Model: @unchecked Sendable {
   let handle: OpaquePointer
 
-  /// From a directory, such as a folder in the app's bundle. Its files are mapped, not copied.
-  public init(directory: URL) throws {
+  /// From a directory, such as a folder in the app's bundle. Its files are mapped, not copied. window: tokens that are seen
+  /// word for word, 0 as many as the model was trained with; fewer take less memory. What was saved belongs to the same
+  /// window and memory.
+  public init(directory: URL, window: Int32 = 0, memory: Memory = .on) throws {
+    var options = allmem_model_options()
+    allmem_model_options_init(&options)
+    options.window = window
+    options.memory = memory.rawValue
     var model: OpaquePointer?
-    try check(allmem_model_load(directory.path, nil, &model))
+    try check(allmem_model_load(directory.path, &options, &model))
     handle = model!
   }
 

@@ -88,15 +88,24 @@ public final class AllMemNative {
     }
   }
 
-  /** From a directory. The files stay mapped: do not change them. */
-  public static native long loadModel(byte[] path) throws IOException;
+  /** What a model does with its memory: the values of allmem_memory. */
+  public static final int MEMORY_ON = 0, MEMORY_FROZEN = 1, MEMORY_OFF = 2;
+
+  /**
+   * From a directory. The files stay mapped: do not change them.
+   *
+   * @param window tokens; 0: as the model was trained
+   * @param memory one of MEMORY_...
+   */
+  public static native long loadModel(byte[] path, int window, int memory) throws IOException;
 
   /**
    * From parts of open files, as AssetFileDescriptor gives them; they may be closed afterwards.
    *
    * @param names "model.onnx", "model.onnx.data", "tokenizer.json" and the model's other .json files
    */
-  public static native long loadModel(byte[][] names, int[] fds, long[] offsets, long[] sizes) throws IOException;
+  public static native long loadModel(byte[][] names, int[] fds, long[] offsets, long[] sizes, int window, int memory)
+      throws IOException;
 
   /** Sessions of the model go on. */
   public static native void closeModel(long model);

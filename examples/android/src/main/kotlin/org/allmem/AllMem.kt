@@ -42,6 +42,9 @@ data class Answer(
     val decodeSeconds: Double = 0.0,
 )
 
+/** What a model does with its memory. FROZEN: read as training left it, never written, with less state. OFF: only the window is there. */
+enum class Memory { ON, FROZEN, OFF }
+
 /** A part of an open file: what AssetFileDescriptor says of an asset that is stored uncompressed. */
 class ModelPiece(val name: String, val fd: Int, val offset: Long, val size: Long)
 
@@ -73,17 +76,23 @@ class AllMem private constructor(handle: Long) : AutoCloseable {
     override fun close() = native.close()
 
     companion object {
-        /** From a directory of files. */
-        fun load(directory: File): AllMem = AllMem(AllMemNative.loadModel(directory.path.toByteArray()))
+        /**
+         * From a directory of files. window: tokens that are seen word for word, 0 as many as the model was trained with; fewer take
+         * less memory. What was saved belongs to the same window and memory.
+         */
+        fun load(directory: File, window: Int = 0, memory: Memory = Memory.ON): AllMem =
+            AllMem(AllMemNative.loadModel(directory.path.toByteArray(), window, memory.ordinal))
 
         /** From parts of open files, which may be closed afterwards. */
-        fun load(pieces: List<ModelPiece>): AllMem =
+        fun load(pieces: List<ModelPiece>, window: Int = 0, memory: Memory = Memory.ON): AllMem =
             AllMem(
                 AllMemNative.loadModel(
                     Array(pieces.size) { pieces[it].name.toByteArray() },
                     IntArray(pieces.size) { pieces[it].fd },
                     LongArray(pieces.size) { pieces[it].offset },
                     LongArray(pieces.size) { pieces[it].size },
+                    window,
+                    memory.ordinal,
                 )
             )
     }
