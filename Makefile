@@ -8,6 +8,7 @@
 #
 # Parts of `make test`, each of which can be run alone:
 #   make check                formatters, linters and types
+#   make stubs                the Python module against its type stubs
 #   make build                the tree: C++ programs in build/release, and the Python module beside its package
 #   make cpp-test             the C++ suite three times: cpp-release; cpp-address (AddressSanitizer and
 #                             UndefinedBehaviorSanitizer); cpp-thread (ThreadSanitizer)
@@ -53,7 +54,7 @@ ifneq ($(shell command -v ccache),)
   export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
-.PHONY: chat quick test check build cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-aarch64 test-wheel \
+.PHONY: chat quick test check build stubs cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-aarch64 test-wheel \
   test-wheel-aarch64 test-kotlin python-test python-quick format clean
 .DELETE_ON_ERROR:
 
@@ -62,10 +63,10 @@ chat: $(VENV)/.installed
 
 # Lint, C++ and Python beside each other; a failure of one does not hide the others'.
 quick: $(VENV)/.ready
-	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target check cpp-release python-quick
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target check stubs cpp-release python-quick
 	@echo "The quick checks passed."
 
-test: check cpp-test test-kotlin fuzz test-x86-64 test-aarch64 test-wheel test-wheel-aarch64 python-test
+test: check stubs cpp-test test-kotlin fuzz test-x86-64 test-aarch64 test-wheel test-wheel-aarch64 python-test
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -117,6 +118,12 @@ build: $(VENV)/.ready
 	   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) >/dev/null
 	@cmake --build $(BUILD)/release -j $(JOBS) --target all kernels_bench
 	@cmake --install $(BUILD)/release --component python --prefix $(CURDIR)/python >/dev/null
+
+# _core.pyi names what the module has, no more and no less.
+stubs: build
+	@echo "== type stubs of the Python module"
+	@MYPYPATH=python PYTHONPATH=python $(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --concise \
+	   --allowlist tests/stubtest.txt allmem_edge._core
 
 cpp-test: cpp-release cpp-address cpp-thread
 
@@ -184,6 +191,8 @@ test-aarch64: $(BUILD)/sysroot-arm64/.filled
 # From a directory where nothing but what was installed can be found.
 test-wheel: $(VENV)/.installed
 	@echo "== wheel for this machine, installed and used"
+	@for file in LICENSE NOTICE THIRD_PARTY_NOTICES.md; do \
+	  $(BIN)/pip show -f allmem-edge 2>/dev/null | grep -q "dist-info/.*$$file" || { echo "$$file is not in the wheel."; exit 1; }; done
 	@cd / && echo "What is 2 and 2?" | $(CURDIR)/$(BIN)/allmem-edge chat --temp 0
 
 test-wheel-aarch64: $(BUILD)/sysroot-arm64/.filled $(VENV)/.created

@@ -36,6 +36,8 @@ add_library(allmem::allmem ALIAS allmem)
 add_library(allmem::allmem_static ALIAS allmem_static)
 install(TARGETS allmem allmem_static EXPORT allmem-targets
         INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/NOTICE ${PROJECT_SOURCE_DIR}/THIRD_PARTY_NOTICES.md
+        DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES ${PROJECT_SOURCE_DIR}/csrc/include/allmem/allmem.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/allmem)
 
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/allmem)

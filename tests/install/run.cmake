@@ -47,6 +47,12 @@ file(RENAME ${dir}/installed ${prefix})
 file(COPY ${SOURCE}/examples/c/chat.c ${SOURCE}/tests/install/CMakeLists.txt ${SOURCE}/tests/install/cancel.c ${SOURCE}/tests/install/drive.c
           ${SOURCE}/tests/install/names.cpp DESTINATION ${dir}/project)
 
+foreach(file LICENSE NOTICE THIRD_PARTY_NOTICES.md)
+  if(NOT EXISTS ${prefix}/share/doc/allmem/${file})
+    message(FATAL_ERROR "${file} is not installed.")
+  endif()
+endforeach()
+
 file(SIZE ${prefix}/lib/liballmem.so size)
 message("liballmem.so, stripped: ${size} bytes")
 if(size GREATER 2000000)
