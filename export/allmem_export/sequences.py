@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +111,8 @@ class Documents:
 def load_documents(corpus: Path, tokenizer: PreTrainedTokenizerBase, *, held_out: bool) -> Documents:
     """Reads corpus.py's file of one side, tokenising it the first time. Raises ConfigError."""
     source = corpus / ("held_out.jsonl" if held_out else "train.jsonl")
-    cache = source.with_suffix(f".{len(tokenizer)}.npz")
+    fingerprint = zlib.crc32(tokenizer.backend_tokenizer.to_str().encode())
+    cache = source.with_suffix(f".{fingerprint:08x}.npz")
     try:
         texts = [json.loads(line)["text"] for line in source.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, KeyError) as error:
