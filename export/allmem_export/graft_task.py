@@ -118,6 +118,10 @@ class GraftTask:
         wrong = self.model.load_state_dict(memory, strict=False).unexpected_keys
         if wrong:
             raise ConfigError(f"The adapter has {wrong[0]}, which {self._checkpoint} has no place for.")
+        for layer in self.model.model.layers:  # what autocast would convert anew at each step
+            for module in (*layer.mlp.children(), *layer.self_attn.children()):
+                if isinstance(module, nn.Linear):
+                    module.weight.data = module.weight.data.to(torch.bfloat16)
         for module in self.model.modules():
             if isinstance(module, LowRankLinear):
                 module.lora_A.requires_grad_(True)
