@@ -8,7 +8,7 @@ percent. docs/performance.md has the formulas.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 GRADIENT_BLOCK = 32  # tokens that the runtime learns in one pass over the gradient
@@ -30,6 +30,8 @@ class Shape:
     sinks: int
     chunk: int
     memory: int  # hidden size of a memory network
+    memory_layers: int | None = None  # layers that have a memory; None: all
+    maps: bool = False  # linear maps on q and k per head, in front of the memory
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Shape | None:
@@ -47,12 +49,19 @@ class Shape:
             "chunk": "chunk",
             "memory": "memory_ratio",
         }
-        values = {field.name: config.get(names[field.name]) for field in fields(cls)}
+        values = {name: config.get(key) for name, key in names.items()}
+        if values["dim"] is None and type(values["hidden"]) is int and values["heads"]:
+            values["dim"] = values["hidden"] // values["heads"]
         if not all(type(value) is int and value >= 0 for value in values.values()):
             return None
         shape: dict[str, int] = {name: int(value or 0) for name, value in values.items()}
         shape["memory"] *= shape["dim"]
-        return cls(**shape)
+        layers = config.get("memory_layers")
+        return cls(
+            **shape,
+            memory_layers=len(layers) if isinstance(layers, list) else None,
+            maps=config.get("memory_maps") is True,
+        )
 
 
 @dataclass(frozen=True)
@@ -153,12 +162,15 @@ class Cost:
         if self.full_attention or self.memory_use == "off":
             return Work()
         weights = 3 * s.memory * s.dim  # of one memory
-        memories = s.layers * s.kv_heads
+        layers = s.layers if s.memory_layers is None else s.memory_layers
+        memories = layers * s.kv_heads
         writes = (depth + tokens) // s.chunk - depth // s.chunk if together else tokens / s.chunk
         trips = 1 if together else tokens  # for reading
         gradients = 1 if together else tokens / GRADIENT_BLOCK
         width = 4 if self.exact else Q8_BYTES
-        read = self._work(2 * tokens * s.layers * s.heads * weights, trips * memories * weights * width)
+        read = self._work(2 * tokens * layers * s.heads * weights, trips * memories * weights * width)
+        if s.maps:  # whose bytes are among the weights
+            read += self._work(2 * tokens * layers * (s.heads + s.kv_heads) * s.dim * s.dim, 0)
         if self.memory_use == "frozen":
             return read
         # Forward through three matrices, back through one, outer products of three: W read, G changed.

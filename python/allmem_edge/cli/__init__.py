@@ -22,6 +22,7 @@ _COMMANDS = {
     "generate": "Continue a text.",
     "bench": "Measure speed and memory.",
     "eval": "Measure what a model can do (recall, perplexity, needle, bench-files).",
+    "compare": "Set models and settings side by side, by quality and by cost.",
     "inspect": "Show a model's shapes, window, chunk and bytes.",
     "convert": "Turn a base model into an AllMem checkpoint.",
     "train": "Train as a config file says.",

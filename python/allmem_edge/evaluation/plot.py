@@ -57,6 +57,19 @@ def lines(title: str, x_name: str, y_name: str, series: Series, *, from_zero: bo
     )
 
 
+def page(pictures: Sequence[str]) -> str:
+    """Several pictures, one below the other, as one."""
+    height = _HEIGHT * len(pictures)
+    placed = (
+        p.replace("<svg ", f'<svg y="{i * _HEIGHT}" height="{_HEIGHT}" ', 1) for i, p in enumerate(pictures)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}">'
+        + "".join(placed)
+        + "</svg>\n"
+    )
+
+
 def _step(least: float) -> float:
     """The next 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))

@@ -1,0 +1,326 @@
+"""The paper's comparison: several models, or one model in several settings, through the same evaluations.
+
+Everything that is measured goes through one journal, so that a run of hours may be killed and goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allmem_edge import _core
+from allmem_edge.cost import Cost, Shape
+from allmem_edge.errors import InvalidArgumentError
+from allmem_edge.evaluation import by_position, needle, plot
+from allmem_edge.evaluation.answering import Answerer
+from allmem_edge.evaluation.journal import Journal
+from allmem_edge.evaluation.metrics import mean_and_error
+from allmem_edge.model import Model
+
+Say = Callable[[str], object]
+_CHOICES = {"window": int, "sinks": int, "chunk": int, "memory": str}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model in one setting: what Model.load() takes beside its path."""
+
+    name: str
+    model: str | None
+    choices: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str, model: str | None, prefix: str = "") -> Variant:
+        """Of "NAME", or "NAME:window=512,memory=off"."""
+        name, _, rest = text.partition(":")
+        choices: dict[str, Any] = {}
+        for part in filter(None, rest.split(",")):
+            key, _, value = part.partition("=")
+            if key not in _CHOICES or not value or (_CHOICES[key] is int and not value.isdecimal()):
+                raise InvalidArgumentError(
+                    f"The setting {text!r} is not of the form "
+                    "NAME:window=N,sinks=N,chunk=N,memory=on|frozen|off."
+                )
+            choices[key] = _CHOICES[key](value)
+        if not name:
+            raise InvalidArgumentError(f"The setting {text!r} has no name.")
+        return cls(prefix + name, model, choices)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured. Empty lists leave a part out."""
+
+    texts: Sequence[Path] = ()
+    length: int = 16_384  # tokens of a stretch of text
+    stretches: int = 4
+    needles: Sequence[str] = ()
+    needle_lengths: Sequence[int] = ()
+    samples: int = 100  # of a needle task and length
+    depths: Sequence[int] = ()  # tokens of context before speed is measured
+    timed: int = 32  # tokens written, and eight times as many read
+    seed: int = 1
+    threads: int = 0
+    exact: bool = False
+    haystack: Sequence[str] = field(default=(), repr=False)
+
+
+def settings(variants: Sequence[Variant], plan: Plan) -> dict[str, Any]:
+    """What decides the results, for the journal."""
+    return {
+        "evaluation": "compare",
+        "variants": [{"name": v.name, "model": v.model, **v.choices} for v in variants],
+        "texts": [path.name for path in plan.texts],
+        "length": plan.length,
+        "seed": plan.seed,
+        "exact": plan.exact,
+        "haystack_passages": len(plan.haystack),
+    }
+
+
+def run(
+    variants: Sequence[Variant], plan: Plan, losses: by_position.Losses, journal: Journal, say: Say
+) -> Any:
+    """The report. say: is told what is measured next."""
+    found = []
+    for variant in variants:
+        model = Model.load(variant.model, exact=plan.exact, **variant.choices)
+        engine = model.engine
+        row: dict[str, Any] = {
+            "name": variant.name,
+            "model": model.name,
+            "window": engine.window,
+            "sinks": engine.sinks,
+            "chunk": engine.chunk,
+            "memory": engine.memory,
+            "quantization": engine.quantization,
+            "state_bytes": engine.state_bytes,
+            "weight_bytes": engine.weight_bytes,
+        }
+        if plan.texts:
+            say(f"{variant.name}: perplexity")
+            row["perplexity"] = _perplexity(variant, model, plan, losses, journal)
+        if plan.needles:
+            row["needle"] = _needles(variant, model, plan, journal, say)
+        if plan.depths:
+            row["speed"] = [_speed(variant, model, depth, plan, journal, say) for depth in plan.depths]
+            row["cost"] = _costs(model, plan)
+        found.append(row)
+    return settings(variants, plan) | {
+        "stretches": plan.stretches,
+        "samples": plan.samples,
+        "isa": _core.isa_name(),
+        "results": found,
+    }
+
+
+def _perplexity(
+    variant: Variant, model: Model, plan: Plan, losses: by_position.Losses, journal: Journal
+) -> Any:
+    pieces = list(islice(by_position.pieces_of(model, plan.texts, plan.length), plan.stretches))
+    named = [(f"{variant.name} | {name}", ids) for name, ids in pieces]
+    bands = by_position.bands_of(max(len(ids) for _, ids in pieces))
+    return by_position.run(model.session(plan.threads), named, bands, losses, journal, lambda: None)
+
+
+def _needles(variant: Variant, model: Model, plan: Plan, journal: Journal, say: Say) -> list[dict[str, Any]]:
+    answerer = Answerer(model, threads=plan.threads)
+    makers = needle.tasks(needle.Haystack(plan.haystack))
+    rows = []
+    for length in plan.needle_lengths:
+        for task in plan.needles:
+            say(f"{variant.name}: {task}, {length:,} tokens")
+            scores = []
+            for i in range(plan.samples):
+                key = f"{variant.name} | {task} {length} {i}"
+                if key not in journal:
+                    seed = f"{task} {plan.seed} {i}"
+                    sample = needle.fit(makers[task], seed, length, lambda prompt: len(answerer.ids(prompt)))
+                    answer = answerer.answer(
+                        answerer.ids(sample.prompt), sample.max_tokens, step=lambda: None
+                    )
+                    journal.put(key, {"score": needle.score(task, answer, sample.answers), "answer": answer})
+                scores.append(journal[key]["score"])
+            mean, error = mean_and_error(scores)
+            rows.append({"task": task, "length": length, "score": mean, "standard_error": error})
+    return rows
+
+
+def _speed(
+    variant: Variant, model: Model, depth: int, plan: Plan, journal: Journal, say: Say
+) -> dict[str, float]:
+    key = f"{variant.name} | speed at {depth}"
+    if key in journal:
+        found: dict[str, float] = journal[key]
+        return found
+    say(f"{variant.name}: speed after {depth:,} tokens")
+    rng = np.random.default_rng(plan.seed)
+    session, vocabulary = model.new_engine_session(plan.threads), model.engine.vocab_size
+    for begin in range(0, depth, 512):
+        session.forward(rng.integers(0, vocabulary, min(512, depth - begin)), True)
+    prefill, decode, count = [], [], 8 * plan.timed
+    for _ in range(3):
+        ids = rng.integers(0, vocabulary, count)
+        begin_at = time.perf_counter()
+        token = session.forward(ids, True)[-1].argmax(keepdims=True)
+        prefill.append(count / (time.perf_counter() - begin_at))
+        begin_at = time.perf_counter()
+        for _ in range(plan.timed):
+            token = session.forward(token, True)[-1].argmax(keepdims=True)
+        decode.append(plan.timed / (time.perf_counter() - begin_at))
+    result = {
+        "depth": depth,
+        "prefill_tokens_per_s": statistics.median(prefill),
+        "decode_tokens_per_s": statistics.median(decode),
+    }
+    journal.put(key, result)
+    return result
+
+
+def _costs(model: Model, plan: Plan) -> list[dict[str, Any]]:
+    """Counted for a token after each depth, to full attention over all of it (in the same runtime) = 1."""
+    config, engine = model.files.read_json("config.json"), model.engine
+    chosen = {"window": engine.window, "sinks": engine.sinks, "chunk": max(1, engine.chunk)}
+    shape = Shape.from_config(config | chosen)
+    if shape is None:
+        return []
+    exact = plan.exact or engine.quantization == "none"
+    ours = Cost(shape, engine.weight_bytes, exact, memory_use=engine.memory)
+    full = Cost(shape, engine.weight_bytes, exact, full_attention=True)
+    key_and_value = full.attention(1, 0, together=False).bytes  # of one token, in all layers
+    rows = []
+    for depth in plan.depths:
+        token, full_token = ours.write(depth), full.write(depth)
+        rows.append(
+            {
+                "depth": depth,
+                "operations": token.operations,
+                "bytes": token.bytes,
+                "of_full_operations": token.operations / full_token.operations,
+                "of_full_bytes": token.bytes / full_token.bytes,
+                "of_full_state": engine.state_bytes / (key_and_value * depth) if depth else None,
+            }
+        )
+    return rows
+
+
+# --- the page
+
+
+def markdown(report: dict[str, Any], picture: str) -> str:
+    """The report as a page."""
+    rows = report["results"]
+    lines = [f"# {', '.join(row['name'] for row in rows)}", "", f"![by length of context]({picture})", ""]
+    lines += [
+        "| | model | weights | window | sinks | chunk | memory | state |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['name']} | {row['model']} | {row['quantization']} | {row['window']:,} | "
+            f"{row['sinks']} | {row['chunk'] or '-'} | {row['memory']} | {row['state_bytes'] / 1e6:,.1f} MB |"
+        )
+    if any("perplexity" in row for row in rows):
+        lines += ["", f"## Perplexity by position ({', '.join(report['texts'])})", ""]
+        lines += _table(
+            "tokens before",
+            rows,
+            "perplexity",
+            lambda cell: f"{cell['begin']:,} to {cell['end']:,}",
+            lambda cell: _with_error(cell["perplexity"], cell["standard_error"], 2),
+        )
+    if any("needle" in row for row in rows):
+        lines += ["", f"## Needle suite ({report['samples']} samples of each)", ""]
+        lines += _table(
+            "task, tokens",
+            rows,
+            "needle",
+            lambda cell: f"{cell['task']}, {cell['length']:,}",
+            lambda cell: _with_error(100 * cell["score"], 100 * cell["standard_error"], 1) + " %",
+        )
+    if any("speed" in row for row in rows):
+        lines += ["", f"## Tokens a second, read / written ({report['isa']})", ""]
+        lines += _table(
+            "tokens before",
+            rows,
+            "speed",
+            lambda cell: f"{cell['depth']:,}",
+            lambda cell: f"{cell['prefill_tokens_per_s']:,.0f} / {cell['decode_tokens_per_s']:,.1f}",
+        )
+        lines += ["", "## A token's operations / bytes / state, counted; full attention = 100 %", ""]
+        lines += _table(
+            "tokens before",
+            rows,
+            "cost",
+            lambda cell: f"{cell['depth']:,}",
+            lambda cell: " / ".join(
+                "-" if cell[name] is None else f"{cell[name]:.1%}"
+                for name in ("of_full_operations", "of_full_bytes", "of_full_state")
+            ),
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _table(
+    first: str,
+    rows: Sequence[dict[str, Any]],
+    part: str,
+    label: Callable[[dict[str, Any]], str],
+    show: Callable[[dict[str, Any]], str],
+) -> list[str]:
+    """Lines of a table with a column for each variant."""
+    cells = {row["name"]: {label(cell): show(cell) for cell in row.get(part, ())} for row in rows}
+    labels: Iterable[str] = dict.fromkeys(name for of in cells.values() for name in of)
+    head = [f"| {first} | {' | '.join(cells)} |", "|---|" + "---|" * len(cells)]
+    return head + [f"| {name} | {' | '.join(of.get(name, '') for of in cells.values())} |" for name in labels]
+
+
+def _with_error(value: float | None, error: float | None, digits: int) -> str:
+    if value is None or error is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+
+
+def picture(report: dict[str, Any]) -> str:
+    """The report's lines over the length of the context, as an SVG."""
+    rows, pictures = report["results"], []
+
+    def draw(title: str, y_name: str, part: str, x: str, y: Callable[[dict[str, Any]], Any]) -> None:
+        series = {
+            row["name"]: [(max(1, cell[x]), y(cell)) for cell in row.get(part, ()) if y(cell) is not None]
+            for row in rows
+        }
+        if any(series.values()):
+            pictures.append(
+                plot.lines(title, "tokens of context", y_name, series, from_zero=part != "perplexity")
+            )
+
+    draw("Perplexity by position", "perplexity", "perplexity", "end", lambda cell: cell["perplexity"])
+    means = []
+    for row in rows:
+        by_length: dict[int, list[float]] = {}
+        for cell in row.get("needle", ()):
+            by_length.setdefault(cell["length"], []).append(cell["score"])
+        means.append(
+            {"name": row["name"], "m": [{"n": n, "s": sum(s) / len(s)} for n, s in by_length.items()]}
+        )
+    if any(row["m"] for row in means):
+        series = {row["name"]: [(cell["n"], 100 * cell["s"]) for cell in row["m"]] for row in means}
+        pictures.append(plot.lines("Needle suite, mean", "tokens of context", "%", series, from_zero=True))
+    draw("Tokens written a second", "tokens/s", "speed", "depth", lambda cell: cell["decode_tokens_per_s"])
+    draw(
+        "Bytes moved for a token, full attention = 100 %",
+        "%",
+        "cost",
+        "depth",
+        lambda cell: 100 * cell["of_full_bytes"],
+    )
+    return plot.page(pictures)
