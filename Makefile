@@ -22,6 +22,7 @@
 #   make test-kotlin          the Kotlin classes of the Android example; fetches a Kotlin compiler of 90 MB from npm first
 #
 # And beside them:
+#   make docs                 the documentation as pages, in build/docs
 #   make format               rewrite the sources as the formatters want them
 #   make clean                remove .venv and what was built
 
@@ -55,7 +56,7 @@ ifneq ($(shell command -v ccache),)
 endif
 
 .PHONY: chat quick test check build stubs cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-aarch64 test-wheel \
-  test-wheel-aarch64 test-kotlin python-test python-quick format clean
+  test-wheel-aarch64 test-kotlin python-test python-quick docs format clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.installed
@@ -221,6 +222,15 @@ python-test: build
 python-quick: build
 	@echo "== Python suite, without what is marked slow"
 	@$(BIN)/python -m pytest -q -n $(JOBS) --durations=5 -m "not slow" $(PYTEST)
+
+$(VENV)/.docs: $(VENV)/.created pyproject.toml tests/requirements.py
+	@echo "Installing mkdocs into $(VENV)"
+	@$(BIN)/pip install -q --disable-pip-version-check $$($(BIN)/python tests/requirements.py docs)
+	@touch $@
+
+docs: $(VENV)/.docs
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation is in $(BUILD)/docs/index.html."
 
 format: $(VENV)/.ready
 	clang-format -i $(CPP_FILES)
