@@ -313,7 +313,8 @@ public final class AllMemNativeTest {
           () -> AllMemNative.position(handle), () -> AllMemNative.mark(handle, 0), () -> AllMemNative.undo(handle),
           () -> AllMemNative.freeze(handle, true), () -> AllMemNative.reset(handle), () -> AllMemNative.wipe(handle),
           () -> AllMemNative.save(handle, text), () -> AllMemNative.load(handle, text), () -> AllMemNative.snapshot(handle),
-          () -> AllMemNative.restore(handle, text))) {
+          () -> AllMemNative.restore(handle, text), () -> AllMemNative.save(handle, bytes -> {}),
+          () -> AllMemNative.load(handle, 1, (bytes, offset) -> {}))) {
         fails(IllegalStateException.class, action);
       }
     }
@@ -341,7 +342,9 @@ public final class AllMemNativeTest {
         () -> load(new byte[][] {null}, new int[1], new long[1], new long[1]),
         () -> AllMemNative.tokenize(model, null), () -> AllMemNative.detokenize(model, null),
         () -> AllMemNative.detokenize(model, new int[] {-1}), () -> AllMemNative.createSession(model, -1),
-        () -> AllMemNative.save(session, null), () -> AllMemNative.load(session, null),
+        () -> AllMemNative.save(session, (byte[]) null), () -> AllMemNative.load(session, null),
+        () -> AllMemNative.save(session, (AllMemNative.Sink) null), () -> AllMemNative.load(session, 1, null),
+        () -> AllMemNative.load(session, -1, (bytes, offset) -> {}), () -> AllMemNative.delete(null),
         () -> AllMemNative.save(session, utf8("a\0b")), () -> AllMemNative.restore(session, null),
         () -> chat(session, "a\0b", 0, 1, null), () -> chat(session, "x", Float.NaN, 1, null),
         () -> chat(session, "x", 0, -1, null),

@@ -3,9 +3,13 @@ package org.allmem
 
 import android.content.res.AssetManager
 import android.os.ParcelFileDescriptor
+import java.io.ByteArrayInputStream
+import java.io.ByteArrayOutputStream
+import java.io.EOFException
 import java.io.File
 import java.io.FileNotFoundException
 import java.io.IOException
+import java.io.OutputStream
 import java.nio.file.Files
 import kotlin.time.Duration.Companion.seconds
 import kotlin.time.measureTime
@@ -45,6 +49,7 @@ fun main(arguments: Array<String>) {
         test("a save that was asked for is made", ::savesWhenCancelled)
         test("closing ends a running answer", ::closesWhileRunning)
         test("it remembers", ::remembers)
+        test("a memory goes through streams", ::streamsMemory)
         test("a memory that could not be loaded is not overwritten", ::keepsUnreadMemory)
         test("progress, counts and why it ended", ::counts)
         test("an answer that was cut short goes on", ::resumes)
@@ -179,6 +184,37 @@ private suspend fun remembers() {
         fails<FileNotFoundException> { chat.load(memory) }
         chat.save(memory) // a first run
     }
+}
+
+private suspend fun streamsMemory() = model.chat().use { chat ->
+    chat.say("Hi, I'm Tobias.")
+    val stream = ByteArrayOutputStream()
+    chat.save(stream)
+    val bytes = stream.toByteArray()
+    check(bytes.contentEquals(chat.snapshot())) { "the bytes of a file" }
+    chat.reset()
+    var opened = 0
+    chat.load(bytes.size.toLong()) { ByteArrayInputStream(bytes).also { opened++ } }
+    check(opened == 2 && "Tobias" in chat.say("What is my name?")) { "it remembers" }
+    val position = chat.position
+    fails<EOFException> { chat.load(bytes.size.toLong()) { ByteArrayInputStream(bytes, 0, bytes.size - 1) } }
+    for (wrong in listOf(-1, 1)) fails<AllMemException> { chat.load(bytes.size.toLong() + wrong) { ByteArrayInputStream(bytes) } }
+    fails<ArithmeticException> { chat.load(1) { throw ArithmeticException() } }
+    fails<IOException> { chat.save(object : OutputStream() { override fun write(byte: Int) = throw IOException("full") }) }
+    check(chat.position == position) { "nothing has changed" }
+
+    val memory = File(temporary, "shared")
+    chat.save(memory)
+    model.chat().use { other ->
+        other.load(memory)
+        other.say("Hello!")
+        other.save(memory)
+    }
+    check(runCatching { chat.save(memory) }.exceptionOrNull().let { it is AllMemException && it.status == "ALLMEM_CONFLICT" }) { "not overwritten" }
+    AllMem.delete(memory)
+    chat.save(memory)
+    AllMem.delete(memory)
+    fails<FileNotFoundException> { AllMem.delete(memory) }
 }
 
 private suspend fun keepsUnreadMemory() = model.chat().use { chat ->

@@ -354,8 +354,8 @@ ALLMEM_API int32_t allmem_session_load_file(allmem_session* session, const char*
  * nothing of this session. */
 typedef int32_t (*allmem_read_callback)(void* bytes, size_t size, uint64_t offset, void* user_data);
 /* The same from a callback, without a copy of the state. It is asked for the snapshot from its beginning to
- * its end, twice: to check it, and to take it. One that gives something else the second time, or fails then,
- * leaves the session poisoned. */
+ * its end, to check it, and then once more for the state, from where that begins to the end, to take it. One
+ * that gives something else the second time, or fails then, leaves the session poisoned. */
 ALLMEM_API int32_t allmem_session_load_from(allmem_session* session, uint64_t size, allmem_read_callback read,
                                             void* user_data);
 

@@ -77,7 +77,8 @@ public final class Chat: @unchecked Sendable {
   public func isUnfinished() async throws -> Bool { try await alone { _ in try self.info().unfinished != 0 } }
 
   /// Saves what the chat remembers; a crash at any moment leaves the old file or the new one. A file that `load(from:)`
-  /// refused is not overwritten: move it away, or delete it.
+  /// refused is not overwritten: move it away, or delete it. Nor is one that somebody else has saved to since
+  /// (ALLMEM_CONFLICT).
   public func save(to file: URL) async throws {
     try await alone { session in
       let path = file.standardizedFileURL.path
@@ -102,7 +103,17 @@ public final class Chat: @unchecked Sendable {
     }
   }
 
-  /// What `save(to:)` would write, to encrypt it, say.
+  /// What `save(to:)` would write, in pieces of at most 1 MiB, to encrypt them, say. No copy of the state is made.
+  public func save(_ write: @escaping @Sendable (UnsafeRawBufferPointer) throws -> Void) async throws {
+    try await alone { session in
+      let sink = Sink(write)
+      let status = allmem_session_save_to(session, nil, 0, onWrite, Unmanaged.passUnretained(sink).toOpaque())
+      if let error = sink.error { throw error }
+      try check(status)
+    }
+  }
+
+  /// What `save(to:)` would write, as a copy.
   public func snapshot() async throws -> Data {
     try await alone { session in
       var size = 0
@@ -113,6 +124,9 @@ public final class Chat: @unchecked Sendable {
       return bytes
     }
   }
+
+  /// Forgets a saved memory: also what a save that was killed may have left beside it.
+  public static func delete(memory file: URL) throws { try check(allmem_snapshot_delete_file(file.path)) }
 
   public func restore(_ snapshot: Data) async throws {
     try await alone { session in
@@ -245,6 +259,25 @@ private final class Run: @unchecked Sendable {
 private let onPiece: allmem_text_callback = { text, size, userData in
   let run = Unmanaged<Run>.fromOpaque(userData!).takeUnretainedValue()
   return run.take(UnsafeRawBufferPointer(start: text, count: size)) ? 0 : 1
+}
+
+/// Where a snapshot goes, and what went wrong there.
+private final class Sink {
+  let write: @Sendable (UnsafeRawBufferPointer) throws -> Void
+  var error: Error?
+
+  init(_ write: @escaping @Sendable (UnsafeRawBufferPointer) throws -> Void) { self.write = write }
+}
+
+private let onWrite: allmem_write_callback = { bytes, size, userData in
+  let sink = Unmanaged<Sink>.fromOpaque(userData!).takeUnretainedValue()
+  do {
+    try sink.write(UnsafeRawBufferPointer(start: bytes, count: size))
+    return 0
+  } catch {
+    sink.error = error
+    return 1
+  }
 }
 
 /// The texts as C strings that live until `body` returns.

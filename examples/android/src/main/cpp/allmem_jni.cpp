@@ -6,6 +6,7 @@
 #include <allmem/allmem.h>
 #include <jni.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -45,7 +46,7 @@ void require(bool condition, const char* sentence) {
 }
 
 jclass natives, answer, information;  // global references, kept as long as this library is loaded
-jmethodID failure, new_answer, new_information, piece, progress;
+jmethodID failure, new_answer, new_information, piece, progress, write_bytes, read_bytes;
 
 // --- Handles ----------------------------------------------------------------------------------------------
 
@@ -460,6 +461,63 @@ void load(JNIEnv* env, jclass, jlong session, jbyteArray path) {
   });
 }
 
+// A Sink or a Source of Java's, while a snapshot is written to it or read from it.
+struct Stream {
+  JNIEnv* env;
+  jobject object;
+};
+
+int32_t on_write(const void* bytes, size_t size, void* user_data) {
+  const auto& [env, sink] = *static_cast<const Stream*>(user_data);
+  const Local array(env, env->NewByteArray(static_cast<jsize>(size)));
+  if (array.get() == nullptr) return 1;  // the exception is pending
+  env->SetByteArrayRegion(array.get(), 0, static_cast<jsize>(size), static_cast<const jbyte*>(bytes));
+  env->CallVoidMethod(sink, write_bytes, array.get());
+  return env->ExceptionCheck() ? 1 : 0;
+}
+
+int32_t on_read(void* bytes, size_t size, uint64_t offset, void* user_data) {
+  const auto& [env, source] = *static_cast<const Stream*>(user_data);
+  constexpr size_t kAtOnce = size_t{1} << 20;
+  for (size_t done = 0; done < size;) {
+    const auto part = static_cast<jsize>(std::min(kAtOnce, size - done));
+    const Local array(env, env->NewByteArray(part));
+    if (array.get() == nullptr) return 1;  // the exception is pending
+    env->CallVoidMethod(source, read_bytes, array.get(), static_cast<jlong>(offset + done));
+    if (env->ExceptionCheck()) return 1;
+    env->GetByteArrayRegion(array.get(), 0, part, static_cast<jbyte*>(bytes) + done);
+    done += static_cast<size_t>(part);
+  }
+  return 0;
+}
+
+void save_to(JNIEnv* env, jclass, jlong session, jobject sink) {
+  guarded(env, [&] {
+    require(sink != nullptr, "The sink is null.");
+    Stream stream = {env, sink};
+    const int32_t status =
+        allmem_session_save_to(sessions.get(session)->handle, nullptr, 0, on_write, &stream);
+    check_pending(env);  // what write() threw
+    check(status);
+  });
+}
+
+void load_from(JNIEnv* env, jclass, jlong session, jlong size, jobject source) {
+  guarded(env, [&] {
+    require(size >= 0, "The size is negative.");
+    require(source != nullptr, "The source is null.");
+    Stream stream = {env, source};
+    const int32_t status = allmem_session_load_from(sessions.get(session)->handle,
+                                                    static_cast<uint64_t>(size), on_read, &stream);
+    check_pending(env);  // what read() threw
+    check(status);
+  });
+}
+
+void delete_file(JNIEnv* env, jclass, jbyteArray path) {
+  guarded(env, [&] { check(allmem_snapshot_delete_file(text_of(env, path).c_str())); });
+}
+
 jbyteArray snapshot(JNIEnv* env, jclass, jlong session) {
   return guarded(env, [&] {
     const std::shared_ptr<Session> open = sessions.get(session);
@@ -518,6 +576,9 @@ JNIEXPORT jint JNI_OnLoad(JavaVM* vm, void*) {
       method("wipe", "(J)V", wipe),
       method("save", "(J[B)V", save),
       method("load", "(J[B)V", load),
+      method("save", "(JLorg/allmem/AllMemNative$Sink;)V", save_to),
+      method("load", "(JJLorg/allmem/AllMemNative$Source;)V", load_from),
+      method("delete", "([B)V", delete_file),
       method("snapshot", "(J)[B", snapshot),
       method("restore", "(J[B)V", restore),
   };
@@ -536,6 +597,14 @@ JNIEXPORT jint JNI_OnLoad(JavaVM* vm, void*) {
     piece = env->GetMethodID(pieces.get(), "piece", "([B)Z");
     check_pending(env);
     progress = env->GetMethodID(pieces.get(), "progress", "(JJJ)V");
+    check_pending(env);
+    const Local sink(env, env->FindClass("org/allmem/AllMemNative$Sink"));
+    check_pending(env);
+    write_bytes = env->GetMethodID(sink.get(), "write", "([B)V");
+    check_pending(env);
+    const Local source(env, env->FindClass("org/allmem/AllMemNative$Source"));
+    check_pending(env);
+    read_bytes = env->GetMethodID(source.get(), "read", "([BJ)V");
     check_pending(env);
     const jint count = static_cast<jint>(sizeof methods / sizeof *methods);
     return env->RegisterNatives(natives, methods, count) == JNI_OK ? JNI_VERSION_1_6 : JNI_ERR;

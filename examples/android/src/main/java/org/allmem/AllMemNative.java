@@ -41,6 +41,17 @@ public final class AllMemNative {
     default void progress(long promptTokens, long promptLeft, long generatedTokens) {}
   }
 
+  /** Receives a snapshot in pieces of at most 1 MiB. */
+  public interface Sink {
+    void write(byte[] bytes) throws IOException;
+  }
+
+  /** Gives a snapshot's bytes: in their order, and most of them once more. */
+  public interface Source {
+    /** Fills all of `bytes` with those from `offset` on. */
+    void read(byte[] bytes, long offset) throws IOException;
+  }
+
   /** How an answer went. */
   public static final class Answer {
     /** One of FINISH_...; a newer library may have others. */
@@ -170,7 +181,16 @@ public final class AllMemNative {
   /** Checked wholly before anything changes. */
   public static native void load(long session, byte[] path) throws IOException;
 
-  /** What save() would write, to encrypt it, say. */
+  /** What save() would write, to encrypt it, say. No copy of the state is made. */
+  public static native void save(long session, Sink sink) throws IOException;
+
+  /** Goes on from what save() wrote. A source that gives something else the second time leaves the session poisoned: reset it. */
+  public static native void load(long session, long size, Source source) throws IOException;
+
+  /** Deletes a saved memory, and what a save that was killed may have left of it. */
+  public static native void delete(byte[] path) throws IOException;
+
+  /** The same as save(), as a copy. */
   public static native byte[] snapshot(long session);
 
   public static native void restore(long session, byte[] snapshot);

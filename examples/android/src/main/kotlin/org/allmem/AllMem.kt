@@ -83,6 +83,9 @@ class AllMem private constructor(handle: Long) : AutoCloseable {
         fun load(directory: File, window: Int = 0, memory: Memory = Memory.ON): AllMem =
             AllMem(AllMemNative.loadModel(directory.path.toByteArray(), window, memory.ordinal))
 
+        /** Forgets a saved memory: also what a save that was killed may have left beside it. FileNotFoundException when there is none. */
+        fun delete(memory: File) = AllMemNative.delete(memory.path.toByteArray())
+
         /** From parts of open files, which may be closed afterwards. */
         fun load(pieces: List<ModelPiece>, window: Int = 0, memory: Memory = Memory.ON): AllMem =
             AllMem(

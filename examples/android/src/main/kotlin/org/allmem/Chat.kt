@@ -1,9 +1,13 @@
 // A conversation for Kotlin, whose answers are flows of text.
 package org.allmem
 
+import java.io.Closeable
+import java.io.DataInputStream
 import java.io.File
 import java.io.FileNotFoundException
 import java.io.IOException
+import java.io.InputStream
+import java.io.OutputStream
 import java.util.concurrent.atomic.AtomicInteger
 import kotlin.random.Random
 import kotlinx.coroutines.Dispatchers
@@ -88,7 +92,8 @@ class Chat internal constructor(
 
     /**
      * Saves what the chat remembers; a crash at any moment leaves the old file or the new one. Once called it saves, even if its caller
-     * is cancelled. A file that load() refused is not overwritten (IOException): move it away, or delete it.
+     * is cancelled. A file that load() refused is not overwritten (IOException): move it away, or delete it. Nor is one that somebody else
+     * has saved to since (AllMemException, ALLMEM_CONFLICT).
      */
     suspend fun save(file: File) = withContext(NonCancellable) {
         alone {
@@ -110,7 +115,18 @@ class Chat internal constructor(
         }
     }
 
-    /** What save() would write, to encrypt it, say. */
+    /** The same to a stream, which may encrypt it; it is not closed. No copy of the state is made. */
+    suspend fun save(stream: OutputStream) = withContext(NonCancellable) { alone { AllMemNative.save(it) { bytes -> stream.write(bytes) } } }
+
+    /**
+     * Goes on from what was saved to a stream. It is opened and read twice: to check it, and to take it. `size`: of what comes out of
+     * it, which was saved.
+     */
+    suspend fun load(size: Long, open: () -> InputStream) = alone { session ->
+        ReadAgain(open).use { AllMemNative.load(session, size, it) }
+    }
+
+    /** What save() would write, as a copy. */
     suspend fun snapshot(): ByteArray = alone(AllMemNative::snapshot)
 
     suspend fun restore(snapshot: ByteArray) = alone { AllMemNative.restore(it, snapshot) }
@@ -153,6 +169,29 @@ class Chat internal constructor(
                 }
             }
         }.buffer(Channel.UNLIMITED).flowOn(Dispatchers.IO)
+}
+
+// A stream that is opened anew to go back in it.
+private class ReadAgain(private val open: () -> InputStream) : AllMemNative.Source, Closeable {
+    private var stream: DataInputStream? = null
+    private var place = 0L
+
+    override fun read(bytes: ByteArray, offset: Long) {
+        if (offset < place) close()
+        val opened = stream ?: DataInputStream(open()).also { stream = it }
+        while (place < offset) fill(opened, ByteArray(minOf(offset - place, 1L shl 16).toInt()))
+        fill(opened, bytes)
+    }
+
+    private fun fill(opened: DataInputStream, bytes: ByteArray) {
+        opened.readFully(bytes)
+        place += bytes.size
+    }
+
+    override fun close() {
+        place = 0
+        stream.also { stream = null }?.close()
+    }
 }
 
 private fun AllMemNative.Answer.figures() =
