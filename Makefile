@@ -229,7 +229,7 @@ $(VENV)/.docs: $(VENV)/.created pyproject.toml tests/requirements.py
 	@touch $@
 
 docs: $(VENV)/.docs
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The documentation is in $(BUILD)/docs/index.html."
 
 format: $(VENV)/.ready

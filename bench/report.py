@@ -1,4 +1,4 @@
-"""Puts what was measured into docs/performance.md, and draws its picture.
+"""Puts what was measured into docs/performance-log.md, and draws the picture of docs/performance.md.
 
     python bench/report.py docs/performance*.json
 
@@ -101,7 +101,7 @@ def full_attention(cost: Cost) -> str:
 
 
 def main() -> None:
-    page = DOCS / "performance.md"
+    page = DOCS / "performance-log.md"
     content = page.read_text(encoding="utf-8")
     for path in map(Path, sys.argv[1:]):
         report = json.loads(path.read_text())

@@ -109,7 +109,7 @@ def test_the_rival_is_extended_by_linear_growth() -> None:
 
 
 def test_the_page_is_filled_in_between_its_markers() -> None:
-    page = BENCH.parent / "docs" / "performance.md"
+    page = BENCH.parent / "docs" / "performance-log.md"
     text = page.read_text(encoding="utf-8")
     for name in ("bounds", "full attention", "comparison", "comparison avx2"):
         text = replaced(text, name, f"new {name}")
