@@ -65,6 +65,8 @@ public final class Model: @unchecked Sendable {
   public init(directory: URL, window: Int32 = 0, memory: Memory = .on) throws {
     var options = allmem_model_options()
     allmem_model_options_init(&options)
+    options.struct_size = MemoryLayout<allmem_model_options>.size  // as this header has it, whatever the library knows
+    options.sinks = -1
     options.window = window
     options.memory = memory.rawValue
     var model: OpaquePointer?
