@@ -82,11 +82,12 @@ std::shared_ptr<Model> unconst(std::shared_ptr<const Model> model) {
 
 std::shared_ptr<Model> load(const std::string& path, bool exact, const std::optional<py::function>& log,
                             const Tokens& window, const Tokens& sinks, const Tokens& chunk,
-                            const std::string& memory) {
+                            const std::string& memory, bool check_small) {
   const Choices chosen = choices(exact, window, sinks, chunk, memory);
   Log told = log_of(log);
   const py::gil_scoped_release release;
-  return unconst(Model::load(path, chosen, std::move(told)));
+  const Check check = check_small ? Check::kSmall : Check::kNone;
+  return unconst(Model::load(path, chosen, std::move(told), check));
 }
 
 std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::object>>& files, bool exact,
@@ -132,7 +133,7 @@ void bind_model(py::module_& m) {
   py::class_<Model, std::shared_ptr<Model>>(m, "Model")
       .def(py::init(&load), py::arg("path"), py::arg("exact") = false, py::arg("log") = py::none(),
            py::arg("window") = py::none(), py::arg("sinks") = py::none(), py::arg("chunk") = py::none(),
-           py::arg("memory") = "on")
+           py::arg("memory") = "on", py::arg("check_small") = true)
       .def_static("from_memory", &from_memory, py::arg("files"), py::arg("exact") = false,
                   py::arg("log") = py::none(), py::arg("window") = py::none(), py::arg("sinks") = py::none(),
                   py::arg("chunk") = py::none(), py::arg("memory") = "on")

@@ -105,6 +105,14 @@ Choices choices_of(const allmem_model_options& options) {
   return choices;
 }
 
+Check check_of(const allmem_model_options& options) {
+  require(options.check >= ALLMEM_CHECK_NONE && options.check <= ALLMEM_CHECK_ALL,
+          "`check` of the options is none of allmem_check.");
+  return options.check == ALLMEM_CHECK_ALL    ? Check::kAll
+         : options.check == ALLMEM_CHECK_NONE ? Check::kNone
+                                              : Check::kSmall;
+}
+
 Log log_of(const allmem_model_options& options) {
   if (options.log == nullptr) return {};
   return [log = options.log, user_data = options.user_data](const std::string& line) {
@@ -121,6 +129,7 @@ int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_o
           "A model in pieces has 1 to 64 files, one of them named model.onnx.");
   const allmem_model_options options = read_options(given);
   const Choices choices = choices_of(options);
+  const Check check = check_of(options);
   for (const allmem_file& file : std::span(files, count))
     require(file.name != nullptr, "A file's name is NULL.");
   const Find find = [&](const char* name) -> std::unique_ptr<MappedFile> {
@@ -131,7 +140,7 @@ int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_o
   };
   std::vector<std::unique_ptr<MappedFile>> pieces;
   for (const allmem_file& file : std::span(files, count)) pieces.push_back(open(file));
-  *model = make_model(Model::load(std::move(pieces), choices, log_of(options)), find);
+  *model = make_model(Model::load(std::move(pieces), choices, log_of(options), check), find);
   return ALLMEM_OK;
 }
 
@@ -154,7 +163,7 @@ int32_t allmem_model_load(const char* path, const allmem_model_options* given, a
     require(model != nullptr, "`model` is NULL; it receives the model.");
     const std::string where = path_input(path);
     const allmem_model_options options = read_options(given);
-    auto loaded = Model::load(where, choices_of(options), log_of(options));
+    auto loaded = Model::load(where, choices_of(options), log_of(options), check_of(options));
     std::error_code ignored;
     const fs::path directory =
         fs::is_directory(to_path(where), ignored) ? to_path(where) : to_path(where).parent_path();

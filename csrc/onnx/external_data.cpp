@@ -1,11 +1,9 @@
-// Tensor data beside model.onnx. The location comes from an untrusted file: it must be a plain relative path
-// to a regular file inside the model's directory, also after symbolic links are resolved. Hard links are not
-// refused: package managers make them on purpose, and one cannot be made by somebody who cannot already read
-// the file.
+// Tensor data beside model.onnx. The location comes from an untrusted file: what it says must be a plain
+// relative path below the model's directory. Links that lie there are followed wherever they lead, as the
+// hub's cache, Bazel and Nix lay models out: only somebody who may write to the directory can put them there.
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
-#include <system_error>
 
 #include "onnx/check.h"
 #include "platform/error.h"
@@ -15,8 +13,6 @@
 namespace allmem::onnx {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 [[noreturn]] void fail(const Model& model, const std::string& tensor, const std::string& problem) {
   throw Error(ErrorCode::kBadModel,
@@ -42,7 +38,8 @@ void check_location(const Model& model, const std::string& tensor, std::string_v
   for (size_t begin = 0; begin <= location.size();) {
     const size_t end = std::min(location.find('/', begin), location.size());
     const std::string_view part = location.substr(begin, end - begin);
-    if (part.empty() || part == "." || part == "..") {
+    const bool here = part == "." && end < location.size();  // "./model.onnx.data", as other tools write it
+    if (!here && (part.empty() || part == "." || part == "..")) {
       fail(model, tensor,
            "is in '" + std::string(location) + "', which is not a plain path inside the model's directory");
     }
@@ -50,41 +47,39 @@ void check_location(const Model& model, const std::string& tensor, std::string_v
   }
 }
 
-// The real path of the file, when it is inside the model's directory.
-std::string resolve(const Model& model, const std::string& tensor, std::string_view location) {
-  const fs::path directory = to_path(model.path).parent_path();
-  std::error_code error;
-  const fs::path root = real_path(directory.empty() ? "." : directory, error);
-  if (error) fail(model, tensor, "is in a directory that cannot be resolved");
-  const fs::path file = real_path(root / to_path(location), error);
-  if (error) {
-    throw Error(ErrorCode::kNotFound,
-                printable(model.path + ": the data of tensor '" + tensor + "' is in '" +
-                          std::string(location) + "', but there is no such file in the model's directory."));
+// The location without "./".
+std::string plain(std::string_view location) {
+  std::string path;
+  for (size_t begin = 0; begin < location.size();) {
+    const size_t end = std::min(location.find('/', begin), location.size());
+    const std::string_view part = location.substr(begin, end - begin);
+    if (part != ".") path.append(path.empty() ? "" : "/").append(part);
+    begin = end + 1;
   }
-  const fs::path relative = file.lexically_relative(root);
-  if (relative.empty() || *relative.begin() == "..") {
-    fail(model, tensor,
-         "is in '" + std::string(location) + "', a link that leads out of the model's directory");
-  }
-  return to_name(file);
+  return path;
 }
 
 const MappedFile& map_once(Model& model, const std::string& tensor, std::string_view location) {
   check_location(model, tensor, location);
+  const std::string name = plain(location);
   if (model.is_closed) {
-    const auto found = std::ranges::find(model.files, location, &MappedFile::path);
+    const auto found = std::ranges::find(model.files, name, &MappedFile::path);
     if (found != model.files.end()) return **found;
-    throw Error(ErrorCode::kNotFound,
-                printable("The data of tensor '" + tensor + "' is in '" + std::string(location) +
-                          "', but no piece of the model has this name."));
+    throw Error(ErrorCode::kNotFound, printable("The data of tensor '" + tensor + "' is in '" + name +
+                                                "', but no piece of the model has this name."));
   }
-  const std::string path = resolve(model, tensor, location);
+  const std::string path = to_name(to_path(model.path).parent_path() / to_path(name));
   for (const auto& file : model.files) {
     if (file->path() == path) return *file;
   }
-  // The path is already resolved: a symbolic link in its place by now would be an attack.
-  model.files.push_back(std::make_unique<MappedFile>(path, /*follow_symlink=*/false));
+  try {
+    model.files.push_back(std::make_unique<MappedFile>(path));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kNotFound) throw;
+    throw Error(ErrorCode::kNotFound,
+                printable(model.path + ": the data of tensor '" + tensor + "' is in '" + name +
+                          "', but there is no such file in the model's directory."));
+  }
   return *model.files.back();
 }
 

@@ -28,6 +28,8 @@ struct FileDescriptor {
   if (error == ENOENT || error == ENOTDIR) {
     throw Error(ErrorCode::kNotFound, printable("There is no file '" + path + "'."));
   }
+  if (error == ENOMEM)
+    throw Error(ErrorCode::kOutOfMemory, printable("There is not enough memory to map '" + path + "'."));
   throw Error(ErrorCode::kIo, printable("The file '" + path +
                                         "' cannot be read: " + std::generic_category().message(error) + "."));
 }

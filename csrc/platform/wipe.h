@@ -1,7 +1,6 @@
 // Overwriting what must not be found again.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -24,11 +23,9 @@ inline void wipe_memory(std::span<std::byte> bytes) {
 }
 
 // What calculations left on the stack of this thread: compilers put registers there, and matrix products have
-// frames of up to 70 KiB. To be called from about where they were.
-[[gnu::noinline]] inline void wipe_stack() {
-  std::array<std::byte, 80 << 10> below;
-  wipe_memory(below);
-}
+// frames of up to 70 KiB. As much as there is, on a thread with a small one. To be called from about where
+// they were.
+void wipe_stack();
 
 // Gives memory back overwritten, also what a container leaves behind when it grows.
 template <class T>

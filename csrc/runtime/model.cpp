@@ -149,9 +149,18 @@ std::shared_ptr<const Model> Model::make(std::shared_ptr<const onnx::Model> sour
   return model;
 }
 
-std::shared_ptr<const Model> Model::load(const std::string& path, const Choices& choices, Log log) {
+std::shared_ptr<const Model> Model::load(const std::string& path, const Choices& choices, Log log,
+                                         Check check) {
   try {
-    return make(onnx::read_model(model_file(path)), choices, std::move(log));
+    const std::string file = model_file(path);
+    const FindFile find = [directory = to_path(file).parent_path()](const std::string& name) {
+      const std::filesystem::path beside = directory / to_path(name);
+      std::error_code error;
+      return std::filesystem::exists(beside, error) ? std::make_shared<const MappedFile>(to_name(beside))
+                                                    : nullptr;
+    };
+    check_files(find, check, /*complete=*/true);
+    return make(onnx::read_model(file), choices, std::move(log));
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kOutOfMemory,
                 printable("The model '" + path + "' needs more memory than there is."));
@@ -159,8 +168,15 @@ std::shared_ptr<const Model> Model::load(const std::string& path, const Choices&
 }
 
 std::shared_ptr<const Model> Model::load(std::vector<std::unique_ptr<MappedFile>> pieces,
-                                         const Choices& choices, Log log) {
+                                         const Choices& choices, Log log, Check check) {
   try {
+    const FindFile find = [&](const std::string& name) -> std::shared_ptr<const MappedFile> {
+      for (const auto& piece : pieces) {
+        if (piece->path() == name) return {std::shared_ptr<void>(), piece.get()};  // borrowed
+      }
+      return nullptr;
+    };
+    check_files(find, check, /*complete=*/false);
     return make(onnx::read_model(std::move(pieces)), choices, std::move(log));
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kOutOfMemory, "The model needs more memory than there is.");

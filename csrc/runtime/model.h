@@ -11,6 +11,7 @@
 #include "graph/choices.h"
 #include "graph/program.h"
 #include "platform/mapped_file.h"
+#include "runtime/checksums.h"
 
 namespace allmem {
 
@@ -41,11 +42,13 @@ class Model {
   // `path`: a model directory, or a .onnx file. Throws Error (kNotFound, kIo, kBadModel, kUnsupported,
   // kOutOfMemory; kInvalidArgument for choices that the model does not allow). The files stay mapped: replace
   // them (rename another over them) if you must, but never change or truncate them while the model is in use.
-  static std::shared_ptr<const Model> load(const std::string& path, const Choices& choices = {},
-                                           Log log = {});
+  // Compares files with SHA256SUMS as `check` says.
+  static std::shared_ptr<const Model> load(const std::string& path, const Choices& choices = {}, Log log = {},
+                                           Check check = Check::kSmall);
   // The same from pieces in memory: "model.onnx" and the data files that it names.
   static std::shared_ptr<const Model> load(std::vector<std::unique_ptr<MappedFile>> pieces,
-                                           const Choices& choices = {}, Log log = {});
+                                           const Choices& choices = {}, Log log = {},
+                                           Check check = Check::kSmall);
 
   const ModelInfo& info() const { return info_; }
   const Program& program() const { return *program_; }

@@ -3,6 +3,7 @@
 
 #include <simdjson.h>
 
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,6 +24,7 @@ inline simdjson::dom::element parse_json(simdjson::dom::parser& parser, std::str
   simdjson::dom::element root;
   // simdjson copies the text, and may not be asked to copy from null.
   if (const auto error = parser.parse(json.empty() ? "" : json.data(), json.size()).get(root)) {
+    if (error == simdjson::MEMALLOC) throw std::bad_alloc();
     throw Error(ErrorCode::kBadTokenizer,
                 file + " is not valid JSON: " + simdjson::error_message(error) + ".");
   }

@@ -47,6 +47,7 @@ CodePtr compile(std::string_view pattern, uint32_t options, const std::string& w
   PCRE2_SIZE offset = 0;
   CodePtr code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
                              options | PCRE2_UTF, &error, &offset, context.get()));
+  if (!code && error == PCRE2_ERROR_HEAP_FAILED) throw std::bad_alloc();
   if (!code) {
     throw Error(ErrorCode::kBadTokenizer,
                 where + " is not a valid regular expression: " + message_of(error) + ".");
@@ -102,6 +103,7 @@ void Regex::for_each_match(std::string_view text, const std::function<void(Match
                            data.get(), context.get());
     }
     if (status == PCRE2_ERROR_NOMATCH) return;
+    if (status == PCRE2_ERROR_NOMEMORY) throw std::bad_alloc();
     if (status < 0) {
       throw Error(ErrorCode::kUnsupported, "The tokenizer's regular expression cannot split this text of " +
                                                std::to_string(text.size()) + " bytes: " + message_of(status) +

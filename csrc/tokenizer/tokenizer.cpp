@@ -46,8 +46,10 @@ struct Tokenizer::Impl {
     };
     for (size_t id = 0; id < config.vocab.size(); ++id) add(config.vocab[id], id);
     for (const AddedToken& token : config.added_tokens) {
-      add(token.content, static_cast<size_t>(token.id));
-      special[static_cast<size_t>(token.id)] = token.special;
+      const auto id = static_cast<size_t>(token.id);
+      add(token.content, id);
+      if (token.normalized) bytes[id] = spelled(normalize(token.content, config.normal_forms));
+      special[id] = token.special;
     }
   }
 

@@ -31,6 +31,7 @@ class Model:
         sinks: int | None = None,
         chunk: int | None = None,
         memory: str = "on",
+        check_small: bool = True,
     ) -> None: ...
     @staticmethod
     def from_memory(

@@ -47,7 +47,7 @@ class Model:
         *,
         backend: Backend = "native",
         exact: bool = False,
-        check: bool = False,
+        check: bool | None = None,
         window: int | None = None,
         sinks: int | None = None,
         chunk: int | None = None,
@@ -60,8 +60,8 @@ class Model:
         backend: "native", or "onnxruntime" to run the same file in stock onnxruntime (slower).
         exact: float32 everywhere, as the file's function bodies define the operators. Otherwise activations
         that meet quantised weights are rounded to 8 bits, several times faster. onnxruntime is always exact.
-        check: compare all files with SHA256SUMS first, which costs a reading of them (docs/format.md).
-        ModelNotFoundError if the model has no SHA256SUMS.
+        check: compare all files with SHA256SUMS first, which costs a reading of them (docs/format.md);
+        ModelNotFoundError if the model has none. None compares weights of up to 16 MiB, if there is one.
         window, sinks, chunk: tokens, instead of the file's own. The state's size follows. A window as long
         as the text is full attention. The chunk is at most the window. A saved memory belongs to these.
         memory: "on"; "frozen", read as training left it and never written; or "off", neither computed nor
@@ -77,7 +77,7 @@ class Model:
         files = ModelFiles(found if found.is_dir() else found.parent)
         if backend == "native":
             chosen = _choices(window, sinks, chunk, memory)
-            return cls(found, files, _core.Model(str(found), exact, log, **chosen))
+            return cls(found, files, _core.Model(str(found), exact, log, **chosen, check_small=check is None))
         if backend == "onnxruntime":
             from allmem_edge.ort_backend import OrtModel
 

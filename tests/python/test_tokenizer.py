@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import unicodedata
 from collections.abc import Iterator
@@ -250,3 +251,27 @@ def test_added_token_flags_equal(lstrip: bool, rstrip: bool, single_word: bool, 
         flags = {"lstrip": lstrip, "rstrip": rstrip, "single_word": single_word, "normalized": normalized}
         reference.add_tokens([hf.AddedToken(content, **flags)])
     check_equal(reference, tmp_path, 3000)
+
+
+@pytest.mark.parametrize("form", [None, "NFC", "NFD", "NFKC", "NFKD"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_added_tokens_are_decoded_as_the_normalizer_leaves_them(form: str | None, normalized: bool) -> None:
+    reference = train("gpt2")
+    if form:
+        reference.normalizer = getattr(hf.normalizers, form)()
+    contents = [
+        "e\u0301",
+        "na\xefve",
+        "a b",
+        "\u0120word",
+        "\u212bngstrom",
+        "\ufb01",
+        "<tool \xe9>",
+        "\xc3\xa9",
+    ]
+    reference.add_tokens([hf.AddedToken(text, normalized=normalized) for text in contents])
+    json_text = reference.to_str()
+    tokenizer = core.Tokenizer.from_json(json_text.encode(), "tokenizer.json")
+    for token in json.loads(json_text)["added_tokens"]:
+        for ids in ([token["id"]], reference.encode(f"x {token['content']} y").ids):
+            assert tokenizer.decode(ids) == reference.decode(ids), (token, ids)

@@ -64,7 +64,7 @@ enum {
   ALLMEM_POISONED = 9,          /* an earlier error interrupted the session: reset it */
   ALLMEM_BUFFER_TOO_SMALL = 10, /* `count` says what is needed */
   ALLMEM_IN_USE = 11,           /* another thread is using this session or decoder */
-  ALLMEM_OUT_OF_MEMORY = 12,    /* a model or a session does not fit, or an allocation failed */
+  ALLMEM_OUT_OF_MEMORY = 12,    /* a model or a session does not fit, an allocation failed or a thread */
   ALLMEM_INTERNAL = 13,         /* a defect of this library; please report it */
   ALLMEM_CONFLICT = 14          /* somebody else has changed the memory file since: nothing was written */
 };
@@ -97,6 +97,15 @@ typedef enum allmem_memory {
   ALLMEM_MEMORY_OFF = 2     /* left out, neither computed nor allocated: the window's attention alone */
 } allmem_memory;
 
+/* Which files of a model are compared with the SHA256SUMS beside them, at the price of reading them whole.
+ * One that is damaged gives ALLMEM_BAD_MODEL and a sentence with its name. */
+typedef enum allmem_check {
+  ALLMEM_CHECK_NONE = -1,
+  ALLMEM_CHECK_SMALL = 0, /* weights of up to 16 MiB: nothing else shows that they are damaged */
+  ALLMEM_CHECK_ALL = 1    /* all, as after a download. ALLMEM_NOT_FOUND for a model without SHA256SUMS; of a
+                             model in pieces those that are there, SHA256SUMS among them */
+} allmem_check;
+
 typedef struct allmem_model_options {
   size_t struct_size;
   allmem_log_callback log; /* NULL: silent */
@@ -107,6 +116,8 @@ typedef struct allmem_model_options {
   int32_t sinks;  /* tokens; -1: as the file says */
   int32_t chunk;  /* tokens; 0: as the file says. At most the window */
   int32_t memory; /* an allmem_memory */
+  int32_t check;  /* an allmem_check */
+  int32_t reserved_too;
 } allmem_model_options;
 
 typedef struct allmem_model_info {
@@ -286,7 +297,9 @@ ALLMEM_API int32_t allmem_session_resume(allmem_session* session, allmem_text_ca
  * runs. */
 ALLMEM_API int32_t allmem_session_cancel(allmem_session* session);
 
-/* frozen: 1 reads the long-term memory but never writes it. */
+/* frozen: 1 reads the long-term memory but never writes it. What was read before is learned first, also what
+ * an unfinished chunk has, which would have left the window before that chunk ends. So a text that somebody
+ * pastes is read without forgetting what was told before: freeze, read it, freeze with 0. */
 ALLMEM_API int32_t allmem_session_freeze(allmem_session* session, int32_t frozen);
 /* As new, without marks; what was set stays set: frozen or not, and the sampling. */
 ALLMEM_API int32_t allmem_session_reset(allmem_session* session);

@@ -40,7 +40,7 @@ void describe(std::ostream& out, const char* name, const Struct& value, std::str
 std::string layout() {
   std::ostringstream out;
   DESCRIBE(out, allmem_model_options, struct_size, log, user_data, exact, reserved, window, sinks, chunk,
-           memory)
+           memory, check, reserved_too)
   DESCRIBE(out, allmem_model_info, struct_size, vocab_size, layers, window, sinks, chunk, has_tokenizer,
            has_chat, reserved, weight_bytes, state_bytes, fingerprint, quantization)
   DESCRIBE(out, allmem_file, name, data, size, fd, offset)

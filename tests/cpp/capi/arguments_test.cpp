@@ -75,7 +75,8 @@ TEST_CASE("loading refuses") {
         with(&allmem_model_options::window, 63), with(&allmem_model_options::window, 1 << 30),
         with(&allmem_model_options::sinks, -2), with(&allmem_model_options::chunk, -1),
         with(&allmem_model_options::chunk, 65), with(&allmem_model_options::memory, -1),
-        with(&allmem_model_options::memory, 3)})
+        with(&allmem_model_options::memory, 3), with(&allmem_model_options::check, -2),
+        with(&allmem_model_options::check, 2)})
     refused(allmem_model_load(ALLMEM_BUNDLED_MODEL, &wrong, &model));
   allmem_file file = {"model.onnx", nullptr, 10, -1, 0};
   refused(allmem_model_load_memory(&file, 1, nullptr, &model));

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <limits>
@@ -761,6 +762,53 @@ TEST_CASE("a snapshot says what it is, and a damaged one changes nothing") {
     directory.write("memory", damaged);
     CHECK(allmem_snapshot_inspect_file(path.c_str(), &info, nullptr, 0, nullptr) == ALLMEM_BAD_SNAPSHOT);
   }
+}
+
+TEST_CASE("a damaged file of a model is refused by name") {
+  const TempDir directory;
+  const std::string folder = directory / "model";
+  std::filesystem::copy(kBundled, folder);
+  const auto load_with = [&](int32_t check) {
+    allmem_model_options options;
+    allmem_model_options_init(&options);
+    options.check = check;
+    allmem_model* model = nullptr;
+    const int32_t status = allmem_model_load(folder.c_str(), &options, &model);
+    allmem_model_free(model);
+    return status;
+  };
+  const auto damage = [&](const std::string& name) {
+    std::fstream file(folder + "/" + name, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(0, std::ios::end);
+    const auto middle = file.tellg() / 2;
+    file.seekg(middle);
+    const int byte = file.get();
+    file.seekp(middle);
+    file.put(static_cast<char>(byte ^ 1));
+  };
+  for (const int32_t check : {ALLMEM_CHECK_NONE, ALLMEM_CHECK_SMALL, ALLMEM_CHECK_ALL})
+    CHECK(load_with(check) == ALLMEM_OK);
+  for (const auto& entry : std::filesystem::directory_iterator(kBundled)) {
+    const std::string name = entry.path().filename().string();
+    if (name == "SHA256SUMS") continue;
+    CAPTURE(name);
+    damage(name);
+    CHECK(load_with(ALLMEM_CHECK_ALL) == ALLMEM_BAD_MODEL);
+    CHECK(std::string(allmem_last_error()).find(name + " is not what SHA256SUMS says") != std::string::npos);
+    if (name == "model.onnx.data") {
+      CHECK(load_with(ALLMEM_CHECK_SMALL) == ALLMEM_BAD_MODEL);
+      CHECK(load_with(ALLMEM_CHECK_NONE) == ALLMEM_OK);
+    }
+    damage(name);
+  }
+  std::filesystem::remove(folder + "/config.json");
+  CHECK(load_with(ALLMEM_CHECK_ALL) == ALLMEM_BAD_MODEL);
+  CHECK(load_with(ALLMEM_CHECK_SMALL) == ALLMEM_OK);
+  std::ofstream(folder + "/SHA256SUMS") << "no list\n";
+  CHECK(load_with(ALLMEM_CHECK_SMALL) == ALLMEM_BAD_MODEL);
+  std::filesystem::remove(folder + "/SHA256SUMS");
+  CHECK(load_with(ALLMEM_CHECK_ALL) == ALLMEM_NOT_FOUND);
+  CHECK(load_with(ALLMEM_CHECK_SMALL) == ALLMEM_OK);
 }
 
 TEST_CASE("a memory goes through callbacks, encrypted, and without a copy") {

@@ -1,11 +1,13 @@
 // The C API where memory is short: a child process may take no more than it has.
 #include <doctest/doctest.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <fstream>
+#include <functional>
 
 #include "allmem/allmem.h"
 
@@ -40,7 +42,67 @@ int create_without_memory(const allmem_model* model) {
   return allmem_session_create(model, &options, &session) == ALLMEM_OK ? 0 : 7;
 }
 
+// 0 when loading and creating with so much more memory than there is now work, or say that it is too little.
+int load_with(size_t more) {
+  size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlim_t tight = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + more;
+  const rlimit limit{tight, tight};
+  if (setrlimit(RLIMIT_AS, &limit) != 0) return 2;
+  allmem_model* model = nullptr;
+  int32_t status = allmem_model_load(ALLMEM_BUNDLED_MODEL, nullptr, &model);
+  if (status != ALLMEM_OK) return status == ALLMEM_OUT_OF_MEMORY ? 0 : 100 + status;
+  allmem_session_options options;
+  allmem_session_options_init(&options);
+  options.threads = 2;
+  allmem_session* session = nullptr;
+  status = allmem_session_create(model, &options, &session);
+  return status == ALLMEM_OK || status == ALLMEM_OUT_OF_MEMORY ? 0 : 200 + status;
+}
+
+int in_a_child(const std::function<int()>& body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 }  // namespace
+
+TEST_CASE("too little memory is said to be that, wherever it runs out") {
+  for (size_t more = 0; more < size_t{14} << 20; more += size_t{1} << 18) {
+    CAPTURE(more);
+    CHECK(in_a_child([&] { return load_with(more); }) == 0);
+  }
+}
+
+TEST_CASE("a session can be wiped, saved and asked on a thread with a small stack") {
+  allmem_model* model = nullptr;
+  REQUIRE(allmem_model_load(ALLMEM_BUNDLED_MODEL, nullptr, &model) == ALLMEM_OK);
+  allmem_session* session = nullptr;
+  REQUIRE(allmem_session_create(model, nullptr, &session) == ALLMEM_OK);
+  const auto work = [](void* given) -> void* {
+    auto* session = static_cast<allmem_session*>(given);
+    const allmem_message message = {"user", "Hello!"};
+    size_t count = 0;
+    const bool good =
+        allmem_session_chat(session, &message, 1, nullptr, nullptr, nullptr, nullptr) == ALLMEM_OK &&
+        allmem_session_save(session, nullptr, 0, nullptr, 0, &count) == ALLMEM_BUFFER_TOO_SMALL &&
+        allmem_session_wipe(session) == ALLMEM_OK;
+    return good ? given : nullptr;
+  };
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  REQUIRE(pthread_attr_setstacksize(&attributes, size_t{128} << 10) == 0);
+  pthread_t thread;
+  REQUIRE(pthread_create(&thread, &attributes, work, session) == 0);
+  void* result = nullptr;
+  pthread_join(thread, &result);
+  CHECK(result == session);
+  allmem_session_free(session);
+  allmem_model_free(model);
+}
 
 TEST_CASE("a session that does not fit into memory is refused, and its model is still good") {
   allmem_model* model = nullptr;
