@@ -58,6 +58,8 @@ class Op {
   virtual ~Op() = default;
   // Allocates nothing. Throws Error only where data decides (an index out of range).
   virtual void run(const RunContext& ctx) const = 0;
+  // Makes what is pending in its states part of them, for ctx.tokens = 0.
+  virtual void settle(const RunContext& /*ctx*/) const {}
   // Floats of scratch memory that each worker needs for a block of `tokens`.
   virtual size_t scratch_floats(const Kernels& /*kernels*/, size_t /*tokens*/) const { return 0; }
   // This, if it is one.

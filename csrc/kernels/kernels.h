@@ -163,7 +163,7 @@ struct Kernels {
   void (*memory_accumulate_fast)(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
                                  size_t v_stride, const float* eta, size_t eta_stride, size_t n,
                                  float* scratch);
-  // The end of a chunk: S = beta_mean S + G;  W = r ⊙ W - S;  G = 0.
+  // The end of a chunk: S = beta_mean S + G;  W = r ⊙ W - S;  G = 0. Element by element: S may be G itself.
   void (*memory_write)(const MemoryHead& head, float beta_mean);
 };
 

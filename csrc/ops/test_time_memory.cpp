@@ -78,6 +78,10 @@ class TestTimeMemory : public Loop {
     for (size_t kv = begin; kv < end; ++kv) run_head(ctx, kv, ctx.scratch(worker));
   }
 
+  void settle(const RunContext& ctx) const override {
+    for (size_t kv = 0; kv < sizes_.kv_heads; ++kv) settle_head(ctx, kv, ctx.scratch(0));
+  }
+
   size_t scratch_floats(const Kernels& kernels, size_t tokens) const override {
     const size_t exact = kernels.memory_scratch(sizes_.dim, sizes_.hidden);
     if (!derived_.copies) return exact;
@@ -199,6 +203,30 @@ class TestTimeMemory : public Loop {
     *waiting.count = static_cast<float>(count);
     float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
     for (size_t t = begin; t < end; ++t) beta_sum += ctx.in(kBeta)[t * sizes_.kv_heads + kv];
+  }
+
+  // What the unfinished chunk has is learned now: W = Ŵ - G, S += G, G = 0. Unlike the end of a chunk this is
+  // no step of the momentum, which neither decays nor moves W once more; Σβ goes on to the chunk's end.
+  void settle_head(const RunContext& ctx, size_t kv, float* scratch) const {
+    const MemoryHead head = memory_of(ctx, kv);
+    if (ctx.fresh) derive(ctx, head, kv, scratch);
+    learn_waiting(ctx, head, kv, scratch);
+    const size_t size = sizes_.hidden * sizes_.dim;
+    const auto is_zero = [](float value) { return value == 0.0f; };
+    const auto nothing = [&](const float* g) { return std::all_of(g, g + size, is_zero); };
+    if (nothing(head.g_gate) && nothing(head.g_up) && nothing(head.g_down)) return;
+    const auto add = [&](float* s, const float* g) {
+      for (size_t i = 0; i < size; ++i) s[i] += g[i];
+    };
+    add(head.s_gate, head.g_gate);
+    add(head.s_up, head.g_up);
+    add(head.s_down, head.g_down);
+    MemoryHead alone = head;  // a momentum of G alone: W = Ŵ - (0 G + G)
+    alone.s_gate = head.g_gate;
+    alone.s_up = head.g_up;
+    alone.s_down = head.g_down;
+    ctx.kernels.memory_write(alone, 0.0f);
+    derive(ctx, head, kv, scratch);
   }
 
   // The end of a chunk: S = β̄ S + G, W = Ŵ - S.

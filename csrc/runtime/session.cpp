@@ -2,6 +2,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <new>
 #include <system_error>
@@ -140,11 +141,7 @@ struct Session::Impl {
     }
   }
 
-  // Runs all steps for one block; the head only for its last `rows` tokens.
-  void run_block(std::span<const int32_t> ids, size_t rows, float* logits) {
-    std::copy(ids.begin(), ids.end(), block_ids.begin());
-    block_position = static_cast<int64_t>(position);
-    buffers[program.values[program.logits].buffer] = reinterpret_cast<std::byte*>(logits);
+  RunContext context() {
     RunContext ctx{.kernels = kernels, .pool = pool, .program = program};
     ctx.position = position;
     ctx.frozen = is_frozen;
@@ -152,6 +149,39 @@ struct Session::Impl {
     ctx.buffers = buffers.data();
     ctx.derived_data = derived.data();
     ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
+    return ctx;
+  }
+
+  // What is pending in the states becomes part of them.
+  void settle() {
+    is_poisoned = true;  // until it is done
+    RunContext ctx = context();
+    for (const Step& step : program.steps) {
+      ctx.step = &step;
+      step.op->settle(ctx);
+    }
+    is_poisoned = false;
+  }
+
+  // Weights that are damaged give numbers that are none. Never lets one on to where it would be taken for a
+  // wrong argument.
+  void check_logits(std::span<const float> logits) const {
+    size_t wrong = 0;
+    for (const float value : logits) wrong += std::isnan(value);
+    if (wrong == 0) return;
+    throw Error(ErrorCode::kBadModel,
+                "The model computed what is no number (NaN) within the last tokens up to " +
+                    std::to_string(position) +
+                    ": its weights are damaged. Compare its files with their checksums (allmem-edge verify), "
+                    "and reset the session or load its last memory.");
+  }
+
+  // Runs all steps for one block; the head only for its last `rows` tokens.
+  void run_block(std::span<const int32_t> ids, size_t rows, float* logits) {
+    std::copy(ids.begin(), ids.end(), block_ids.begin());
+    block_position = static_cast<int64_t>(position);
+    buffers[program.values[program.logits].buffer] = reinterpret_cast<std::byte*>(logits);
+    RunContext ctx = context();
     for (const Stage& stage : program.stages) {
       ctx.tokens = program.steps[stage.begin].head ? rows : ids.size();
       ctx.skipped = ids.size() - ctx.tokens;
@@ -174,6 +204,7 @@ struct Session::Impl {
       const bool last = begin + count == ids.size();
       const size_t rows = which == LogitsFor::kAll ? count : which == LogitsFor::kLast && last ? 1 : 0;
       run_block(ids.subspan(begin, count), rows, out);
+      check_logits({out, rows * vocab});
       out += rows * vocab;
     }
     is_poisoned = false;
@@ -191,8 +222,9 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
                 "There is not enough memory for a session of this model, whose state alone takes " +
                     std::to_string(model->program().state_bytes) + " bytes.");
   } catch (const std::system_error& error) {
-    throw Error(ErrorCode::kIo, "The session's " + std::to_string(threads) +
-                                    " threads cannot be started: " + error.what() + ".");
+    // Too many threads, or too little memory for their stacks: the system gives one error for both.
+    throw Error(ErrorCode::kOutOfMemory, "The session's " + std::to_string(threads) +
+                                             " threads cannot be started: " + error.what() + ".");
   }
 }
 
@@ -224,7 +256,7 @@ void Session::wipe() {
   reset();
 }
 
-void Session::freeze(bool frozen) {
+void Session::freeze(bool frozen, bool learn) {
   impl_->check_usable();
   if (!frozen && impl_->model->info().memory == MemoryUse::kFrozen) {
     throw Error(
@@ -232,6 +264,7 @@ void Session::freeze(bool frozen) {
         "The model was loaded with its memory frozen, so a session has nothing to write it with; load "
         "it with its memory on.");
   }
+  if (frozen && !impl_->is_frozen && learn) impl_->settle();
   impl_->is_frozen = frozen;
 }
 

@@ -35,7 +35,9 @@ class Session {
   uint64_t position() const;  // tokens read so far
   void reset();               // as new, but frozen if it was; also after an error
   void wipe();                // the same, with every byte that this session held overwritten
-  void freeze(bool frozen);   // frozen: the memory is read but never written
+  // Frozen, the memory is read but never written. What was read before is learned first, also what an
+  // unfinished chunk has (unless `learn` is false): it would be gone from the window before that chunk ends.
+  void freeze(bool frozen, bool learn = true);
   bool frozen() const;
   std::unique_ptr<Session> clone() const;  // an independent copy, same state
   size_t state_bytes() const;              // K/V rings and memory

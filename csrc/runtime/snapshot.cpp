@@ -309,7 +309,9 @@ SnapshotInfo info_of(const Snapshot& snapshot) {
 
 // Refuses the snapshot of a session whose state cannot be this one's.
 void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, const Session& session) {
-  if (info.fingerprint != fingerprint(session.model())) refuse_snapshot("it belongs to another model");
+  if (info.fingerprint != fingerprint(session.model()))
+    refuse_snapshot(
+        "it belongs to another model, or the model's files are damaged (compare them with their checksums)");
   if (std::ranges::equal(layout, layout_of(session.model())) && info.state_bytes == session.state_bytes()) {
     return;
   }
@@ -398,7 +400,7 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
                   "This memory changed while it was loaded; load it again, or reset the session.");
     }
   });
-  session.freeze(info.frozen);
+  session.freeze(info.frozen, /*learn=*/false);
   session.model().say("loaded a memory of " + std::to_string(info.position) + " tokens");
   return info;
 }

@@ -56,16 +56,18 @@ class Chat:
         ids = [self._encode(self._render_turn("", after=turns)) for turns in (0, 1)]
         session.check_generator(ids[0], sampling)
 
-    def send(self, text: str) -> Iterator[str]:
+    def send(self, text: str, *, frozen: bool = False) -> Iterator[str]:
         """Reads `text` as the user's next message and yields the pieces of the answer.
 
+        frozen: read and answered without writing the memory, so that a long text that was pasted does not
+        overwrite what was told before. Later answers know it from the attention window, while it is there.
         Interrupted while the message is read, the chat is as before; interrupted while it answers, what was
         said so far counts as the answer. Raises InvalidArgumentError for an empty message.
         """
         if not check_text("The message", text).strip():
             raise InvalidArgumentError("The message is empty; say something.")
         ids = self._encode(self._render_turn(text, after=self.turns))
-        return self._answer(text, ids)
+        return self._frozen_answer(text, ids) if frozen else self._answer(text, ids)
 
     def read(self, turns: Iterable[tuple[str, str]]) -> None:
         """Reads exchanges (what the user said, what the assistant answered) as if they had been held here."""
@@ -188,6 +190,15 @@ class Chat:
         if self.sampling.seed is not None:  # each turn draws anew, and a whole chat still repeats
             self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
         yield from self._speak(generator)
+
+    def _frozen_answer(self, text: str, ids: list[int]) -> Iterator[str]:
+        """What went before is learned when the session freezes: before the mark that undo() goes back to."""
+        was = self.session.frozen
+        self.session.freeze()
+        try:
+            yield from self._answer(text, ids)
+        finally:
+            self.session.freeze(was)
 
     def _speak(self, generator: _core.Generator) -> Iterator[str]:
         for piece in generator:

@@ -220,7 +220,23 @@ class OrtSession:
         self._marks = []
 
     def freeze(self, frozen: bool = True) -> None:
+        if frozen and not self._frozen:
+            self._settle()
         self._frozen = frozen
+
+    def _settle(self) -> None:
+        """Learns what the unfinished chunk has, as the native runtime does: W = Ŵ - G, S += G, G = 0."""
+        for name, g in list(self._state.items()):
+            if ".memory.gradient." not in name or not g.any():
+                continue
+            weight, momentum = (name.replace(".gradient.", kind) for kind in (".weight.", ".momentum."))
+            now = self._state[weight]
+            norms = (np.linalg.norm(w, axis=-1, keepdims=True) for w in (self._model.initial[weight], now))
+            norm0, norm = norms
+            scaled = now * np.divide(norm0, norm, out=np.zeros_like(norm0), where=norm > 0)
+            self._state[weight] = (scaled - g).astype(np.float32)
+            self._state[momentum] = self._state[momentum] + g
+            self._state[name] = np.zeros_like(g)
 
     def clone(self) -> OrtSession:
         other = OrtSession(self._model, self._threads)

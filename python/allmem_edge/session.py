@@ -195,7 +195,11 @@ class Session:
         self._native().wipe()
 
     def freeze(self, frozen: bool = True) -> None:
-        """Frozen, the memory is read but no longer written; the attention window moves on."""
+        """Frozen, the memory is read but no longer written; the attention window moves on.
+
+        What was read before is learned first, what an unfinished chunk has too: it would have left the window
+        before that chunk ends. So pasted text is read without forgetting: freeze, read it, freeze(False).
+        """
         self._engine.freeze(frozen)
 
     @property

@@ -318,6 +318,16 @@ inline std::vector<Row> TinyModel::reference(const std::vector<int32_t>& ids, si
 
   std::vector<Row> logits, keys, values;
   for (size_t t = 0; t < ids.size(); ++t) {
+    for (Memory& memory : memories) {  // what the unfinished chunk has is learned before
+      for (size_t p = 0; p < 3 && t == frozen_from; ++p) {
+        memory.w[p] = normalise(memory.w[p], memory.norm[p]);
+        for (size_t i = 0; i < h * D; ++i) {
+          memory.w[p][i] -= memory.g[p][i];
+          memory.s[p][i] += memory.g[p][i];
+          memory.g[p][i] = 0;
+        }
+      }
+    }
     const auto& table = matrix("embedding");
     Row x(table.begin() + static_cast<long>(at(ids[t]) * C),
           table.begin() + static_cast<long>((at(ids[t]) + 1) * C));

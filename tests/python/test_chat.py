@@ -247,3 +247,25 @@ def test_the_template_may_be_in_the_tokenizers_config(tmp_path: Path) -> None:
         '{"chat_template": "[{{ messages[0].content }}{{ bos_token }}]", "bos_token": "B"}'
     )
     assert text_of(ChatTemplate.of_model(ModelFiles(tmp_path)).render([Message("user", "hi")])) == "[hiB]"
+
+
+def test_a_text_is_read_without_forgetting(tiny: ae.Model) -> None:
+    chat = tiny.chat(max_tokens=4, temperature=0.0)
+    "".join(chat.send("one"))
+    chat.session.freeze()  # learns what is pending
+    chat.session.freeze(False)
+    before = chat.session.inspect().layers
+    assert "".join(chat.send("a long text " * 20, frozen=True)) == chat.answer
+    assert chat.session.inspect().layers == before
+    assert not chat.session.frozen and chat.turns == 2
+    "".join(chat.send("two " * 20))
+    assert chat.session.inspect().layers != before
+
+
+def test_an_answer_that_is_left_thaws_the_session(tiny: ae.Model) -> None:
+    chat = tiny.chat(max_tokens=40, temperature=1.5, seed=2)
+    pieces = chat.send("one", frozen=True)
+    next(pieces)
+    assert chat.session.frozen
+    pieces.close()  # type: ignore[attr-defined]
+    assert not chat.session.frozen

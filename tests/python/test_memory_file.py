@@ -378,3 +378,13 @@ def test_a_deleted_memory_is_gone_behind_links_too(tiny: ae.Model, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
     with pytest.raises(ae.ModelNotFoundError, match="no saved memory"):
         ae.delete_memory(tmp_path / "memory")
+
+
+def test_a_file_is_read_by_command_without_forgetting(tmp_path: Path) -> None:
+    licence = tmp_path / "LICENCE"
+    licence.write_text("The software is provided as it is, without warranty of any kind. " * 120)
+    facts = "Hi, my name is Tobias.\nMy door code is 4711.\n"
+    ask = "What is my name?\nWhat is my door code?\n"
+    done = chat(say=f"{facts}/read {licence}\n{ask}/read\n/read {tmp_path}/none\n")
+    assert "Tobias" in done.stdout.splitlines()[-2] and "4711" in done.stdout.splitlines()[-1]
+    assert done.returncode == 1 and "none cannot be read" in done.stderr

@@ -17,7 +17,7 @@ from allmem_edge.chat import Chat
 from allmem_edge.cli import console
 from allmem_edge.cli.input import open_input
 from allmem_edge.cli.options import choice_options, model_argument, sampling_options, threads_option
-from allmem_edge.errors import AllMemError, PoisonedSessionError
+from allmem_edge.errors import AllMemError, PoisonedSessionError, StorageError
 from allmem_edge.memory_lock import MemoryLock
 from allmem_edge.model import Model
 
@@ -97,6 +97,7 @@ class _Conversation:
                 "save the conversation; allmem-edge chat --memory FILE goes on with it",
             ),
             "/load FILE": (self._help, "go on with a saved conversation"),
+            "/read FILE": (self._help, "let it read a text without forgetting what you told it before"),
             "/reset": (self._reset, "forget everything"),
             "/freeze": (self._freeze, "stop writing the memory, or go on writing it"),
             "/undo": (self._undo, "forget the last message and its answer; again for the one before"),
@@ -137,6 +138,8 @@ class _Conversation:
         command, _, argument = message.strip().partition(" ")
         if command.lower() in ("/save", "/load"):
             self._save_or_load(command.lower(), argument.strip())
+        elif command.lower() == "/read":
+            self._read(argument.strip())
         elif word in self._commands:
             self._commands[word][0]()
         elif word.startswith("/") and len(word.split()) == 1 and word[1:].isalpha():
@@ -203,6 +206,17 @@ class _Conversation:
             self._chat.load(file)
             self._note(f"Going on from {file}, {self._chat.session.position:,} tokens seen.")
             self._tell_unfinished()
+
+    def _read(self, file: str) -> None:
+        if not file:
+            self._note("Name a file: /read FILE.")
+            return
+        path = Path(file).expanduser()
+        try:
+            text = path.read_bytes().decode("utf-8", errors="replace")
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
+        self._show(self._chat.send(text, frozen=True))
 
     def _remember(self) -> None:
         if self._file is not None:

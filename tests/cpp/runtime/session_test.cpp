@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <thread>
 
@@ -308,6 +309,54 @@ TEST_CASE("a frozen session reads its memory and never writes it") {
   CHECK_FALSE(std::equal(before[0].begin(), before[0].end(), session.state(2).begin()));
 }
 
+TEST_CASE("freezing learns what an unfinished chunk has, once, and nothing at a chunk's end") {
+  const TinyModel tiny;
+  const auto ids = random_ids(120, tiny.config.vocab);
+  const auto memory_of = [](const Session& session) {
+    std::vector<float> all;
+    for (size_t i = 2; i < session.model().info().states.size(); ++i)
+      all.insert(all.end(), session.state(i).begin(), session.state(i).end());
+    return all;
+  };
+  const auto chunk = static_cast<size_t>(tiny.config.chunk);
+  for (const size_t count : {chunk, chunk + 1, 2 * chunk - 1, 3 * chunk}) {
+    CAPTURE(count);
+    Session session(load(tiny), {.threads = 2});
+    run(session, std::span(ids).first(count));
+    const auto before = memory_of(session);
+    session.freeze(true);
+    const auto after = memory_of(session);
+    CHECK((before == after) == (count % chunk == 0));
+    session.freeze(true);
+    session.freeze(false);
+    session.freeze(true);
+    CHECK(memory_of(session) == after);
+    run(session, std::span(ids).last(30));
+    CHECK(memory_of(session) == after);
+  }
+}
+
+TEST_CASE("a number that is none poisons the session, and says that the weights are damaged") {
+  TinyModel tiny;
+  tiny.weights.at("wo")[3] = std::numeric_limits<float>::quiet_NaN();
+  Session session(load(tiny), {.threads = 1});
+  const auto ids = random_ids(20, tiny.config.vocab);
+  std::vector<float> logits(static_cast<size_t>(tiny.config.vocab));
+  const auto refused = [&](ErrorCode code, const char* part) {
+    try {
+      session.forward(ids, LogitsFor::kLast, logits);
+      FAIL("was accepted");
+    } catch (const Error& error) {
+      CHECK(error.code() == code);
+      CHECK(std::string(error.what()).find(part) != std::string::npos);
+    }
+  };
+  refused(ErrorCode::kBadModel, "no number (NaN)");
+  refused(ErrorCode::kPoisoned, "reset it");
+  session.reset();
+  session.forward(ids, LogitsFor::kNone, {});
+}
+
 TEST_CASE("a clone goes on like the original and independently of it, also in mid-chunk") {
   const TinyModel tiny;
   Session session(load(tiny), {.threads = 1});
@@ -470,12 +519,16 @@ TEST_CASE("an error in mid-read poisons the session until reset") {
   CHECK(row[0] == 1.5f);
 }
 
-TEST_CASE("NaN and infinity in the weights pass through without a crash") {
+TEST_CASE("NaN and infinity in the weights are noticed without a crash") {
   for (const float value : {NAN, INFINITY, -INFINITY, 3e38f}) {
     TinyModel tiny;
     for (auto& [name, values] : tiny.weights) values[values.size() / 2] = value;
     Session session(load(tiny), {.threads = 1});
-    run(session, random_ids(80, tiny.config.vocab));
+    try {
+      run(session, random_ids(80, tiny.config.vocab));
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kBadModel);
+    }
     CHECK(session.position() == 80);
   }
 }
