@@ -335,7 +335,8 @@ public final class AllMemNativeTest {
     check(!unknown.getMessage().isEmpty(), "a sentence");
     for (Action action : List.<Action>of(
         () -> load(null),
-        () -> AllMemNative.loadModel(utf8(directory.toString()), -1, 0), () -> AllMemNative.loadModel(utf8(directory.toString()), 0, 3),
+        () -> AllMemNative.loadModel(utf8(directory.toString()), -1, 0, false),
+        () -> AllMemNative.loadModel(utf8(directory.toString()), 0, 3, false),
         () -> load(null, null, null, null),
         () -> load(new byte[][] {utf8("model.onnx")}, new int[0], new long[1], new long[1]),
         () -> load(new byte[][] {utf8("model.onnx")}, new int[1], new long[] {-1}, new long[1]),
@@ -413,7 +414,7 @@ public final class AllMemNativeTest {
   }
 
   private static long load(byte[] path) throws IOException {
-    return AllMemNative.loadModel(path, 0, AllMemNative.MEMORY_ON);
+    return AllMemNative.loadModel(path, 0, AllMemNative.MEMORY_ON, false);
   }
 
   private static long load(byte[][] names, int[] fds, long[] offsets, long[] sizes) throws IOException {

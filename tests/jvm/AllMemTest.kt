@@ -55,6 +55,7 @@ fun main(arguments: Array<String>) {
         test("an answer that was cut short goes on", ::resumes)
         test("a turn is undone", ::undoes)
         test("a model's window and memory are chosen when it is loaded", ::choosesMemory)
+        test("a damaged model is refused", ::checksFiles)
         test("assets are mapped, and no descriptor is left open", ::loadsAssets)
         test("chats that nobody closed are closed", ::closesForgotten)
     } finally {
@@ -277,6 +278,17 @@ private suspend fun choosesMemory() {
         check(wide.stateBytes > states[0]) { "a wider window: ${wide.stateBytes} bytes" }
         wide.chat().use { check(it.say("Hello!").isNotEmpty()) { "an answer" } }
     }
+}
+
+private suspend fun checksFiles() {
+    val copy = File(temporary, "model").also { directory.copyRecursively(it) }
+    AllMem.load(copy, check = true).use { model -> model.chat().use { check(it.say("Hello!").isNotEmpty()) { "an answer" } } }
+    File(copy, "tokenizer_config.json").appendText(" ")
+    val refused = runCatching { AllMem.load(copy, check = true) }.exceptionOrNull()
+    check(refused is AllMemException && refused.status == "ALLMEM_BAD_MODEL" && "tokenizer_config.json" in refused.message!!) { "$refused" }
+    File(copy, "SHA256SUMS").delete()
+    fails<FileNotFoundException> { AllMem.load(copy, check = true) }
+    AllMem.load(copy).close()
 }
 
 private suspend fun loadsAssets() {

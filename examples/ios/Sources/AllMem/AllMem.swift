@@ -61,14 +61,15 @@ public final class Model: @unchecked Sendable {
 
   /// From a directory, such as a folder in the app's bundle. Its files are mapped, not copied. window: tokens that are seen
   /// word for word, 0 as many as the model was trained with; fewer take less memory. What was saved belongs to the same
-  /// window and memory.
-  public init(directory: URL, window: Int32 = 0, memory: Memory = .on) throws {
+  /// window and memory. check: read all files and compare them with the SHA256SUMS beside them, once after a download.
+  public init(directory: URL, window: Int32 = 0, memory: Memory = .on, check all: Bool = false) throws {
     var options = allmem_model_options()
     allmem_model_options_init(&options)
     options.struct_size = MemoryLayout<allmem_model_options>.size  // as this header has it, whatever the library knows
     options.sinks = -1
     options.window = window
     options.memory = memory.rawValue
+    if all { options.check = Int32(ALLMEM_CHECK_ALL.rawValue) }
     var model: OpaquePointer?
     try check(allmem_model_load(directory.path, &options, &model))
     handle = model!

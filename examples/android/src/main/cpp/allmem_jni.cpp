@@ -225,9 +225,10 @@ allmem_model_options options_of(jint window, jint memory) {
   return options;
 }
 
-jlong load_model(JNIEnv* env, jclass, jbyteArray path, jint window, jint memory) {
+jlong load_model(JNIEnv* env, jclass, jbyteArray path, jint window, jint memory, jboolean whole_check) {
   return guarded(env, [&] {
-    const allmem_model_options options = options_of(window, memory);
+    allmem_model_options options = options_of(window, memory);
+    if (whole_check) options.check = ALLMEM_CHECK_ALL;
     allmem_model* model = nullptr;
     check(allmem_model_load(text_of(env, path).c_str(), &options, &model));
     return models.add(std::make_shared<Model>(model));
@@ -555,7 +556,7 @@ JNIEXPORT jint JNI_OnLoad(JavaVM* vm, void*) {
   JNIEnv* env = nullptr;
   if (vm->GetEnv(reinterpret_cast<void**>(&env), JNI_VERSION_1_6) != JNI_OK) return JNI_ERR;
   const JNINativeMethod methods[] = {
-      method("loadModel", "([BII)J", load_model),
+      method("loadModel", "([BIIZ)J", load_model),
       method("loadModel", "([[B[I[J[JII)J", load_model_fds),
       method("closeModel", "(J)V", close_model),
       method("stateBytes", "(J)J", state_bytes),

@@ -107,8 +107,9 @@ public final class AllMemNative {
    *
    * @param window tokens; 0: as the model was trained
    * @param memory one of MEMORY_...
+   * @param check reads all files and compares them with the SHA256SUMS beside them, as after a download
    */
-  public static native long loadModel(byte[] path, int window, int memory) throws IOException;
+  public static native long loadModel(byte[] path, int window, int memory, boolean check) throws IOException;
 
   /**
    * From parts of open files, as AssetFileDescriptor gives them; they may be closed afterwards.

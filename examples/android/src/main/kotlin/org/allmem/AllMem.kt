@@ -103,10 +103,11 @@ class AllMem private constructor(handle: Long) : AutoCloseable {
     companion object {
         /**
          * From a directory of files. window: tokens that are seen word for word, 0 as many as the model was trained with; fewer take
-         * less memory. What was saved belongs to the same window and memory.
+         * less memory. What was saved belongs to the same window and memory. check: read all files and compare them with the
+         * SHA256SUMS beside them, once after a download (FileNotFoundException without SHA256SUMS).
          */
-        fun load(directory: File, window: Int = 0, memory: Memory = Memory.ON): AllMem =
-            AllMem(AllMemNative.loadModel(directory.path.toByteArray(), window, memory.ordinal))
+        fun load(directory: File, window: Int = 0, memory: Memory = Memory.ON, check: Boolean = false): AllMem =
+            AllMem(AllMemNative.loadModel(directory.path.toByteArray(), window, memory.ordinal, check))
 
         /** Forgets a saved memory: also what a save that was killed may have left beside it. FileNotFoundException when there is none. */
         fun delete(memory: File) = AllMemNative.delete(memory.path.toByteArray())
