@@ -161,7 +161,7 @@ void Lowering::add_inputs() {
     if (!is_ids && name != "position") {
       if (defaults.contains(input.name)) continue;  // ONNX lets a constant be an input with a default
       fail(ErrorCode::kUnsupported,
-           "the graph input '" + name + "' is none of input_ids, position and the states (NAME.state)");
+           "the graph input '" + name + "' is not input_ids, position or a state (NAME.state)");
     }
     if (input.type != DataType::kInt64 || !input.has_shape || input.shape.size() != (is_ids ? 1 : 0)) {
       fail(ErrorCode::kBadModel,
@@ -223,7 +223,7 @@ void Lowering::add_node(const onnx::Node& node) {
     const auto found = names_.find(name);
     if (found == names_.end()) {
       fail(ErrorCode::kBadModel,
-           describe(node) + " reads '" + std::string(name) + "', an output that its maker does not have");
+           describe(node) + " reads '" + std::string(name) + "', which no node produces");
     }
     inputs.push_back(found->second);
   }
@@ -330,7 +330,7 @@ void Lowering::lay_out_states() {
 
 void Lowering::add_logits(const onnx::ValueInfo& output) {
   const auto found = names_.find(without_memory_.name(output.name));
-  if (found == names_.end()) fail(ErrorCode::kBadModel, "'logits' is an output that its maker does not have");
+  if (found == names_.end()) fail(ErrorCode::kBadModel, "no node produces 'logits'");
   const ValueId id = found->second;
   const Value& value = program_->values[id];
   Buffer& buffer = program_->buffers[value.buffer];

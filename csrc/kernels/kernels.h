@@ -143,8 +143,8 @@ struct Kernels {
   // One step of an online softmax over kKeyTile keys for each of `rows` queries, scores [rows, kKeyTile]. The
   // keys that a query sees get the weights e^(score - max), the others 0. Brings max and total = Σ weights,
   // which are those of the steps before (-inf and 0 at first), up to date, replaces each score by its weight
-  // times the scale of its value, and sets shrink = e^(max before - max), 1 where max stays, which what was
-  // summed so far is to be multiplied by. seen, max, total, shrink: [rows].
+  // times the scale of its value, and sets shrink = e^(max before - max), by which the caller multiplies
+  // what it has summed so far (1 where max stays). seen, max, total, shrink: [rows].
   void (*softmax_step)(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
                        float* total, float* shrink);
 

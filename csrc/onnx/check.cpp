@@ -67,7 +67,7 @@ std::string describe(const Node& node) {
       (node.domain.empty() ? "" : std::string(node.domain) + "::") + std::string(node.op_type);
   if (!node.name.empty()) return "node '" + std::string(node.name) + "' (" + op + ")";
   const std::string output = node.outputs.empty() ? "" : std::string(node.outputs.front());
-  return "the " + op + " node that makes '" + output + "'";
+  return "the " + op + " node that produces '" + output + "'";
 }
 
 namespace {
@@ -91,7 +91,7 @@ class GraphCheck {
     std::unordered_set<std::string_view> outputs;
     for (const ValueInfo& output : model_.outputs) {
       if (!outputs.insert(output.name).second) fail("two graph outputs are named '", output.name, "'");
-      if (!known_.contains(output.name)) fail("nothing makes the graph output '", output.name, "'");
+      if (!known_.contains(output.name)) fail("no node produces the graph output '", output.name, "'");
     }
   }
 
@@ -126,9 +126,9 @@ class GraphCheck {
       if (input.empty() || known_.contains(input)) continue;
       if (made_.contains(input)) {
         fail(describe(node) + " reads '", input,
-             "' before it is made: the nodes are out of order or form a cycle");
+             "' before it is produced: the nodes are out of order or form a cycle");
       }
-      fail(describe(node) + " reads '", input, "', which nothing makes");
+      fail(describe(node) + " reads '", input, "', which no node produces");
     }
     for (const std::string_view output : node.outputs) {
       if (!output.empty()) known_.insert(output);

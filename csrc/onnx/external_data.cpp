@@ -66,7 +66,7 @@ const MappedFile& map_once(Model& model, const std::string& tensor, std::string_
     const auto found = std::ranges::find(model.files, name, &MappedFile::path);
     if (found != model.files.end()) return **found;
     throw Error(ErrorCode::kNotFound, printable("The data of tensor '" + tensor + "' is in '" + name +
-                                                "', but no piece of the model has this name."));
+                                                "', but no file of that name was given."));
   }
   const std::string path = to_name(to_path(model.path).parent_path() / to_path(name));
   for (const auto& file : model.files) {

@@ -87,7 +87,7 @@ struct Model {
   std::vector<AlignedBuffer> decoded;  // tensors that could not be used where they are mapped
 };
 
-// "node 'x' (MatMul)", or "the MatMul node that makes 'y'" when it has no name.
+// "node 'x' (MatMul)", or "the MatMul node that produces 'y'" when it has no name.
 std::string describe(const Node& node);
 
 // Reads and checks `path` (a .onnx file) and the data files beside it. After it: sizes fit, names are unique,

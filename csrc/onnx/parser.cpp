@@ -34,7 +34,7 @@ Parser::Parser(std::vector<std::unique_ptr<MappedFile>> pieces) : model_(std::ma
   model_->files = std::move(pieces);
   const auto found = std::ranges::find(model_->files, model_->path, &MappedFile::path);
   if (found == model_->files.end()) {
-    throw Error(ErrorCode::kNotFound, "None of the model's pieces is named model.onnx.");
+    throw Error(ErrorCode::kNotFound, "The files given do not include model.onnx.");
   }
   file_ = (*found)->bytes();
 }
@@ -169,8 +169,7 @@ void Parser::read_tensor_fields(pbf_reader reader, Tensor& tensor, RawTensor& ra
         break;
       case tag_and_type(14, kVarint): {
         const int32_t location = reader.get_enum();
-        if (location < 0 || location > 1)
-          fail("has a tensor whose data is in a place that ONNX does not know" + where_);
+        if (location < 0 || location > 1) fail("has a tensor with an unknown data_location" + where_);
         raw.external = location == 1;
         break;
       }
@@ -188,7 +187,7 @@ size_t Parser::byte_size(const Tensor& tensor) const {
   const size_t bits = type_bits(tensor.type);
   if (bits == 0) {
     unsupported("tensor '" + std::string(tensor.name) + "' has the element type " + type_name(tensor.type) +
-                ", which this runtime does not have");
+                ", which this runtime does not support");
   }
   size_t count = 1;
   for (const int64_t dim : tensor.dims) {

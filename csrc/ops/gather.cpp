@@ -105,11 +105,12 @@ MadeOp make_gather(Binder& node) {
   node.expect_inputs(2, 2);
   const Value& table = node.input(0);
   if (node.int_attribute("axis", 0) != 0 || has_tokens(table.shape)) {
-    node.unsupported("gathers along another axis than the first, or from a table that depends on the tokens");
+    node.unsupported(
+        "gathers along an axis other than the first, or from a table that depends on the tokens");
   }
   node.require(!table.shape.empty(), "gathers from a scalar");
   const size_t row_bits = elements(table.shape, 1, table.shape.size(), 1) * onnx::type_bits(table.type);
-  if (row_bits % 8 != 0) node.unsupported("gathers rows that are no whole number of bytes");
+  if (row_bits % 8 != 0) node.unsupported("gathers rows whose size is not a whole number of bytes");
   const bool wide = wide_indices(node, table.shape[0]);
   const Shape indices = node.input(1).shape;
   Shape shape = indices;

@@ -176,7 +176,7 @@ MadeOp make_concat(Binder& node) {
     if (piece.shape.size() == expected.size()) expected[axis] = piece.shape[axis];
     if (piece.shape != expected)
       node.fail("cannot join " + to_string(first.shape) + " and " + to_string(piece.shape));
-    if (piece.shape[axis] == kTokens) node.unsupported("joins along the axis of the tokens");
+    if (piece.shape[axis] == kTokens) node.unsupported("concatenates along the token axis");
     shape[axis] += piece.shape[axis];
     pieces.push_back(piece.shape);
   }
@@ -191,7 +191,7 @@ MadeOp make_split(Binder& node) {
   const size_t axis = node.axis(node.int_attribute("axis", 0), x.shape.size());
   const auto count = static_cast<int64_t>(node.output_count());
   const int64_t stated = node.int_attribute("num_outputs", count), length = x.shape[axis];
-  if (length == kTokens) node.unsupported("splits along the axis of the tokens");
+  if (length == kTokens) node.unsupported("splits along the token axis");
   std::vector<int64_t> sizes;
   if (node.has(1)) {
     sizes = node.constant_ints(1);
@@ -222,16 +222,16 @@ MadeOp make_slice(Binder& node) {
   const auto axes = node.has(3) ? node.constant_ints(3) : std::vector<int64_t>{0};
   const auto steps = node.has(4) ? node.constant_ints(4) : std::vector<int64_t>{1};
   if (starts.size() != 1 || ends.size() != 1 || axes.size() != 1 || steps.size() != 1 || steps[0] < 1) {
-    node.unsupported("does not cut one axis, forwards");
+    node.unsupported("does not slice exactly one axis with a positive step");
   }
   const size_t axis = node.axis(axes[0], x.shape.size());
   const int64_t length = x.shape[axis];
-  if (length == kTokens) node.unsupported("cuts along the axis of the tokens");
+  if (length == kTokens) node.unsupported("slices along the token axis");
   const auto clamped = [&](int64_t i) {
     return std::clamp<int64_t>(i < 0 ? std::max(i, -length) + length : i, 0, length);
   };
   const int64_t start = clamped(starts[0]), end = clamped(ends[0]);
-  node.require(start < end, "cuts out nothing");
+  node.require(start < end, "slices out nothing");
   const int64_t count = (end - start - 1) / steps[0] + 1;
   Shape shape = x.shape;
   shape[axis] = count;

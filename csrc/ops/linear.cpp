@@ -161,7 +161,7 @@ MadeOp make_gemm(Binder& node) {
   const Value& w = node.input(1, DataType::kFloat);
   if (node.int_attribute("transA", 0) != 0 || node.int_attribute("transB", 0) != 1 ||
       node.float_attribute("alpha", 1.0f) != 1.0f || node.float_attribute("beta", 1.0f) != 1.0f) {
-    node.unsupported("has other attributes than transA=0, transB=1, alpha=1, beta=1");
+    node.unsupported("has attributes other than transA=0, transB=1, alpha=1, beta=1");
   }
   node.require(x.shape.size() == 2 && w.shape.size() == 2 && !has_tokens(w.shape),
                "needs a matrix and a fixed matrix");

@@ -69,7 +69,7 @@ MadeOp make_reduce(Binder& node) {
   const bool keep = node.int_attribute("keepdims", 1) != 0;
   const std::vector<int64_t> axes = node.has(1) ? node.constant_ints(1) : std::vector<int64_t>();
   if (axes.size() != 1 || node.axis(axes[0], x.shape.size()) != x.shape.size() - 1) {
-    node.unsupported("reduces other axes than the last one");
+    node.unsupported("reduces axes other than the last");
   }
   Shape shape = x.shape;
   shape.pop_back();
@@ -82,7 +82,7 @@ MadeOp make_softmax(Binder& node) {
   node.expect_inputs(1, 1);
   const Value& x = rows_of(node);
   if (node.axis(node.int_attribute("axis", -1), x.shape.size()) != x.shape.size() - 1) {
-    node.unsupported("works along another axis than the last one");
+    node.unsupported("works along an axis other than the last");
   }
   node.output(0, DataType::kFloat, x.shape);
   return std::make_unique<Softmax>(x.shape);

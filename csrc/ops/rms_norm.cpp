@@ -35,7 +35,7 @@ MadeOp make_rms_norm(Binder& node) {
   const size_t rank = x.shape.size();
   const int64_t axis = node.int_attribute("axis", -1);
   const float epsilon = node.float_attribute("epsilon", 1e-5f);
-  if (node.int_attribute("stash_type", 1) != 1) node.unsupported("computes in another type than float32");
+  if (node.int_attribute("stash_type", 1) != 1) node.unsupported("computes in a type other than float32");
   node.require(rank >= 1 && x.shape.back() >= 1, "needs a last axis of fixed length");
   if (node.axis(axis, rank) != rank - 1) node.unsupported("normalises over more than the last axis");
   node.require(!weight.shape.empty() && weight.shape.back() == x.shape.back() &&

@@ -47,7 +47,7 @@ MadeOp make_reshape(Binder& node) {
       node.require(i < x.shape.size(), "copies a dimension that its input does not have");
       dim = x.shape[i];
     } else if (dim == -1) {
-      node.require(unknown == wanted.size(), "leaves two dimensions open");
+      node.require(unknown == wanted.size(), "has two dimensions of -1");
       unknown = i;
       dim = 1;
     } else {

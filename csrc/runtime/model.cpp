@@ -65,8 +65,8 @@ class Metadata {
     if (digits.empty()) return 0;
     if (error != std::errc() || end != digits.data() + digits.size() || value < 0 ||
         value > std::numeric_limits<int32_t>::max()) {
-      fail(ErrorCode::kBadModel,
-           "says '" + std::string(digits) + "' for '" + std::string(key) + "', which is no count");
+      fail(ErrorCode::kBadModel, "says '" + std::string(digits) + "' for '" + std::string(key) +
+                                     "', which is not a whole number from 0 to 2147483647");
     }
     return value;
   }

@@ -225,11 +225,11 @@ inline std::vector<BadModel> bad_models() {
       },
       kBad, "no output");
   logits(
-      "logits as an output that their maker does not have",
+      "logits as an output that the operator does not have",
       [](auto& b) {
         b.node("Neg", {"h"}, {"other", "logits"});
       },
-      kBad, "does not have");
+      kBad, "no node produces 'logits'");
   graph(
       "output named like an initializer", [](auto& b) { b.node("Neg", {"logits"}, {"table"}); }, kBad,
       "already taken");
@@ -293,7 +293,7 @@ inline std::vector<BadModel> bad_models() {
         protozero::pbf_writer(message).add_enum(14, 7);
         b.tensor(message);
       },
-      kBad, "does not know");
+      kBad, "unknown data_location");
 
   // --- operators, shapes and types ---
   logits(
@@ -369,7 +369,7 @@ inline std::vector<BadModel> bad_models() {
       [](auto& b) {
         b.ints("s", {-1, -1}).node("Reshape", {"h", "s"}, {"logits"});
       },
-      kBad, "two dimensions open");
+      kBad, "two dimensions of -1");
   logits(
       "reshape to a computed shape",
       [](auto& b) {
@@ -498,13 +498,14 @@ inline std::vector<BadModel> bad_models() {
        OnnxBuilder().opset("", 23).opset("allmem", 2).metadata("allmem.format", "1"), kUnsupported,
        "version 2");
   said("no operator set", OnnxBuilder().metadata("allmem.format", "1"), kBad, "which version");
-  said("a negative window", OnnxBuilder().defaults().metadata("allmem.window", "-4"), kBad, "no count");
+  said("a negative window", OnnxBuilder().defaults().metadata("allmem.window", "-4"), kBad,
+       "not a whole number");
   said("a window that is no number", OnnxBuilder().defaults().metadata("allmem.window", "4k"), kBad,
-       "no count");
+       "not a whole number");
   said("more layers than 31 bits count", OnnxBuilder().defaults().metadata("allmem.layers", "4294967297"),
-       kBad, "no count");
+       kBad, "not a whole number");
   said("a chunk beyond 64 bits", OnnxBuilder().defaults().metadata("allmem.chunk", "18446744073709551616"),
-       kBad, "no count");
+       kBad, "not a whole number");
 
   // --- inputs and outputs of the graph ---
   const auto signature = [&](const char* what, const Spoil& spoil, Refusal refusal, const char* says) {
