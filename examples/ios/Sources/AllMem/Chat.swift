@@ -134,7 +134,8 @@ public final class Chat: @unchecked Sendable {
     }
   }
 
-  /// Frozen, the chat reads its long-term memory but learns nothing new.
+  /// Frozen, the chat reads its long-term memory but learns nothing new. A long text that somebody pastes is read without
+  /// forgetting what was told before: freeze, send it, freeze(false).
   public func freeze(_ frozen: Bool = true) async throws {
     try await alone { try check(allmem_session_freeze($0, frozen ? 1 : 0)) }
   }

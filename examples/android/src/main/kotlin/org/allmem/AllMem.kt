@@ -235,7 +235,10 @@ class Chat internal constructor(
 
     suspend fun restore(snapshot: ByteArray) = alone { AllMemNative.restore(it, snapshot) }
 
-    /** Frozen, the chat reads its long-term memory but learns nothing new. */
+    /**
+     * Frozen, the chat reads its long-term memory but learns nothing new. A long text that somebody pastes is read without forgetting
+     * what was told before: freeze, send it, freeze(false).
+     */
     suspend fun freeze(frozen: Boolean = true) = alone { AllMemNative.freeze(it, frozen) }
 
     /** Forgets everything. */
