@@ -2,6 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <utility>
+#include <vector>
+
+#include "runtime/chat_format.h"
 #include "tokenizer/tokenizer.h"
 
 namespace py = pybind11;
@@ -46,6 +50,17 @@ void bind_tokenizer(py::module_& module) {
       .def("encode", &encode, py::arg("text"), py::arg("special") = true,
            "Token ids of text; with special, strings of special tokens become their ids.")
       .def(
+          "encode_parts",
+          [](const Tokenizer& self, const std::vector<std::pair<std::string, bool>>& parts) {
+            std::vector<TextPart> views;
+            for (const auto& [text, plain] : parts) views.push_back({text, plain});
+            const py::gil_scoped_release release;
+            return self.encode(views);
+          },
+          py::arg("parts"),
+          "Token ids of (text, plain) parts as of one text; in plain ones special tokens are text.")
+      .def_property_readonly("special_tokens", &Tokenizer::special_tokens)
+      .def(
           "decode",
           [](const Tokenizer& self, const std::vector<int32_t>& ids, bool skip_special) {
             return self.decode(ids, skip_special);
@@ -57,6 +72,22 @@ void bind_tokenizer(py::module_& module) {
           py::arg("id"), "The raw bytes of one token.")
       .def("is_special", &Tokenizer::is_special, py::arg("id"))
       .def_property_readonly("vocab_size", &Tokenizer::vocab_size);
+
+  py::class_<ChatFormat>(module, "ChatFormat", "What chat_format.json says, as the C API uses it.")
+      .def(py::init([](const py::bytes& json, const std::string& name, std::shared_ptr<Tokenizer> tokenizer) {
+             return ChatFormat::from_json(json, name, std::move(tokenizer));
+           }),
+           py::arg("json"), py::arg("name"), py::arg("tokenizer").none(false))
+      .def(
+          "encode",
+          [](const ChatFormat& self, const std::vector<std::pair<std::string, std::string>>& messages,
+             bool continues) {
+            std::vector<ChatMessage> views;
+            for (const auto& [role, content] : messages) views.push_back({role, content});
+            return self.encode(views, continues);
+          },
+          py::arg("messages"), py::arg("continues") = false,
+          "Token ids of (role, content) messages and of the opening of the answer.");
 
   py::class_<StreamDecoder>(module, "StreamDecoder",
                             "Turns ids into text one by one, never splitting a character.")

@@ -16,7 +16,7 @@
 #include "allmem/allmem.h"
 #include "platform/error.h"
 #include "platform/wipe.h"
-#include "runtime/chatml.h"
+#include "runtime/chat_format.h"
 #include "runtime/model.h"
 #include "runtime/writer.h"
 #include "tokenizer/tokenizer.h"
@@ -27,7 +27,7 @@ namespace allmem::capi {
 struct SharedModel {
   std::shared_ptr<const Model> model;
   std::shared_ptr<const Tokenizer> tokenizer;  // null: the model came without tokenizer.json
-  std::optional<ChatMl> chat;                  // nothing when its tokens are not ChatML's
+  std::optional<ChatFormat> chat;              // nothing without chat_format.json and ChatML's tokens
   std::vector<int32_t> stop_ids;
   allmem_sampling sampling = {};  // what generation_config.json asks for
   uint64_t fingerprint = 0;
@@ -38,11 +38,13 @@ struct SharedModel {
     }
     return tokenizer;
   }
-  const ChatMl& chat_format() const {
+  const ChatFormat& chat_format() const {
     text();
     if (!chat) {
-      throw Error(ErrorCode::kUnsupported,
-                  "The model's tokens are not ChatML's; encode its chat format with allmem_tokenize().");
+      throw Error(
+          ErrorCode::kUnsupported,
+          "The model has no chat_format.json and its tokens are not ChatML's; render its chat template "
+          "yourself and encode it with allmem_tokenize().");
     }
     return *chat;
   }

@@ -35,6 +35,15 @@ GenerationConfig find_config(const Find& find) {
   return generation_config(text_of(*file), file->path());
 }
 
+std::optional<ChatFormat> chat_format(const Find& find, const std::shared_ptr<const Tokenizer>& tokenizer) {
+  const auto file = find("chat_format.json");
+  if (!file) return ChatFormat::chatml(tokenizer);
+  if (file->bytes().size() > kMaxConfigBytes) {
+    throw Error(ErrorCode::kBadModel, file->path() + " is larger than 16 MiB, which no such file needs.");
+  }
+  return ChatFormat::from_json(text_of(*file), file->path(), tokenizer);
+}
+
 std::vector<int32_t> stop_ids(const GenerationConfig& config, const Tokenizer* tokenizer) {
   std::vector<int32_t> ids = config.stop_ids;
   const auto end = tokenizer ? tokenizer->token_id("<|im_end|>") : std::nullopt;
@@ -78,7 +87,7 @@ allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find) {
                       " tokens, but the model knows " + std::to_string(info.vocab_size) +
                       "; the file belongs to another model.");
     }
-    shared->chat = ChatMl::of(shared->tokenizer);
+    shared->chat = chat_format(find, shared->tokenizer);
   }
   shared->stop_ids = stop_ids(config, shared->tokenizer.get());
   shared->fingerprint = fingerprint(*shared->model);
@@ -212,7 +221,7 @@ int32_t allmem_model_get_info(const allmem_model* model, allmem_model_info* info
     info->sinks = static_cast<int32_t>(facts.sinks);
     info->chunk = static_cast<int32_t>(facts.chunk);
     info->has_tokenizer = model->shared->tokenizer != nullptr;
-    info->has_chat = model->shared->chat.has_value();
+    info->has_chat = model->shared->chat && model->shared->chat->usable();
     info->weight_bytes = facts.weight_bytes;
     info->state_bytes = facts.state_bytes;
     info->fingerprint = model->shared->fingerprint;

@@ -35,6 +35,16 @@ bool is_single_word(std::string_view text, size_t begin, size_t end) {
   return (begin == 0 || !word_at(utf8_previous(text, begin))) && (end == text.size() || !word_at(end));
 }
 
+enum class Overlap { kNone, kPartly, kWholly };
+
+// How much of [begin, end) is plain.
+Overlap overlap(std::span<const PlainRange> plain, size_t begin, size_t end) {
+  const auto range =
+      std::ranges::lower_bound(plain, begin + 1, {}, &PlainRange::end);  // the first to end after `begin`
+  if (range == plain.end() || range->begin >= end) return Overlap::kNone;
+  return range->begin <= begin && end <= range->end ? Overlap::kWholly : Overlap::kPartly;
+}
+
 }  // namespace
 
 bool is_word_character(std::string_view character) {
@@ -71,8 +81,10 @@ void AddedTokens::insert(std::string_view content, size_t index) {
   if (accept_[node] < 0) accept_[node] = static_cast<int64_t>(index);
 }
 
-// The longest token at the leftmost place where one begins.
-bool AddedTokens::find(std::string_view text, size_t from, Found& out) const {
+// The longest token at the leftmost place where one begins; a special one is no mixture of plain text and
+// other.
+bool AddedTokens::find(std::string_view text, size_t from, std::span<const PlainRange> plain,
+                       Found& out) const {
   for (size_t begin = from; begin < text.size(); ++begin) {
     if (!first_byte_[static_cast<uint8_t>(text[begin])]) continue;
     uint32_t node = 0;
@@ -82,6 +94,10 @@ bool AddedTokens::find(std::string_view text, size_t from, Found& out) const {
       if (edge == edges_.end()) break;
       node = edge->second;
       if (accept_[node] < 0) continue;
+      if (tokens_[static_cast<size_t>(accept_[node])].special &&
+          overlap(plain, begin, pos + 1) == Overlap::kPartly) {
+        continue;
+      }
       best = accept_[node];
       out.end = pos + 1;
     }
@@ -93,15 +109,15 @@ bool AddedTokens::find(std::string_view text, size_t from, Found& out) const {
   return false;
 }
 
-void AddedTokens::split(std::string_view text, bool special,
+void AddedTokens::split(std::string_view text, std::span<const PlainRange> plain,
                         const std::function<void(std::string_view, int32_t)>& visit) const {
   size_t done = 0;  // end of what was visited
   Found found{};
   // The search goes on after the token's own text even where rstrip took more, as in `tokenizers`: white
   // space can then be part of two tokens.
-  for (size_t from = 0; !tokens_.empty() && find(text, from, found); from = found.end) {
+  for (size_t from = 0; !tokens_.empty() && find(text, from, plain, found); from = found.end) {
     const AddedToken& token = *found.token;
-    if (!special && token.special) continue;
+    if (token.special && overlap(plain, found.begin, found.end) != Overlap::kNone) continue;
     if (token.single_word && !is_single_word(text, found.begin, found.end)) continue;
     const size_t begin = token.lstrip ? skip_space_back(text, found.begin, done) : found.begin;
     const size_t end = token.rstrip ? skip_space(text, found.end) : found.end;

@@ -14,6 +14,11 @@
 
 namespace allmem {
 
+// Bytes of a text in which special tokens are plain text. Lists of them are in order and do not touch.
+struct PlainRange {
+  size_t begin, end;
+};
+
 class AddedTokens {
  public:
   // The members of `all` whose `normalized` flag is `normalized`; their contents normalised by `forms` if it
@@ -21,8 +26,8 @@ class AddedTokens {
   AddedTokens(std::span<const AddedToken> all, bool normalized, std::span<const NormalForm> forms);
 
   // Cuts valid UTF-8 into plain pieces, visit(piece, -1), and added tokens, visit(content, id), in order.
-  // Without `special`, strings of special tokens stay in the plain pieces.
-  void split(std::string_view text, bool special,
+  // Strings of special tokens of which a part lies in `plain` stay in the plain pieces.
+  void split(std::string_view text, std::span<const PlainRange> plain,
              const std::function<void(std::string_view, int32_t)>& visit) const;
 
  private:
@@ -31,7 +36,7 @@ class AddedTokens {
     const AddedToken* token;
   };
   void insert(std::string_view content, size_t index);
-  bool find(std::string_view text, size_t from, Found& out) const;
+  bool find(std::string_view text, size_t from, std::span<const PlainRange> plain, Found& out) const;
 
   std::vector<AddedToken> tokens_;
   // A trie over bytes: nodes_[parent * 256 + byte] is the child, accept_[node] the index into tokens_ or -1.

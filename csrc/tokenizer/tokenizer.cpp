@@ -27,6 +27,68 @@ std::string spelled(const std::string& token) {
   return bytes ? std::move(*bytes) : token;
 }
 
+struct GuardedText {
+  std::string text;
+  std::vector<PlainRange> plain;
+
+  void append(std::string_view more, bool is_plain) {
+    const size_t begin = text.size();
+    text += more;
+    if (!is_plain || more.empty()) return;
+    if (!plain.empty() && plain.back().end == begin) {
+      plain.back().end = text.size();
+    } else {
+      plain.push_back({begin, text.size()});
+    }
+  }
+};
+
+GuardedText joined(std::span<const TextPart> parts) {
+  size_t size = 0;
+  for (const TextPart& part : parts) size += std::min(part.text.size(), kMaxTextBytes + 1);
+  if (size > kMaxTextBytes) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "The text has " + std::to_string(size) + " bytes; encode at most 128 MiB at a time.");
+  }
+  GuardedText whole;
+  whole.text.reserve(size);
+  for (const TextPart& part : parts) {
+    if (is_valid_utf8(part.text)) {
+      whole.append(part.text, part.plain);
+    } else {
+      whole.append(replace_invalid_utf8(part.text), part.plain);
+    }
+  }
+  return whole;
+}
+
+// The ranges as they lie in [begin, begin + size).
+std::vector<PlainRange> clipped(std::span<const PlainRange> ranges, size_t begin, size_t size) {
+  std::vector<PlainRange> inside;
+  auto range = std::ranges::lower_bound(ranges, begin + 1, {}, &PlainRange::end);
+  for (; range != ranges.end() && range->begin < begin + size; ++range) {
+    inside.push_back({std::max(range->begin, begin) - begin, std::min(range->end, begin + size) - begin});
+  }
+  return inside;
+}
+
+// Normalised range by range, as long as that is the whole normalised; else all of it counts as plain.
+GuardedText normalized(std::string_view text, std::span<const PlainRange> plain,
+                       std::span<const NormalForm> forms) {
+  GuardedText parts;
+  size_t done = 0;
+  for (const PlainRange& range : plain) {
+    parts.append(normalize(text.substr(done, range.begin - done), forms), false);
+    parts.append(normalize(text.substr(range.begin, range.end - range.begin), forms), true);
+    done = range.end;
+  }
+  parts.append(normalize(text.substr(done), forms), false);
+  if (plain.empty()) return parts;
+  GuardedText whole;
+  whole.append(normalize(text, forms), true);
+  return parts.text == whole.text ? parts : whole;
+}
+
 }  // namespace
 
 struct Tokenizer::Impl {
@@ -90,15 +152,12 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_file(const std::string& path) {
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special) const {
-  if (text.size() > kMaxTextBytes) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "The text has " + std::to_string(text.size()) + " bytes; encode at most 128 MiB at a time.");
-  }
-  std::string repaired;
-  if (!is_valid_utf8(text)) {
-    repaired = replace_invalid_utf8(text);
-    text = repaired;
-  }
+  const TextPart part{text, !special};
+  return encode(std::span(&part, 1));
+}
+
+std::vector<int32_t> Tokenizer::encode(std::span<const TextPart> parts) const {
+  const GuardedText whole = joined(parts);
   std::vector<int32_t> out;
   Bpe::Scratch scratch;
   const auto encode_plain = [&](std::string_view plain) {
@@ -107,10 +166,13 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special) cons
   const auto on_normalized = [&](std::string_view piece, int32_t id) {
     id >= 0 ? out.push_back(id) : encode_plain(piece);
   };
-  impl_->raw_added.split(text, special, [&](std::string_view piece, int32_t id) {
+  impl_->raw_added.split(whole.text, whole.plain, [&](std::string_view piece, int32_t id) {
     if (id >= 0) return out.push_back(id);
-    if (impl_->normal_forms.empty()) return impl_->normalized_added.split(piece, special, on_normalized);
-    impl_->normalized_added.split(normalize(piece, impl_->normal_forms), special, on_normalized);
+    const auto begin = static_cast<size_t>(piece.data() - whole.text.data());
+    const std::vector<PlainRange> plain = clipped(whole.plain, begin, piece.size());
+    if (impl_->normal_forms.empty()) return impl_->normalized_added.split(piece, plain, on_normalized);
+    const GuardedText normal = normalized(piece, plain, impl_->normal_forms);
+    impl_->normalized_added.split(normal.text, normal.plain, on_normalized);
   });
   return out;
 }
@@ -132,6 +194,14 @@ std::optional<int32_t> Tokenizer::token_id(std::string_view content) const {
 }
 
 bool Tokenizer::is_special(int32_t id) const { return impl_->special[impl_->index_of(id)]; }
+
+std::vector<std::string> Tokenizer::special_tokens() const {
+  std::vector<std::string> tokens;
+  for (const auto& [token, id] : impl_->ids) {
+    if (is_special(id)) tokens.push_back(token);
+  }
+  return tokens;
+}
 
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->bytes.size()); }
 

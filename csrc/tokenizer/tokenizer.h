@@ -13,6 +13,12 @@
 
 namespace allmem {
 
+// A part of a text. In a plain one special tokens are plain text, also where they reach into the next part.
+struct TextPart {
+  std::string_view text;
+  bool plain = false;
+};
+
 // Immutable after load; safe to share between threads.
 class Tokenizer {
  public:
@@ -26,6 +32,8 @@ class Tokenizer {
   // Ids of `text` (UTF-8; each invalid byte sequence is read as U+FFFD, as Python's errors="replace" does).
   // With `special`, strings of special tokens in the text become their ids; without, they are plain text.
   std::vector<int32_t> encode(std::string_view text, bool special = true) const;
+  // Ids of the parts together, as of one text.
+  std::vector<int32_t> encode(std::span<const TextPart> parts) const;
 
   // Text of `ids`, invalid UTF-8 replaced by U+FFFD. Ids out of range throw Error (kInvalidArgument).
   std::string decode(std::span<const int32_t> ids, bool skip_special = true) const;
@@ -35,7 +43,8 @@ class Tokenizer {
   std::optional<int32_t> token_id(
       std::string_view content) const;  // exact vocabulary or special-token content
   bool is_special(int32_t id) const;
-  int32_t vocab_size() const;  // including added tokens
+  std::vector<std::string> special_tokens() const;  // their contents, in no order
+  int32_t vocab_size() const;                       // including added tokens
 
  private:
   struct Impl;

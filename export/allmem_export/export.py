@@ -25,8 +25,10 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from allmem_edge import __version__
+from allmem_edge.chat_format import write_chat_format
 from allmem_edge.checksums import write_checksums
 from allmem_edge.errors import AllMemError
+from allmem_edge.hub import TOKENIZER_FILES, TOOL_TEMPLATE
 
 from . import quantize as quantization
 from .functions import OPSET, function_protos
@@ -248,16 +250,21 @@ def _check_arguments(checkpoint: Path, out: Path, mode: str) -> None:
 
 
 def _copy_tokenizer(checkpoint: Path, folder: Path) -> None:
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+    for name in ("generation_config.json", *TOKENIZER_FILES):
         if (checkpoint / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(checkpoint / name, folder / name)
-    if (folder / "chat_template.jinja").exists() or not (folder / "tokenizer_config.json").exists():
-        return
-    template = _read_json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(template, list):  # the old form of several templates
-        template = next((t.get("template") for t in template if t.get("name") == "default"), None)
-    if isinstance(template, str):
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    if not (folder / "chat_template.jinja").exists() and (folder / "tokenizer_config.json").exists():
+        template = _read_json(folder / "tokenizer_config.json").get("chat_template")
+        named = {"default": template}
+        if isinstance(template, list):  # the old form of several templates
+            named = {t["name"]: t["template"] for t in template if {"name", "template"} <= t.keys()}
+        for name, file in (("default", "chat_template.jinja"), ("tool_use", TOOL_TEMPLATE)):
+            if isinstance(text := named.get(name), str):
+                (folder / file).parent.mkdir(exist_ok=True)
+                (folder / file).write_text(text, encoding="utf-8")
+    if (folder / "chat_template.jinja").exists():
+        write_chat_format(folder)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

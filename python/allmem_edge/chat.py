@@ -1,4 +1,8 @@
-"""Chat: a conversation of turns over one session. Nothing is read twice: a turn costs only its own tokens."""
+"""Chat: a conversation of turns over one session. A turn costs only its own tokens.
+
+Only where the template shows an earlier answer in another form than it was written in (without its reasoning,
+say) is the last turn read again, from the state before it: the model then sees what it saw in training.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from allmem_edge import _core
 from allmem_edge.errors import InvalidArgumentError, SnapshotError
 from allmem_edge.sampling import Sampling, check_text
 from allmem_edge.session import Session
-from allmem_edge.template import ChatTemplate, Message, Segment
+from allmem_edge.turns import Exchange, Turns
+from allmem_edge.words import Segment
 
 _KEPT_ANSWER = 1 << 16  # characters of an unfinished answer that a file holds, at most 12 bytes each
 
@@ -23,38 +28,40 @@ class _Turn:
 
     text: str  # the message that was sent then
     turns: int
+    message: str | None
     answer: str
+    frozen: bool  # whether it was read so
 
 
 class Chat:
     """A conversation with a model. One caller at a time, like its session.
 
-    The chat keeps no history: what was said lives in the session's window and memory. For undo() and
-    regenerate() it marks the session's state before every turn, as many turns back as `undo_bytes` allow.
+    The chat keeps no history but its last turn: what was said lives in the session's window and memory. For
+    undo() and regenerate() it marks the session's state before every turn, as many turns back as `undo_bytes`
+    allow. Without a mark (after load() and fork(), or with undo_bytes=0) an answer stays as it was written,
+    also where the template would show it in another form from then on.
     """
 
     def __init__(
         self,
         session: Session,
-        template: ChatTemplate,
+        turns: Turns,
         *,
-        system: str | None,
         sampling: Sampling,
         undo_bytes: int,
     ) -> None:
         """Use Model.chat()."""
-        self._template = template
-        self._system = None if system is None else check_text("The system message", system)
+        self._format = turns
         self.session = session
         self.sampling = sampling
         self.turns = 0  # messages answered, wholly or in part
         self.answer = ""  # the last answer so far
+        self._message: str | None = None  # what it answers; None if that is not known
         self.last: _core.Generator | None = None  # figures of the last answer
         self._undo_bytes = undo_bytes
         self._past: list[_Turn] = []  # one for each of the session's marks
         # A broken template or a bad option shows now rather than at the first message.
-        ids = [self._encode(self._render_turn("", after=turns)) for turns in (0, 1)]
-        session.check_generator(ids[0], sampling)
+        session.check_generator(self._encode(self._render_turn("Hello", after=0)), sampling)
 
     def send(self, text: str, *, frozen: bool = False) -> Iterator[str]:
         """Reads `text` as the user's next message and yields the pieces of the answer.
@@ -66,31 +73,28 @@ class Chat:
         """
         if not check_text("The message", text).strip():
             raise InvalidArgumentError("The message is empty; say something.")
-        ids = self._encode(self._render_turn(text, after=self.turns))
-        return self._frozen_answer(text, ids) if frozen else self._answer(text, ids)
+        return self._frozen_answer(text) if frozen else self._answer(text)
 
     def read(self, turns: Iterable[tuple[str, str]]) -> None:
         """Reads exchanges (what the user said, what the assistant answered) as if they had been held here."""
-        ids: list[int] = []
-        held = self.turns
-        for user, assistant in turns:
-            segments = [*self._render_turn(user, after=held), Segment(assistant, True)]
-            ids += self._encode(segments)
-            held += 1
-        if ids:
-            self.session.forward(ids, last_only=True)
-            self._become(self.session, held, assistant)
+        exchanges = _exchanges(turns)
+        if not exchanges:
+            return
+        self._settle()
+        ids = self._encode(self._format.exchanges(exchanges, after=self.turns, last=self._last))
+        self.session.forward(ids, last_only=True)
+        self._become(self.session, self.turns + len(exchanges), exchanges[-1].answer)
+        self._message = exchanges[-1].message
 
     def fork(self) -> Chat:
         """An independent chat that goes on from here. It cannot undo what was before."""
         other = Chat(
             self.session.clone(),
-            self._template,
-            system=self._system,
+            self._format,
             sampling=self.sampling,
             undo_bytes=self._undo_bytes,
         )
-        other.turns, other.answer = self.turns, self.answer
+        other.turns, other.answer, other._message = self.turns, self.answer, self._message
         return other
 
     @property
@@ -117,6 +121,7 @@ class Chat:
             return False
         before = self._past.pop()
         self.turns, self.answer, self.last = before.turns, before.answer, None
+        self._message = before.message
         return True
 
     def regenerate(self) -> Iterator[str]:
@@ -173,10 +178,34 @@ class Chat:
     def _become(self, session: Session, turns: int, answer: str) -> None:
         """Another past: nothing of it can be undone."""
         self.session, self.turns, self.answer = session, turns, answer
-        self.last, self._past = None, []
+        self.last, self._past, self._message = None, [], None
 
-    def _answer(self, text: str, ids: list[int]) -> Iterator[str]:
-        before = _Turn(text, self.turns, self.answer)
+    @property
+    def _last(self) -> Exchange | None:
+        return None if self._message is None else Exchange(self._message, self.answer)
+
+    def _settle(self) -> None:
+        """Reads the last turn again as the template shows it from now on, if that is in another form."""
+        last = self._last
+        settled = self._format.settled(last, after=self.turns) if self._past and last else None
+        if settled is None:
+            return
+        kept, frozen = self.session.clone(), self.session.frozen
+        try:
+            self.session.undo()
+            self.session.freeze(self._past[-1].frozen)
+            self.session.mark(self._undo_bytes)
+            self._past = self._past[-self.session.marks :]
+            self.session.forward(self._encode(settled), last_only=True)
+            self.session.freeze(frozen)
+        except BaseException:
+            self.session, self._past = kept, []
+            raise
+
+    def _answer(self, text: str) -> Iterator[str]:
+        self._settle()
+        ids = self._encode(self._render_turn(text, after=self.turns))
+        before = _Turn(text, self.turns, self._message, self.answer, self.session.frozen)
         if self._undo_bytes > 0:
             self.session.mark(self._undo_bytes)
             self._past = [*self._past, before][-self.session.marks :]
@@ -187,16 +216,17 @@ class Chat:
             self.undo()
             raise
         self.turns, self.answer, self.last = self.turns + 1, "", generator
+        self._message = text
         if self.sampling.seed is not None:  # each turn draws anew, and a whole chat still repeats
             self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
         yield from self._speak(generator)
 
-    def _frozen_answer(self, text: str, ids: list[int]) -> Iterator[str]:
+    def _frozen_answer(self, text: str) -> Iterator[str]:
         """What went before is learned when the session freezes: before the mark that undo() goes back to."""
         was = self.session.frozen
         self.session.freeze()
         try:
-            yield from self._answer(text, ids)
+            yield from self._answer(text)
         finally:
             self.session.freeze(was)
 
@@ -206,20 +236,19 @@ class Chat:
             yield piece
 
     def _render_turn(self, text: str, *, after: int) -> list[Segment]:
-        """What a message of the user adds to a conversation of `after` turns.
-
-        After the first turn that is everything behind the last answer: its end mark, the new message, the
-        opening of the next answer. All turns have the same frame, so one earlier turn stands for all of them.
-        """
-        system = [] if self._system is None else [Message("system", self._system)]
-        if after == 0:
-            return self._template.render([*system, Message("user", text)])
-        earlier = [*system, Message("user", "x"), Message("assistant", "x")]
-        return self._template.render([*earlier, Message("user", text)])[2 * len(earlier) :]
+        """What a message of the user adds to a conversation of `after` turns."""
+        return self._format.turn(text, after=after, last=self._last if after == self.turns else None)
 
     def _encode(self, segments: list[Segment]) -> list[int]:
-        tokenizer = self.session.model.tokenizer
-        ids: list[int] = []
-        for segment in segments:
-            ids += tokenizer.encode(segment.text, special=not segment.is_content)
-        return ids
+        return self.session.model.tokenizer.encode_parts(segments)
+
+
+def _exchanges(turns: Iterable[tuple[str, str]]) -> list[Exchange]:
+    """Of what a caller hands over. Raises InvalidArgumentError."""
+    try:
+        pairs = [(message, answer) for message, answer in turns]
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"The turns are not pairs of a message and its answer: {error}."
+        ) from error
+    return [Exchange(check_text("A message", m), check_text("An answer", a)) for m, a in pairs]

@@ -10,15 +10,22 @@ from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageErro
 
 BUNDLED = Path(__file__).parent / "models" / "small"
 
+TOOL_TEMPLATE = "additional_chat_templates/tool_use.jinja"
+TOKENIZER_FILES = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    TOOL_TEMPLATE,
+]
 # What a model directory holds (docs/format.md); nothing else of a repository is downloaded.
 FILES = [
     "model.onnx",
     "model.onnx.data",
     "config.json",
     "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
+    *TOKENIZER_FILES,
+    "chat_format.json",
     CHECKSUMS,
 ]
 _COMPLETE = [*FILES[:2], "tokenizer.json"]  # without these a download was cut short

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +15,10 @@ from allmem_edge.engine import EngineModel, EngineSession
 from allmem_edge.errors import InvalidArgumentError, StorageError, TokenizerError
 from allmem_edge.files import ModelFiles, token_text
 from allmem_edge.hub import FILES, find_model
-from allmem_edge.sampling import Sampling
+from allmem_edge.sampling import Sampling, check_text
 from allmem_edge.session import Session
 from allmem_edge.template import ChatTemplate
+from allmem_edge.turns import Turns
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -165,8 +166,14 @@ class Model:
         repetition_window: int = 64,
         seed: int | None = None,
         undo_bytes: int = 64 << 20,
+        template_variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
     ) -> Chat:
         """A new chat in the model's own chat format.
+
+        template_variables: what else the chat template is told, {"enable_thinking": False} for example.
+        tools, documents: for a template that shows them: JSON schemas; dicts with a title and a text.
 
         undo_bytes: how much memory the states of earlier turns may take, for Chat.undo(). The last turn's is
         always kept, however large, unless this is 0.
@@ -186,8 +193,15 @@ class Model:
         sampling = Sampling(max_tokens=max_tokens, repetition_window=repetition_window, seed=seed, **chosen)
         if isinstance(undo_bytes, bool) or not isinstance(undo_bytes, int) or not 0 <= undo_bytes < 1 << 63:
             raise InvalidArgumentError(f"undo_bytes is {undo_bytes!r}; it must be a number of bytes.")
-        session, template = self.session(threads), self.chat_template
-        return Chat(session, template, system=system, sampling=sampling, undo_bytes=undo_bytes)
+        turns = Turns(
+            self.chat_template,
+            self.tokenizer.special_tokens,
+            system=None if system is None else check_text("The system message", system),
+            tools=tools,
+            documents=documents,
+            variables=template_variables,
+        )
+        return Chat(self.session(threads), turns, sampling=sampling, undo_bytes=undo_bytes)
 
     def new_engine_session(self, threads: int) -> EngineSession:
         """The backend's own session object, in its initial state."""

@@ -94,8 +94,10 @@ def _strings(name: str, values: Any) -> list[str]:
     return list(values)
 
 
-def check_text(name: str, text: str) -> str:
+def check_text(name: str, text: Any) -> str:
     """Refuses what is no Unicode text: lone surrogates, as os.fsdecode makes them of broken bytes."""
+    if not isinstance(text, str):
+        raise InvalidArgumentError(f"{name} is of the type {type(text).__name__}; pass a str.")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

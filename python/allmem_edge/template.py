@@ -1,28 +1,43 @@
-"""Renders chat messages by the model's Jinja template, keeping people's words apart from the template's own.
+"""Renders conversations by the model's Jinja template, as transformers does, keeping people's words apart.
 
 The template comes from the model's files and the messages from people; neither is trusted. The template runs
-in Jinja's immutable sandbox, and it sees placeholders instead of messages: so it cannot depend on what they
-say, and the special tokens of the result are all its own, whatever a message contains.
+in Jinja's immutable sandbox, and sees messages whose special tokens are none (allmem_edge.words).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from allmem_edge.errors import ChatTemplateError
+from allmem_edge.errors import ChatTemplateError, InvalidArgumentError
 from allmem_edge.files import ModelFiles, token_text
+from allmem_edge.hub import TOOL_TEMPLATE
+from allmem_edge.words import Guard, Segment, guard_of, shown, text_of
 
-_MAX_RENDERED = 1 << 20  # characters; a turn's frame is some dozens
-_MAX_RANGE = 10_000
+_MAX_FRAME = 1 << 20  # characters that a template may write beside the messages; mostly it is some dozens
+_MAX_TEXT = 1 << 26  # characters, of what it makes on the way
+_MAX_NUMBER = 10_000  # numbers of a range, characters of a column
+_ROLES_OF_TOKENS = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 
 
 class Message(NamedTuple):
@@ -32,119 +47,302 @@ class Message(NamedTuple):
     content: str
 
 
-class Segment(NamedTuple):
-    """A part of a rendered conversation. In a message's content, special tokens are plain text."""
+class _CodeGenerator(CodeGenerator):
+    """Compiles ~ to a call that looks at lengths, as the sandbox does for +."""
 
-    text: str
-    is_content: bool
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self.write("environment.concatenate((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox without the operators that make gigabytes out of a line."""
+    """Jinja's sandbox without what makes gigabytes out of a line."""
 
-    intercepted_binops = frozenset(["*", "**"])
+    code_generator_class = _CodeGenerator
+    intercepted_binops = frozenset(["*", "**", "+", "%"])
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if not all(isinstance(operand, (int, float)) and abs(operand) < 1 << 32 for operand in (left, right)):
-            raise jinja2.TemplateRuntimeError(f"the operands of {operator} are not small numbers")
-        if operator == "**" and abs(right) > 64:
-            raise jinja2.TemplateRuntimeError("an exponent is larger than 64")
+        if operator == "%" and isinstance(left, str):
+            _check_widths(left)
+        elif operator == "+" and isinstance(left, _SIZED):
+            _check_length(len(left) + _length(right))
+        elif operator == "*" and isinstance(left, (*_SIZED, int)) and isinstance(right, (*_SIZED, int)):
+            sizes = [item if isinstance(item, int) else len(item) for item in (left, right)]
+            _check_length(sizes[0] * sizes[1])
+        elif operator in ("*", "**"):
+            small = all(isinstance(item, (int, float)) and abs(item) < 1 << 32 for item in (left, right))
+            if not small or (operator == "**" and abs(right) > 64):
+                raise jinja2.TemplateRuntimeError(f"the operands of {operator} are not small numbers")
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        text = getattr(function, "__self__", None)
+        if isinstance(text, str):
+            _check_text_call(getattr(function, "__name__", ""), [text, *args, *kwargs.values()])
+        return super().call(context, function, *args, **kwargs)
+
+    def concatenate(self, parts: tuple[Any, ...]) -> str:
+        """What ~ does."""
+        texts = [str(part) for part in parts]
+        _check_length(sum(map(len, texts)))
+        return "".join(texts)
+
+
+class _Generation(Extension):
+    """{% generation %}: marks for training what the assistant says; here it is only shown."""
+
+    tags = {"generation"}  # noqa: RUF012  # as Jinja has it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_show"), [], [], body).set_lineno(line)
+
+    def _show(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
 class ChatTemplate:
     """A model's chat template, compiled."""
 
-    def __init__(self, source: str, name: str, *, special_tokens: dict[str, str] | None = None) -> None:
-        """source: Jinja; name: the file, for errors; special_tokens: the model's bos_token, eos_token, ..."""
+    def __init__(
+        self,
+        source: str,
+        name: str,
+        *,
+        special_tokens: Mapping[str, str] | None = None,
+        tool_use: str | None = None,
+    ) -> None:
+        """source: Jinja; name: the file, for errors; special_tokens: the model's bos_token, eos_token, ...;
+        tool_use: another template for conversations with tools, if the model has one."""
         self._name = name
-        self._special_tokens = special_tokens or {}
-        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(
-            raise_exception=_raise_exception, strftime_now=_strftime_now, range=_short_range
-        )
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise ChatTemplateError(
-                f"The chat template {name} is not valid Jinja (line {error.lineno}): {error.message}."
-            ) from error
-        except (ValueError, TypeError, RecursionError, MemoryError, SyntaxError) as error:
-            raise ChatTemplateError(f"The chat template {name} cannot be compiled: {error}.") from error
+        self._special_tokens = dict(special_tokens or {})
+        self._sources = [source, tool_use or ""]
+        self._checked: set[tuple[str | None, ...]] = (
+            set()
+        )  # roles of conversations whose last message is shown
+        self._template = self._compile(source)
+        self._tool_use = self._compile(tool_use) if tool_use is not None else self._template
 
     @classmethod
     def of_model(cls, files: ModelFiles) -> ChatTemplate:
         """From chat_template.jinja, or `chat_template` of tokenizer_config.json. Raises ChatTemplateError."""
         config = files.read_json("tokenizer_config.json")
-        tokens = {
-            key: text
-            for key in ("bos_token", "eos_token", "unk_token", "pad_token")
-            if (text := token_text(config.get(key)))
-        }
+        tokens = special_tokens(files)
         source = files.read_text("chat_template.jinja")
         if source is not None:
-            return cls(source, files.place("chat_template.jinja"), special_tokens=tokens)
-        inline = config.get("chat_template")
-        if isinstance(inline, str):
-            return cls(inline, f"in {files.place('tokenizer_config.json')}", special_tokens=tokens)
+            tool_use = files.read_text(TOOL_TEMPLATE)
+            return cls(source, files.place("chat_template.jinja"), special_tokens=tokens, tool_use=tool_use)
+        name = f"in {files.place('tokenizer_config.json')}"
+        named = _named_templates(config.get("chat_template"), name)
+        if "default" in named:
+            return cls(named["default"], name, special_tokens=tokens, tool_use=named.get("tool_use"))
+        if named:
+            raise ChatTemplateError(
+                f"The chat templates {name} are named {', '.join(sorted(named))}, and none of them default: "
+                "save the one to use as chat_template.jinja."
+            )
         raise ChatTemplateError(
             f"The model has no {files.place('chat_template.jinja')}, so it cannot chat; "
             "use `generate` with a raw prompt."
         )
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[Segment]:
-        """The conversation as segments, in order: frame, content of the first message, frame, ..., frame."""
-        mark = secrets.token_hex(8)
-        hidden = [{"role": m.role, "content": f"\ue000{mark}.{i}\ue001"} for i, m in enumerate(messages)]
-        parts = re.split(f"\ue000{mark}\\.(\\d+)\ue001", self._run(hidden, add_generation_prompt))
-        if [int(i) for i in parts[1::2]] != list(range(len(messages))):
-            raise ChatTemplateError(
-                f"The chat template {self._name} does not show every message once, unchanged and in order: "
-                "such a conversation cannot be streamed."
-            )
-        return [Segment(messages[int(p)].content if i % 2 else p, bool(i % 2)) for i, p in enumerate(parts)]
+    def render(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        control: Iterable[str] | None = None,
+        now: datetime | None = None,
+    ) -> list[Segment]:
+        """The conversation as `transformers` renders it, cut into segments.
 
-    def _run(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        messages: with a role and a content each, or as dicts with whatever else the template looks for.
+        tools, documents: as JSON; variables: what else the template is told, enable_thinking for example.
+        control: the tokenizer's special tokens, which are plain text in all of these; without it, nothing is.
+        now: what a template that asks for the date is told.
+        Raises ChatTemplateError.
+        """
+        told = {**(variables or {}), "tools": tools, "documents": documents}
+        told["add_generation_prompt"] = add_generation_prompt
+        roles = tuple(message.role if isinstance(message, Message) else None for message in messages)
+        if roles and roles[-1] is not None and roles not in self._checked:
+            word = f"Qz{secrets.token_hex(8)}Zq"
+            shown = text_of(self._render([*messages[:-1], Message(roles[-1], word)], told, control, now))
+            if shown.count(word) != 1:
+                raise self.error("does not show the last message once and unchanged")
+            self._checked.add(roles)
+        return self._render(messages, told, control, now)
+
+    def _render(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        told: Mapping[str, Any],
+        control: Iterable[str] | None,
+        now: datetime | None,
+    ) -> list[Segment]:
+        said = [_with_reasoning(m._asdict() if isinstance(m, Message) else m) for m in messages]
+        texts = _strings([said, told])
+        guard = Guard(control or (), [*self._sources, *self._special_tokens.values(), *texts])
+        seen: dict[str, Any] = {**self._special_tokens, **guard.all_words(told)}
+        seen["messages"] = [
+            {key: item if key == "role" else guard.all_words(item) for key, item in message.items()}
+            for message in said
+        ]
+        seen["strftime_now"] = lambda form: (now or datetime.now()).strftime(form)
+        template = self._template if told["tools"] is None else self._tool_use
+        return guard.segments(self._run(template, _MAX_FRAME + 4 * sum(map(len, texts)), seen))
+
+    def error(self, problem: str) -> ChatTemplateError:
+        """What the template does not do, as an error that names it."""
+        return ChatTemplateError(f"The chat template {self._name} {problem}.")
+
+    def _compile(self, source: str) -> jinja2.Template:
+        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        environment.filters["tojson"] = _to_json
+        for name, function in environment.filters.items():
+            environment.filters[name] = _bounded(function, name)
+        del environment.globals["lipsum"]
+        environment.globals.update(raise_exception=_raise_exception, range=_short_range)
+        try:
+            return environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise self.error(f"is not valid Jinja (line {error.lineno}): {error.message}") from error
+        except (ValueError, TypeError, RecursionError, MemoryError, SyntaxError) as error:
+            raise self.error(f"cannot be compiled: {error}") from error
+
+    def _run(self, template: jinja2.Template, limit: int, seen: Mapping[str, Any]) -> str:
         rendered, size = [], 0
         try:
-            for piece in self._template.generate(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                tools=None,
-                **self._special_tokens,
-            ):
+            for piece in template.generate(seen):
                 rendered.append(piece)
                 size += len(piece)
-                if size > _MAX_RENDERED:
-                    raise ChatTemplateError(
-                        f"The chat template {self._name} writes more than {_MAX_RENDERED} characters a turn."
-                    )
+                if size > limit:
+                    raise self.error(f"writes more than {_MAX_FRAME} characters beside the messages")
         except ChatTemplateError:
             raise
         # The template is a program by a stranger: whatever it raises is its fault, not ours.
         except Exception as error:
-            raise ChatTemplateError(
-                f"The chat template {self._name} failed: {error or type(error).__name__}."
-            ) from error
+            reason = str(error).strip().rstrip(".") or type(error).__name__
+            raise self.error(f"failed: {' '.join(reason.split())}") from error
         return "".join(rendered)
+
+
+def special_tokens(files: ModelFiles) -> dict[str, str]:
+    """bos_token, eos_token, ...: of tokenizer_config.json, else of special_tokens_map.json."""
+    config, legacy = files.read_json("tokenizer_config.json"), files.read_json("special_tokens_map.json")
+    found = {role: token_text(config.get(role, legacy.get(role))) for role in _ROLES_OF_TOKENS}
+    return {role: text for role, text in found.items() if text is not None}
+
+
+def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None, and with the reasoning under each of the names that templates know it by."""
+    given = {key: item for key, item in message.items() if item is not None}
+    names = ("reasoning_content", "thinking", "reasoning")
+    reasoning = next((given[name] for name in names if name in given), None)
+    return given if reasoning is None else {"thinking": reasoning, **given, "reasoning_content": reasoning}
+
+
+def _named_templates(value: Any, name: str) -> dict[str, str]:
+    """`chat_template` of tokenizer_config.json: one template, or a list of named ones."""
+    if value is None or isinstance(value, str):
+        return {} if value is None else {"default": value}
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        value = {item.get("name"): item.get("template") for item in value}
+    if not isinstance(value, dict) or not all(
+        isinstance(item, str) for pair in value.items() for item in pair
+    ):
+        raise ChatTemplateError(
+            f"The chat template {name} is neither a text nor a list of named ones; restore the file."
+        )
+    return value
+
+
+def _strings(value: Any) -> list[str]:
+    """All strings in a JSON value. Raises InvalidArgumentError for what is none."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for item in pair for text in _strings(item)]
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in _strings(item)]
+    if value is None or isinstance(value, (bool, int, float)):
+        return []
+    raise InvalidArgumentError(
+        f"A chat template takes text, numbers, lists and dicts, not a {type(value).__name__}."
+    )
 
 
 def _raise_exception(message: object) -> NoReturn:
     raise jinja2.TemplateRuntimeError(str(message))
 
 
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """Without HTML escapes, as chat templates expect."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    guard = guard_of(value)
+    text = json.dumps(
+        shown(value),
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+    return text if guard is None else guard.words(text)
 
 
 def _short_range(*bounds: int) -> range:
     numbers = range(*bounds)
-    if len(numbers) > _MAX_RANGE:
-        raise jinja2.TemplateRuntimeError(f"a range has more than {_MAX_RANGE} numbers")
+    if len(numbers) > _MAX_NUMBER:
+        raise jinja2.TemplateRuntimeError(f"a range has more than {_MAX_NUMBER} numbers")
     return numbers
+
+
+def _bounded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A filter that is not asked for more than it can do in a moment."""
+    first = int(hasattr(function, "jinja_pass_arg"))  # which argument is what is filtered
+
+    @functools.wraps(function)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        _check_text_call(name, [*args[first:], *kwargs.values()])
+        return function(*args, **kwargs)
+
+    return bounded
+
+
+_SIZED = (str, list, tuple)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, _SIZED) else 0
+
+
+def _check_text_call(name: str, arguments: Sequence[Any]) -> None:
+    """arguments: the text or list itself, and what is asked of it."""
+    if any(isinstance(value, int) and abs(value) > _MAX_FRAME for value in arguments[1:]):
+        raise jinja2.TemplateRuntimeError(f"{name} is asked for more than {_MAX_FRAME}")
+    if name in ("format", "format_map"):
+        _check_widths(arguments[0])
+    if name in ("replace", "join") and len(arguments) > 1:
+        _check_length(_length(arguments[0]) * max(map(_length, arguments[1:])))
+
+
+def _check_widths(form: Any) -> None:
+    if isinstance(form, str) and re.search(r"\d{5}|\*", form):
+        raise jinja2.TemplateRuntimeError(f"a width is larger than {_MAX_NUMBER}")
+
+
+def _check_length(length: int) -> None:
+    if length > _MAX_TEXT:
+        raise jinja2.TemplateRuntimeError(f"a text or list has more than {_MAX_TEXT} items")

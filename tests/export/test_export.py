@@ -167,6 +167,7 @@ def test_directory_holds_the_tokenizer_and_configs(exported: Callable[..., Any])
         "tokenizer.json",
         "tokenizer_config.json",
         "chat_template.jinja",
+        "chat_format.json",
         "SHA256SUMS",
     }
     for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
@@ -174,16 +175,16 @@ def test_directory_holds_the_tokenizer_and_configs(exported: Callable[..., Any])
     assert json.loads((directory / "generation_config.json").read_text())["eos_token_id"] == 2
 
 
-@pytest.mark.parametrize(
-    "template",
-    ["A {{ x }}", [{"name": "tools", "template": "B"}, {"name": "default", "template": "A {{ x }}"}]],
-)
-def test_chat_template_is_taken_from_the_tokenizer_config(template: Any, tmp_path: Path, bare: Path) -> None:
+def test_chat_template_is_taken_from_the_tokenizer_config(tmp_path: Path, bare: Path) -> None:
     config = json.loads((bare / "tokenizer_config.json").read_text())
-    (bare / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
     (bare / "chat_template.jinja").unlink()
-    export(bare, tmp_path / "out")
-    assert (tmp_path / "out" / "chat_template.jinja").read_text() == "A {{ x }}"
+    listed = [{"name": "tool_use", "template": "B"}, {"name": "default", "template": "A {{ x }}"}]
+    for name, template in (("one", "A {{ x }}"), ("several", listed)):
+        (bare / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+        export(bare, tmp_path / name)
+        assert (tmp_path / name / "chat_template.jinja").read_text() == "A {{ x }}"
+    assert (tmp_path / "several" / "additional_chat_templates" / "tool_use.jinja").read_text() == "B"
+    assert "unusable" in json.loads((tmp_path / "one" / "chat_format.json").read_text())
 
 
 @pytest.fixture

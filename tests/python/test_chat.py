@@ -10,7 +10,8 @@ from tiny_model import CHATML, SPECIAL
 
 import allmem_edge as ae
 from allmem_edge.files import ModelFiles
-from allmem_edge.template import ChatTemplate, Message, Segment
+from allmem_edge.template import ChatTemplate, Message
+from allmem_edge.words import text_of
 
 QWEN_LIKE = (
     "{%- if messages[0].role == 'system' %}"
@@ -22,10 +23,6 @@ QWEN_LIKE = (
     "{{- '<|im_start|>assistant\\n' + content + '<|im_end|>\\n' }}{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-
-
-def text_of(segments: list[Segment]) -> str:
-    return "".join(segment.text for segment in segments)
 
 
 def read_ids(chat: ae.Chat, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:

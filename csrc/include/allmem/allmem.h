@@ -126,7 +126,7 @@ typedef struct allmem_model_info {
   int32_t layers;
   int32_t window, sinks, chunk; /* tokens, as chosen at load; a chunk of 0: the memory is off */
   int32_t has_tokenizer;        /* 0 or 1 */
-  int32_t has_chat;             /* 1 when its tokens are ChatML's, so that allmem_chat_encode() works */
+  int32_t has_chat;             /* 1 when its chat format is known, so that allmem_chat_encode() works */
   int32_t reserved;
   uint64_t weight_bytes; /* read for every token; the memory as training left it is in the file besides */
   uint64_t state_bytes;  /* of one session */
@@ -193,9 +193,9 @@ typedef struct allmem_message {
   const char* content; /* special tokens in it are plain text */
 } allmem_message;
 
-/* Ids of messages in ChatML, and of the opening of the assistant's answer. `continues`: 1 when they follow an
- * answer that the model generated in this session, whose end mark it has not read yet. ALLMEM_UNSUPPORTED
- * when the model's chat format is another. */
+/* Ids of messages in the model's chat format, and of the opening of the assistant's answer. `continues`: 1
+ * when they follow an answer that the model generated in this session, whose end mark it has not read yet.
+ * ALLMEM_UNSUPPORTED when the format is not known, or has no place for such messages in this order. */
 ALLMEM_API int32_t allmem_chat_encode(const allmem_model* model, const allmem_message* messages,
                                       size_t message_count, int32_t continues, int32_t* ids, size_t capacity,
                                       size_t* count);

@@ -32,7 +32,8 @@ from allmem_edge.evaluation.journal import Journal
 from allmem_edge.evaluation.settings import settings_of
 from allmem_edge.model import Model
 from allmem_edge.session import Session
-from allmem_edge.template import Message
+from allmem_edge.turns import Exchange, Turns, messages_of
+from allmem_edge.words import Segment, skip, text_of
 
 _READ_TOKENS = 256  # logits that are held at a time: 155 MB for a vocabulary of 152 thousand
 _ALL, _REPLIES = "assistant", "replies to questions"
@@ -201,23 +202,30 @@ def held_out_dialogues(seed: int, count: int, turns: int) -> list[list[Turn]]:
 
 def tokens_of(model: Model, dialogue: Sequence[Turn]) -> tuple[list[int], dict[str, NDArray[np.bool_]]]:
     """A dialogue as tokens [T], and which of them count for each of the figures, [T]."""
-    messages = [
-        message
-        for turn in dialogue
-        for message in (Message("user", turn.user), Message("assistant", turn.assistant))
-    ]
-    segments = model.chat_template.render(messages, add_generation_prompt=False)
-    stops = set(model.stop_ids)
+    tokenizer, template, stops = model.tokenizer, model.chat_template, set(model.stop_ids)
+    turns = Turns(template, tokenizer.special_tokens)
     ids: list[int] = []
     said_by: list[Turn | None] = []  # the turn whose reply a token is part of
-    for i, segment in enumerate(segments):  # frame, user's words, frame, assistant's words, frame, ...
-        encoded = model.tokenizer.encode(segment.text, special=not segment.is_content)
-        turn = dialogue[i // 4] if i % 4 == 3 else None
-        of = [turn] * len(encoded)
-        if i % 4 == 0 and i > 0 and encoded and encoded[0] in stops:  # the mark that ends a reply
-            of[0] = dialogue[i // 4 - 1]
-        ids += encoded
-        said_by += of
+
+    def add(segments: list[Segment], before: Turn | None) -> None:
+        """What is not the assistant's, but for the mark that ends the reply before it."""
+        frame = tokenizer.encode_parts(segments)
+        of: list[Turn | None] = [None] * len(frame)
+        if frame and frame[0] in stops:
+            of[0] = before
+        ids.extend(frame)
+        said_by.extend(of)
+
+    exchanges = [Exchange(turn.user, turn.assistant) for turn in dialogue]
+    for i, turn in enumerate(dialogue):
+        before = (exchanges[i - 1], dialogue[i - 1]) if i else (None, None)
+        add(turns.turn(turn.user, after=i, last=before[0]), before[1])
+        reply = tokenizer.encode(turn.assistant, special=False)
+        ids += reply
+        said_by += [turn] * len(reply)
+    last = [*messages_of(exchanges[-1:])]
+    shown = template.render(last, add_generation_prompt=False)
+    add(skip(shown, text_of(shown).rindex(exchanges[-1].answer) + len(exchanges[-1].answer)), dialogue[-1])
     return ids, {
         _ALL: np.array([turn is not None for turn in said_by]),
         _REPLIES: np.array([turn is not None and turn.kind == "ask" for turn in said_by]),
