@@ -1,10 +1,14 @@
-// Python's Tokenizer and StreamDecoder.
+// Python's Tokenizer, StreamDecoder and ChatFormat. Arguments of a wrong type are refused with a sentence.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdint>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "platform/error.h"
 #include "runtime/chat_format.h"
 #include "tokenizer/tokenizer.h"
 
@@ -13,19 +17,106 @@ namespace py = pybind11;
 namespace allmem {
 namespace {
 
-// The UTF-8 of a str or the content of a bytes object. Surrogates of a str have no UTF-8: they pass as
+[[noreturn]] void refuse(const char* what, const py::handle& got, const char* wanted) {
+  const py::str type = py::type::handle_of(got).attr("__name__");
+  throw Error(ErrorCode::kInvalidArgument,
+              std::string(what) + " is of the type " + std::string(type) + "; pass " + wanted + ".");
+}
+
+// The UTF-8 of a str, or the content of bytes and the like. Surrogates of a str have no UTF-8: they pass as
 // invalid bytes.
-py::bytes utf8_of(const py::object& text) {
-  if (py::isinstance<py::bytes>(text)) return text;
-  if (!py::isinstance<py::str>(text)) throw py::type_error("text must be str or bytes");
-  return text.attr("encode")("utf-8", "surrogatepass");
+py::bytes utf8_of(const py::handle& text, const char* what) {
+  if (py::isinstance<py::str>(text)) return text.attr("encode")("utf-8", "surrogatepass");
+  if (PyObject_CheckBuffer(text.ptr()) == 0) refuse(what, text, "a str or bytes");
+  return py::bytes(py::reinterpret_borrow<py::object>(py::module_::import("builtins").attr("bytes")(text)));
+}
+
+// The name of a file as the system has it: of a str, bytes or os.PathLike.
+std::string path_of(const py::handle& path) {
+  try {
+    return py::cast<std::string>(py::module_::import("os").attr("fsencode")(path));
+  } catch (py::error_already_set& error) {
+    if (error.matches(PyExc_TypeError)) refuse("The path", path, "a str, bytes or a Path");
+    throw;
+  }
+}
+
+int32_t id_of(const py::handle& id) {
+  if (PyIndex_Check(id.ptr()) == 0 || py::isinstance<py::bool_>(id)) refuse("A token id", id, "integers");
+  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(id.ptr()));
+  if (!index) throw py::error_already_set();
+  int overflow = 0;
+  const long long value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (overflow != 0 || !std::in_range<int32_t>(value)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "The token id " + std::string(py::str(index)) + " is out of range.");
+  }
+  return static_cast<int32_t>(value);
+}
+
+// Of any flat sequence or array of integers; a torch tensor, for example.
+std::vector<int32_t> ids_of(const py::object& ids) {
+  std::vector<int32_t> list;
+  try {
+    const py::object flat = py::hasattr(ids, "tolist") ? ids.attr("tolist")() : ids;
+    for (const py::handle& id : flat) list.push_back(id_of(id));
+  } catch (py::error_already_set& error) {
+    if (error.matches(PyExc_TypeError)) refuse("The list of ids", ids, "a list of integers");
+    throw;
+  }
+  return list;
+}
+
+// Of pairs of a text and whether it is plain.
+std::vector<int32_t> encode_parts(const Tokenizer& tokenizer, const py::object& parts) {
+  constexpr const char* kWanted = "a list of pairs of a text and True or False";
+  std::vector<py::bytes> texts;
+  std::vector<bool> plain;
+  try {
+    for (const py::handle& part : parts) {
+      const auto pair = py::cast<std::pair<py::object, bool>>(part);
+      texts.push_back(utf8_of(pair.first, "A part"));
+      plain.push_back(pair.second);
+    }
+  } catch (const py::cast_error&) {
+    refuse("The list of parts", parts, kWanted);
+  } catch (py::error_already_set& error) {
+    if (error.matches(PyExc_TypeError)) refuse("The list of parts", parts, kWanted);
+    throw;
+  }
+  std::vector<TextPart> views;
+  for (size_t i = 0; i < texts.size(); ++i) views.push_back({std::string_view(texts[i]), plain[i]});
+  const py::gil_scoped_release release;
+  return tokenizer.encode(views);
 }
 
 std::vector<int32_t> encode(const Tokenizer& tokenizer, const py::object& text, bool special) {
-  const py::bytes utf8 = utf8_of(text);
+  const py::bytes utf8 = utf8_of(text, "The text");
   const std::string_view view = utf8;
-  py::gil_scoped_release release;
+  const py::gil_scoped_release release;
   return tokenizer.encode(view, special);
+}
+
+std::shared_ptr<Tokenizer> from_file(const py::object& path) {
+  const std::string name = path_of(path);
+  const py::gil_scoped_release release;
+  return std::const_pointer_cast<Tokenizer>(Tokenizer::from_file(name));
+}
+
+std::shared_ptr<Tokenizer> from_json(const py::object& json, const py::object& name) {
+  const py::bytes content = utf8_of(json, "The content"), name_bytes = utf8_of(name, "The name");
+  const std::string_view view = content;
+  const std::string name_for_errors(name_bytes);
+  const py::gil_scoped_release release;
+  return std::const_pointer_cast<Tokenizer>(Tokenizer::from_json(view, name_for_errors));
+}
+
+std::vector<int32_t> encode_messages(const ChatFormat& format,
+                                     const std::vector<std::pair<std::string, std::string>>& messages,
+                                     bool continues) {
+  std::vector<ChatMessage> views;
+  for (const auto& [role, content] : messages) views.push_back({role, content});
+  return format.encode(views, continues);
 }
 
 }  // namespace
@@ -33,44 +124,34 @@ std::vector<int32_t> encode(const Tokenizer& tokenizer, const py::object& text, 
 void bind_tokenizer(py::module_& module) {
   py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(module, "Tokenizer",
                                                     "Byte-level BPE from Hugging Face's tokenizer.json.")
-      .def_static(
-          "from_file",
-          [](const std::string& path) {
-            return std::const_pointer_cast<Tokenizer>(Tokenizer::from_file(path));
-          },
-          py::arg("path"), py::call_guard<py::gil_scoped_release>())
-      .def_static(
-          "from_json",
-          [](const py::bytes& json, const std::string& name) {
-            const std::string_view view = json;
-            const py::gil_scoped_release release;
-            return std::const_pointer_cast<Tokenizer>(Tokenizer::from_json(view, name));
-          },
-          py::arg("json"), py::arg("name"), "From the content of tokenizer.json; errors say the name.")
+      .def_static("from_file", &from_file, py::arg("path"))
+      .def_static("from_json", &from_json, py::arg("json"), py::arg("name"),
+                  "From the content of tokenizer.json; errors say the name.")
       .def("encode", &encode, py::arg("text"), py::arg("special") = true,
            "Token ids of text; with special, strings of special tokens become their ids.")
-      .def(
-          "encode_parts",
-          [](const Tokenizer& self, const std::vector<std::pair<std::string, bool>>& parts) {
-            std::vector<TextPart> views;
-            for (const auto& [text, plain] : parts) views.push_back({text, plain});
-            const py::gil_scoped_release release;
-            return self.encode(views);
-          },
-          py::arg("parts"),
-          "Token ids of (text, plain) parts as of one text; in plain ones special tokens are text.")
+      .def("encode_parts", &encode_parts, py::arg("parts"),
+           "Token ids of (text, plain) parts as of one text; in plain ones special tokens are text.")
       .def_property_readonly("special_tokens", &Tokenizer::special_tokens)
       .def(
           "decode",
-          [](const Tokenizer& self, const std::vector<int32_t>& ids, bool skip_special) {
-            return self.decode(ids, skip_special);
+          [](const Tokenizer& self, const py::object& ids, bool skip_special) {
+            return self.decode(ids_of(ids), skip_special);
           },
           py::arg("ids"), py::arg("skip_special") = true, "Text of ids, invalid UTF-8 replaced by U+FFFD.")
-      .def("token_id", &Tokenizer::token_id, py::arg("token"), "Id of a token's exact content, or None.")
       .def(
-          "token_bytes", [](const Tokenizer& self, int32_t id) { return py::bytes(self.token_bytes(id)); },
+          "token_id",
+          [](const Tokenizer& self, const py::object& token) {
+            return self.token_id(std::string_view(utf8_of(token, "The token")));
+          },
+          py::arg("token"), "Id of a token's exact content, or None.")
+      .def(
+          "token_bytes",
+          [](const Tokenizer& self, const py::object& id) { return py::bytes(self.token_bytes(id_of(id))); },
           py::arg("id"), "The raw bytes of one token.")
-      .def("is_special", &Tokenizer::is_special, py::arg("id"))
+      .def(
+          "is_special",
+          [](const Tokenizer& self, const py::object& id) { return self.is_special(id_of(id)); },
+          py::arg("id"))
       .def_property_readonly("vocab_size", &Tokenizer::vocab_size);
 
   py::class_<ChatFormat>(module, "ChatFormat", "What chat_format.json says, as the C API uses it.")
@@ -78,16 +159,8 @@ void bind_tokenizer(py::module_& module) {
              return ChatFormat::from_json(json, name, std::move(tokenizer));
            }),
            py::arg("json"), py::arg("name"), py::arg("tokenizer").none(false))
-      .def(
-          "encode",
-          [](const ChatFormat& self, const std::vector<std::pair<std::string, std::string>>& messages,
-             bool continues) {
-            std::vector<ChatMessage> views;
-            for (const auto& [role, content] : messages) views.push_back({role, content});
-            return self.encode(views, continues);
-          },
-          py::arg("messages"), py::arg("continues") = false,
-          "Token ids of (role, content) messages and of the opening of the answer.");
+      .def("encode", &encode_messages, py::arg("messages"), py::arg("continues") = false,
+           "Token ids of (role, content) messages and of the opening of the answer.");
 
   py::class_<StreamDecoder>(module, "StreamDecoder",
                             "Turns ids into text one by one, never splitting a character.")
@@ -95,7 +168,9 @@ void bind_tokenizer(py::module_& module) {
              return StreamDecoder(std::move(tokenizer), skip_special);
            }),
            py::arg("tokenizer").none(false), py::arg("skip_special") = true)
-      .def("push", &StreamDecoder::push, py::arg("id"), "The text that became complete with this token.")
+      .def(
+          "push", [](StreamDecoder& self, const py::object& id) { return self.push(id_of(id)); },
+          py::arg("id"), "The text that became complete with this token.")
       .def("flush", &StreamDecoder::flush, "What is left, incomplete bytes replaced by U+FFFD.");
 }
 

@@ -168,7 +168,7 @@ class Chat:
                     raise ValueError(said)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise SnapshotError(
-                    f"'{os.fspath(path)}' is the memory of a session, but not of a chat."
+                    f"'{os.fsdecode(path)}' is the memory of a session, but not of a chat."
                 ) from error
 
         self.session.load(path, accept=accept)

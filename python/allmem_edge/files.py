@@ -60,7 +60,7 @@ class ModelFiles:
         """Of tokenizer.json, which there must be. Raises TokenizerError, StorageError."""
         place = self.place("tokenizer.json")
         if isinstance(self._source, Path):
-            return _core.Tokenizer.from_file(place)
+            return _core.Tokenizer.from_file(self._source / "tokenizer.json")
         return _core.Tokenizer.from_json(self._source["tokenizer.json"], place)
 
     def eos_ids(self) -> list[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from allmem_edge.arguments import native_path
 from allmem_edge.checksums import CHECKSUMS, damaged_files
 from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageError
 
@@ -32,7 +34,7 @@ _COMPLETE = [*FILES[:2], "tokenizer.json"]  # without these a download was cut s
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def find_model(source: str | Path | None) -> Path:
+def find_model(source: str | bytes | os.PathLike[str] | None) -> Path:
     """The model directory (or .onnx file) that `source` means.
 
     None is the model inside the installed package. A string that is no path here and looks like "org/name" is
@@ -45,6 +47,8 @@ def find_model(source: str | Path | None) -> Path:
                 "name a model directory or a hub id."
             )
         return BUNDLED
+    if not isinstance(source, str):
+        source = Path(os.fsdecode(native_path(source)))
     path = Path(source)
     try:
         if path.is_dir():

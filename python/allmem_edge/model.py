@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from allmem_edge import _core
+from allmem_edge.arguments import native_path
 from allmem_edge.chat import Chat
 from allmem_edge.checksums import check_files
 from allmem_edge.engine import EngineModel, EngineSession
@@ -44,7 +45,7 @@ class Model:
     @classmethod
     def load(
         cls,
-        path: str | Path | None = None,
+        path: str | bytes | os.PathLike[str] | None = None,
         *,
         backend: Backend = "native",
         exact: bool = False,
@@ -78,7 +79,8 @@ class Model:
         files = ModelFiles(found if found.is_dir() else found.parent)
         if backend == "native":
             chosen = _choices(window, sinks, chunk, memory)
-            return cls(found, files, _core.Model(str(found), exact, log, **chosen, check_small=check is None))
+            opened = _core.Model(native_path(found), exact, log, **chosen, check_small=check is None)
+            return cls(found, files, opened)
         if backend == "onnxruntime":
             from allmem_edge.ort_backend import OrtModel
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from allmem_edge import _core
+from allmem_edge.arguments import content, count, native_path
 from allmem_edge.engine import EngineSession
 from allmem_edge.errors import (
     InvalidArgumentError,
@@ -22,6 +23,8 @@ from allmem_edge.errors import (
 from allmem_edge.sampling import Sampling, check_text
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from allmem_edge.model import Model
 
 
@@ -200,7 +203,7 @@ class Session:
         What was read before is learned first, what an unfinished chunk has too: it would have left the window
         before that chunk ends. So pasted text is read without forgetting: freeze, read it, freeze(False).
         """
-        self._engine.freeze(frozen)
+        self._engine.freeze(bool(frozen))
 
     @property
     def frozen(self) -> bool:
@@ -215,7 +218,7 @@ class Session:
 
         Of the states kept, the oldest are dropped so that all take at most max_bytes; the newest stays.
         """
-        self._engine.mark(max_bytes)
+        self._engine.mark(count("max_bytes", max_bytes))
 
     def undo(self) -> bool:
         """Back to the newest mark, which is used up; False when there is none. Frozen stays frozen."""
@@ -229,10 +232,11 @@ class Session:
         attributes of the old file stay. Raises StorageError when it cannot write, ConflictError when
         somebody else has changed the file since this session was loaded from it or saved to it.
         """
-        if not isinstance(file, (str, os.PathLike)):
+        note = content("The note", note)
+        if isinstance(file, (str, bytes, os.PathLike)) or not hasattr(file, "write"):
+            self._native().save(native_path(file), note)
+        else:
             self._native().save_to(partial(_write_all, file), note)
-            return
-        self._native().save(os.fspath(file), note)
 
     def load(
         self, file: str | os.PathLike[str] | BinaryIO, *, accept: Callable[[bytes], object] | None = None
@@ -247,19 +251,19 @@ class Session:
         unchanged.
         """
         native, tokenizer = self._native(), self._tokenizer()
-        if isinstance(file, (str, os.PathLike)):
-            return native.load(os.fspath(file), tokenizer, accept)
+        if isinstance(file, (str, bytes, os.PathLike)) or not hasattr(file, "seek"):
+            return native.load(native_path(file), tokenizer, accept)
         begin = file.tell()
         size = file.seek(0, os.SEEK_END) - begin
         return native.load_from(size, partial(_read_all, file, begin), tokenizer, accept)
 
-    def snapshot(self, note: bytes = b"") -> bytes:
+    def snapshot(self, note: ReadableBuffer = b"") -> bytes:
         """What save() would write, as bytes."""
-        return self._native().snapshot(note)
+        return self._native().snapshot(content("The note", note))
 
-    def restore(self, snapshot: bytes) -> bytes:
+    def restore(self, snapshot: ReadableBuffer) -> bytes:
         """load() from bytes."""
-        return self._native().restore(snapshot, self._tokenizer())
+        return self._native().restore(content("The snapshot", snapshot), self._tokenizer())
 
     def cancel(self) -> None:
         """From any thread: at the next block, forward() raises CancelledError and generate() ends."""

@@ -215,7 +215,6 @@ def test_tables_without_json_are_plain_text(tiny_dir: Path, arguments: list[str]
 
 
 def test_eval_recall_pastes_a_text_before_it_asks(tiny_dir: Path) -> None:
-<<<<<<< HEAD
     command: list[str | Path] = [
         "eval",
         "recall",
@@ -228,11 +227,6 @@ def test_eval_recall_pastes_a_text_before_it_asks(tiny_dir: Path) -> None:
         "-",
     ]
     told, tables = (run([*command, *more], stdin=b"A licence\xff of no use.") for more in (["--json"], []))
-=======
-    command = ["eval", "recall", str(tiny_dir), "--distance", "50", "--questions", "2", "--paste", "-"]
-    text = b"A licence\xff of no use."
-    told, tables = run([*command, "--json"], stdin=text), run(command, stdin=text)
->>>>>>> 56a3ab4 (Render chat templates as transformers does, and write down for C what they do)
     (result,) = json.loads(told.stdout)["results"]
     assert (result["pasted_characters"], result["total"]) == (21, 2)
     assert b"after a message of 21 characters" in tables.stdout

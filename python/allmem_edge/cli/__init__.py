@@ -7,6 +7,7 @@ banners, progress and figures only to a terminal. Exit codes: 0 done, 1 failed, 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -72,6 +73,9 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit code; every failure is one sentence on stderr."""
     if sys.stdout is None:  # started with a closed stdout
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what its encoding lacks is shown as ?, and is no error
     try:
         code = cli.main(args=list(arguments), prog_name="allmem-edge", standalone_mode=False)
         sys.stdout.flush()

@@ -233,7 +233,7 @@ def _file_pages() -> int | None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    out = Console(highlight=False, soft_wrap=True)
+    out = console.stdout()
     out.print(
         f"{report['model']} ({report['quantization']}), {report['threads']} threads, {report['isa']}, "
         f"median of {report['repeat']}"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from allmem_edge.cli import console
@@ -110,10 +109,9 @@ def command(
     if as_json:
         console.write_json(report)
         return
-    screen = Console(highlight=False, soft_wrap=True)
+    screen = console.stdout()
     screen.print(
         f"{', '.join(suites)} of {loaded.name}, window {report['window']}, memory {report['memory']}",
-        markup=False,
     )
     table = Table("dataset", "samples", "score", "± ", box=None)
     for row in rows:

@@ -16,7 +16,13 @@ from allmem_edge import __version__, _core
 from allmem_edge.chat import Chat
 from allmem_edge.cli import console
 from allmem_edge.cli.input import open_input
-from allmem_edge.cli.options import choice_options, model_argument, sampling_options, threads_option
+from allmem_edge.cli.options import (
+    choice_options,
+    model_argument,
+    sampling_options,
+    template_option,
+    threads_option,
+)
 from allmem_edge.errors import AllMemError, PoisonedSessionError, StorageError
 from allmem_edge.memory_lock import MemoryLock
 from allmem_edge.model import Model
@@ -35,6 +41,7 @@ from allmem_edge.model import Model
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer."
 )
+@template_option
 @sampling_options(temperature=None)
 @choice_options(with_frozen=False)
 @threads_option
@@ -44,6 +51,7 @@ def command(
     frozen: bool,
     system: str | None,
     max_tokens: int,
+    template_variables: dict[str, Any],
     temp: float | None,
     top_k: int | None,
     top_p: float | None,
@@ -62,6 +70,7 @@ def command(
         system=system,
         threads=threads,
         max_tokens=max_tokens,
+        template_variables=template_variables,
         temperature=temp,
         top_k=top_k,
         top_p=top_p,
@@ -160,7 +169,7 @@ class _Conversation:
     def _note(self, text: str) -> None:
         """A remark of the program, to whoever is looking."""
         if self._interactive or self._stderr.is_terminal:
-            self._stderr.print(Text(text, style="dim"))
+            self._stderr.print(Text(console.printable(text), style="dim"))
 
     def _figures(self) -> None:
         session, last = self._chat.session, self._chat.last
@@ -267,7 +276,11 @@ class _Conversation:
 
 
 def _print_banner(out: Console, model: str, memory: str, machine: str) -> None:
-    out.print(Text.assemble(("allmem-edge ", "bold"), (f"{__version__}  ", "dim"), (model, "cyan")))
+    out.print(
+        Text.assemble(
+            ("allmem-edge ", "bold"), (f"{__version__}  ", "dim"), (console.printable(model), "cyan")
+        )
+    )
     out.print(Text(memory))
     out.print(Text(machine, style="dim"))
     out.print(

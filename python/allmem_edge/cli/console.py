@@ -17,9 +17,14 @@ from allmem_edge.engine import StateInfo
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def stdout() -> Console:
+    """For tables and sentences that are the result. Names in them are text, whatever brackets they have."""
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
 def stderr() -> Console:
     """For people. It knows NO_COLOR, and `is_terminal` says whether anybody is looking."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def stdin_is_terminal() -> bool:
@@ -51,7 +56,12 @@ def write_json(value: Any) -> None:
 
 def progress(console: Console) -> Progress:
     """A progress bar on stderr that vanishes when done, and is not there without a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 

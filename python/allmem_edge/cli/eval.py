@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
-from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
@@ -76,6 +75,7 @@ command.add_command(bench_files.command)
     metavar="FILE",
     help="Before the questions, send the text of FILE (-: of stdin) as a message.",
 )
+@click.option("--paste-frozen", is_flag=True, help="Do not write the memory while that message is read.")
 @out_option
 @choice_options()
 @exact_option
@@ -91,6 +91,7 @@ def recall(
     phrasings: Phrasings,
     filler_files: tuple[Path, ...],
     paste: TextIO | None,
+    paste_frozen: bool,
     out: Path | None,
     exact: bool,
     threads: int,
@@ -119,6 +120,7 @@ def recall(
         phrasings=phrasings,
         filler=[path.name for path in filler_files],
         pasted_characters=len(pasted),
+        paste_frozen=paste_frozen,
     )
     filler = filler_of(filler_files)
     journal = Journal(out, settings)
@@ -132,7 +134,16 @@ def recall(
                 seed, lambda text: len(tokenizer.encode(text, False)), phrasings=phrasings, filler=filler
             )
             answers = _evaluate(
-                chat, cases, tokens, questions, facts, unknown, pasted, journal, progress, task
+                chat,
+                cases,
+                tokens,
+                questions,
+                facts,
+                unknown,
+                (pasted, paste_frozen),
+                journal,
+                progress,
+                task,
             )
             right = [answer["right"] for answer in answers]
             results.append(
@@ -143,6 +154,7 @@ def recall(
                     "memory": engine.memory,
                     "unknown": unknown,
                     "pasted_characters": len(pasted),
+                    "paste_frozen": paste_frozen,
                     "correct": sum(right),
                     "total": questions,
                     "accuracy": sum(right) / questions,
@@ -164,7 +176,7 @@ def _evaluate(
     questions: int,
     facts: int,
     unknown: bool,
-    pasted: str,
+    paste: tuple[str, bool],
     journal: Journal,
     progress: Progress,
     task: TaskID,
@@ -179,8 +191,12 @@ def _evaluate(
             for begin in range(0, len(told), _READ_TURNS):
                 chat.read((turn.user, turn.assistant) for turn in told[begin : begin + _READ_TURNS])
                 progress.refresh()
+            pasted, frozen = paste
             if pasted:
+                before = chat.session.frozen
+                chat.session.freeze(before or frozen)
                 list(chat.send(pasted))
+                chat.session.freeze(before)
             said = []
             for turn in questioned:
                 text = "".join(chat.fork().send(turn.user))
@@ -211,10 +227,12 @@ def is_right(text: str, turn: Turn) -> bool:
 
 
 def _print(report: dict[str, Any]) -> None:
-    out = Console(highlight=False, soft_wrap=True)
+    out = console.stdout()
     pasted = report["results"][0]["pasted_characters"]
     after = f", after a message of {pasted:,} characters" if pasted else ""
-    out.print(f"recall of {report['model']}, window {report['window']} tokens{after}", markup=False)
+    out.print(
+        f"recall of {report['model']}, window {report['window']} tokens{after}",
+    )
     table = Table("distance", "windows", "facts", "memory", "right", "accuracy", box=None)
     for row in report["results"]:
         table.add_row(

@@ -89,6 +89,7 @@ def command(
     if stderr.is_terminal:
         speed = generator.generated_tokens / max(generator.decode_seconds, 1e-9)
         stderr.print(
-            f"[dim]{generator.prompt_tokens} tokens read, {generator.generated_tokens} written · "
-            f"{speed:,.0f} tokens/s · {generator.finish_reason}[/dim]"
+            f"{generator.prompt_tokens} tokens read, {generator.generated_tokens} written · "
+            f"{speed:,.0f} tokens/s · {generator.finish_reason}",
+            style="dim",
         )

@@ -38,21 +38,30 @@ def open_input(interactive: bool) -> MessageInput:
 
 
 def _piped_line(prompt: str) -> str | None:
-    line = sys.stdin.buffer.readline()
+    line = sys.stdin.buffer.readline() if sys.stdin is not None else b""
     return line.decode("utf-8", errors="replace").rstrip("\r\n") if line else None
+
+
+def _plain_line(prompt: str) -> str | None:
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    return _piped_line(prompt)
 
 
 def _terminal_lines() -> Callable[[str], str | None]:
     """Prompts go to stderr: stdout belongs to the model."""
+    if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):  # it moves no cursor: Emacs' shell, expect
+        return _plain_line
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
     from prompt_toolkit.output import ColorDepth, create_output
 
     history: History = InMemoryHistory()
-    path = (
-        Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "allmem-edge" / "history"
-    )
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    path = Path(state) / "allmem-edge" / "history"
     try:
+        if not path.is_absolute():  # there is no home
+            raise FileNotFoundError(state)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
         history = FileHistory(str(path))

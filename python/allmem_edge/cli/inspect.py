@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from allmem_edge import _core
@@ -53,7 +53,7 @@ def _is_memory(path: Path) -> bool:
 
 
 def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json: bool) -> None:
-    facts = _core.inspect_snapshot_file(str(path))
+    facts = _core.inspect_snapshot_file(os.fsencode(path))
     model = Model.load(of_model, exact=facts.exact, **_choices(facts.chosen))
     session = model.session(threads=1)
     session.load(path)
@@ -92,8 +92,10 @@ def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json
         console.write_json(report)
         return
     facts_table = Table(show_header=False, box=None)
-    facts_table.add_row("file", f"{path}, format {facts.format}, {console.size(path.stat().st_size)}")
-    facts_table.add_row("model", model.name + (" (exact)" if facts.exact else ""))
+    facts_table.add_row(
+        "file", f"{console.printable(str(path))}, format {facts.format}, {console.size(path.stat().st_size)}"
+    )
+    facts_table.add_row("model", console.printable(model.name) + (" (exact)" if facts.exact else ""))
     facts_table.add_row("tokens seen", f"{memory.tokens_seen:,}")
     if facts.chosen:
         facts_table.add_row("chosen", facts.chosen)
@@ -113,7 +115,7 @@ def _inspect_memory(path: Path, of_model: str | None, plot: Path | None, as_json
             f"{layer.last_update:.4f}",
             f"{layer.next_update:.4f}",
         )
-    out = Console(highlight=False, soft_wrap=True)
+    out = console.stdout()
     out.print(facts_table)
     out.print(layer_table)
     out.print("drift, and both updates: Frobenius norms over that of the model's own fast weights")
@@ -152,7 +154,7 @@ def _inspect_model(loaded: Model, as_json: bool) -> None:
         return
     table = Table(show_header=False, box=None)
     for key in ("model", "path", "vocab_size", "layers", "window", "sinks", "chunk", "quantization"):
-        table.add_row(key.replace("_", " "), str(report[key]))
+        table.add_row(key.replace("_", " "), console.printable(str(report[key])))
     table.add_row("weights", console.size(facts.weight_bytes))
     table.add_row("memory of a session", f"{console.size(facts.state_bytes)}, constant")
     for part, count in parts.items():
@@ -161,4 +163,4 @@ def _inspect_model(loaded: Model, as_json: bool) -> None:
     for state in facts.states:
         if state.name.startswith("layers.0."):
             table.add_row(f"  {state.name}", " x ".join(map(str, state.shape)))
-    Console(highlight=False, soft_wrap=True).print(table)
+    console.stdout().print(table)

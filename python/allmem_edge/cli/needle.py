@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from allmem_edge.cli import console
@@ -125,11 +124,10 @@ def _ask(answerer: Answerer, make: needle.Make, task: str, length: int, seed: st
 
 
 def _print(report: dict[str, Any]) -> None:
-    out = Console(highlight=False, soft_wrap=True)
+    out = console.stdout()
     out.print(
         f"needle suite, {report['model']}, window {report['window']}, memory {report['memory']}, "
         f"{report['limit']} samples of each, ± one standard error",
-        markup=False,
     )
     lengths = list(dict.fromkeys(row["length"] for row in report["results"]))
     table = Table("task", *(f"{length:,} tokens" for length in lengths), box=None)

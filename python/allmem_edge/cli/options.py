@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,30 @@ format_option = click.option(
     help="Ask in the model's chat format, or with a plain text; auto: chat, if it has one.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+
+
+def _variables(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE: true, 3 or a list as JSON has them, anything else as text."""
+    variables: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE.")
+        try:
+            variables[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            variables[name] = text
+    return variables
+
+
+template_option = click.option(
+    "--template-var",
+    "template_variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_variables,
+    help="Tell the model's chat template, enable_thinking=false for example.",
+)
 
 
 def choice_options(*, with_frozen: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

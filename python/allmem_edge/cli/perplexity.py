@@ -12,7 +12,6 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from allmem_edge.cli import console
@@ -170,11 +169,10 @@ def _by_position(
     if as_json:
         console.write_json(report)
         return
-    screen = Console(highlight=False, soft_wrap=True)
+    screen = console.stdout()
     screen.print(
         f"perplexity of {loaded.name}, window {engine.window} tokens, memory {engine.memory}, of "
         f"{len(pieces)} stretches of at most {length:,} tokens",
-        markup=False,
     )
     table = Table("tokens before", "tokens", "perplexity", "± ", box=None)
     for row in rows:
@@ -245,7 +243,7 @@ def token_losses(session: Session, ids: Sequence[int]) -> NDArray[np.float64]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    out = Console(highlight=False, soft_wrap=True)
+    out = console.stdout()
     memory = f", memory {report['memory']}" if report["memory"] != "on" else ""
     out.print(f"perplexity of {report['model']}, window {report['window']} tokens{memory}")
     table = Table("of", "tokens", "perplexity", box=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from allmem_edge.checksums import CHECKSUMS, check_files
@@ -43,7 +42,7 @@ def command(
         if as_json:
             console.write_json({"model": str(model_dir), "files": files, "ok": True})
         else:
-            Console(highlight=False, soft_wrap=True).print(f"{len(files)} files are as {CHECKSUMS} says.")
+            console.stdout().print(f"{len(files)} files are as {CHECKSUMS} says.")
         return
     with export_package(), console.stderr().status("comparing ..."):
         from allmem_export.verify import verify
@@ -70,7 +69,7 @@ def command(
             table.add_row(
                 row.name, f"{row.max_abs_diff:.2e}", f"{row.tolerance:.0e}", "ok" if row.ok else "TOO LARGE"
             )
-        Console(highlight=False, soft_wrap=True).print(table)
+        console.stdout().print(table)
     ctx.exit(0 if report.ok else 1)
 
 

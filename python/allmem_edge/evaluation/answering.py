@@ -39,14 +39,13 @@ class Answerer:
 
     def ids(self, prompt: Prompt) -> list[int]:
         """The prompt as tokens."""
-        encode = self._model.tokenizer.encode
+        tokenizer = self._model.tokenizer
         if self.form == "plain":
             begins = f" {prompt.answer_begins}" if prompt.answer_begins else ""
-            return encode(prompt.text + begins, False)
-        ids: list[int] = []
-        for segment in self._model.chat_template.render([Message("user", prompt.text)]):
-            ids += encode(segment.text, special=not segment.is_content)
-        return ids + (encode(prompt.answer_begins, False) if prompt.answer_begins else [])
+            return tokenizer.encode(prompt.text + begins, False)
+        template, special = self._model.chat_template, tokenizer.special_tokens
+        ids = tokenizer.encode_parts(template.render([Message("user", prompt.text)], control=special))
+        return ids + (tokenizer.encode(prompt.answer_begins, False) if prompt.answer_begins else [])
 
     def answer(
         self, ids: list[int], max_tokens: int, *, stop: tuple[str, ...] = (), step: Callable[[], object]
