@@ -144,7 +144,7 @@ cpp-thread: $(VENV)/.ready
 	@cmake --build $(BUILD)/thread -j $(JOBS)
 	@TSAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)/thread --output-on-failure -j $(JOBS)
 
-FUZZERS := model tokenizer_json tokenize snapshot capi
+FUZZERS := model tokenizer_json tokenize snapshot capi chat_format
 SECONDS_EACH ?= 6
 
 fuzz: $(VENV)/.ready
