@@ -243,13 +243,24 @@ TEST_CASE_FIXTURE(Fixture,
       }
     });
   };
-  Counts at = {0, 0};
+  // How long it takes until both have saved, so that kills come before, in and after saves.
+  const auto begin = std::chrono::steady_clock::now();
+  {
+    Child one = start_child(0), other = start_child(1);
+    one.wait_for_one();
+    other.wait_for_one();
+    one.kill();
+    other.kill();
+  }
+  const auto first_saves =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begin);
   Writer expected = make_writer(model);
-  load_snapshot_file(expected, nullptr, path);
+  Counts at = counts_of(load_snapshot_file(expected, nullptr, path).note);
+  load_snapshot_file(writer, nullptr, path);
   std::mt19937 random(5);
   for (int round = 0; round < kills(); ++round) {
     Child one = start_child(0), other = start_child(1);
-    ::usleep(static_cast<useconds_t>(random() % 25000));
+    ::usleep(static_cast<useconds_t>(random() % (2 * static_cast<uint64_t>(first_saves.count()) + 1)));
     const uint64_t told_one = one.kill();
     ::usleep(static_cast<useconds_t>(random() % 2000));
     const Counts told = {told_one, other.kill()};
