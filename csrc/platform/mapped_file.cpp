@@ -36,11 +36,10 @@ struct FileDescriptor {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path, bool follow_symlink) : path_(path) {
+MappedFile::MappedFile(const std::string& path) : path_(path) {
   if (path.find('\0') != std::string::npos) fail(path, ENOENT);
   // O_NONBLOCK: opening a pipe that nobody writes to must not hang.
-  const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | (follow_symlink ? 0 : O_NOFOLLOW);
-  const FileDescriptor file{::open(path.c_str(), flags)};
+  const FileDescriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.value < 0) fail(path, errno);
   struct stat status;
   if (::fstat(file.value, &status) != 0) fail(path, errno);

@@ -11,9 +11,8 @@ namespace allmem {
 class MappedFile {
  public:
   // Maps a regular file. Throws Error: kNotFound when there is none, kIo when the system refuses or it is
-  // something else (a directory, a pipe, a device). With `follow_symlink` false, a symbolic link as last
-  // component is refused.
-  explicit MappedFile(const std::string& path, bool follow_symlink = true);
+  // something else (a directory, a pipe, a device). Symbolic links are followed.
+  explicit MappedFile(const std::string& path);
   // A part of an open file, which may be closed afterwards. `name` stands for its path. Throws Error:
   // kInvalidArgument when the part is not within the file, kIo; kUnsupported on Windows.
   MappedFile(const std::string& name, int fd, uint64_t offset, size_t size);

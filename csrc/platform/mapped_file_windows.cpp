@@ -18,27 +18,18 @@ namespace {
               printable("The file '" + path + "' cannot be read: " + windows_reason(error) + "."));
 }
 
-// A symbolic link or a junction, as opposed to the marks that cloud storage puts on ordinary files.
-bool is_link(HANDLE file, DWORD attributes) {
-  if ((attributes & FILE_ATTRIBUTE_REPARSE_POINT) == 0) return false;
-  FILE_ATTRIBUTE_TAG_INFO info;
-  return ::GetFileInformationByHandleEx(file, FileAttributeTagInfo, &info, sizeof info) == 0 ||
-         IsReparseTagNameSurrogate(info.ReparseTag);
-}
-
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path, bool follow_symlink) : path_(path) {
+MappedFile::MappedFile(const std::string& path) : path_(path) {
   if (path.find('\0') != std::string::npos) fail(path, ERROR_INVALID_NAME);
   // FILE_FLAG_BACKUP_SEMANTICS: directories can be opened, so that they are refused as what they are.
-  const DWORD flags = FILE_FLAG_BACKUP_SEMANTICS | (follow_symlink ? 0 : FILE_FLAG_OPEN_REPARSE_POINT);
   const WindowsHandle file(::CreateFileW(to_path(path).c_str(), GENERIC_READ,
-                                         FILE_SHARE_READ | FILE_SHARE_DELETE, nullptr, OPEN_EXISTING, flags,
-                                         nullptr));
+                                         FILE_SHARE_READ | FILE_SHARE_DELETE, nullptr, OPEN_EXISTING,
+                                         FILE_FLAG_BACKUP_SEMANTICS, nullptr));
   if (!file) fail(path, ::GetLastError());
   BY_HANDLE_FILE_INFORMATION info;
   if (::GetFileType(file.get()) != FILE_TYPE_DISK || ::GetFileInformationByHandle(file.get(), &info) == 0 ||
-      (info.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0 || is_link(file.get(), info.dwFileAttributes)) {
+      (info.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0) {
     throw Error(ErrorCode::kIo, printable("'" + path + "' is not a regular file."));
   }
   size_ = static_cast<size_t>(uint64_t{info.nFileSizeHigh} << 32 | info.nFileSizeLow);

@@ -12,10 +12,10 @@
 
 namespace allmem::test {
 
-inline void refused(const std::string& path, ErrorCode code, bool follow_symlink = true) {
+inline void refused(const std::string& path, ErrorCode code) {
   CAPTURE(path);
   try {
-    const MappedFile file(path, follow_symlink);
+    const MappedFile file(path);
     FAIL("mapped");
   } catch (const Error& error) {
     CHECK(error.code() == code);
