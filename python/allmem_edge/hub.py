@@ -17,6 +17,7 @@ TOKENIZER_FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
     TOOL_TEMPLATE,
 ]
@@ -77,9 +78,12 @@ def _from_hub(repo: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     local = Path(constants.HF_HOME) / "allmem-edge" / repo
-    if all((local / name).is_file() for name in _COMPLETE):
+    begun = local / ".download"  # there until a download has ended: files that are missing may be its
+    if not begun.exists() and all((local / name).is_file() for name in _COMPLETE):
         return local
     try:
+        local.mkdir(parents=True, exist_ok=True)
+        begun.touch()
         snapshot_download(repo, allow_patterns=FILES, local_dir=local)
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(
@@ -96,6 +100,7 @@ def _from_hub(repo: str) -> Path:
     if not (local / "model.onnx").is_file():
         raise ModelNotFoundError(f"The hub repository {repo!r} has no model.onnx, so it is no AllMem model.")
     _check(local)
+    begun.unlink()
     return local
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from allmem_edge import _core
+from allmem_edge.added_tokens import check_added_tokens
 from allmem_edge.arguments import native_path
 from allmem_edge.chat import Chat
 from allmem_edge.checksums import check_files
@@ -247,6 +248,7 @@ class Model:
                 f"{path} has {tokenizer.vocab_size} tokens, but the model knows {self.engine.vocab_size}; "
                 "the file belongs to another model."
             )
+        check_added_tokens(self.files, tokenizer)
         return tokenizer
 
     @cached_property

@@ -237,7 +237,7 @@ class ChatTemplate:
 def special_tokens(files: ModelFiles) -> dict[str, str]:
     """bos_token, eos_token, ...: of tokenizer_config.json, else of special_tokens_map.json."""
     config, legacy = files.read_json("tokenizer_config.json"), files.read_json("special_tokens_map.json")
-    found = {role: token_text(config.get(role, legacy.get(role))) for role in _ROLES_OF_TOKENS}
+    found = {r: token_text(config.get(r)) or token_text(legacy.get(r)) for r in _ROLES_OF_TOKENS}
     return {role: text for role, text in found.items() if text is not None}
 
 

@@ -86,10 +86,10 @@ class Turns:
         if text.startswith(read):
             return len(read)
         marked = Message("assistant", past[-1].content + self._end)
-        kept = text_of(self._render([*past[:-1], marked, *following])).rpartition(self._end)[0]
+        kept, found, _ = text_of(self._render([*past[:-1], marked, *following])).rpartition(self._end)
         if not text.startswith(kept):  # white space at the answer's end is gone
             kept = kept.rstrip()
-        if not text.startswith(kept):
+        if not found or not text.startswith(kept):
             raise self._template.error("changes what was said before: such a conversation cannot be streamed")
         return len(kept)
 

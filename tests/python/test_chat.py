@@ -179,6 +179,75 @@ def test_reading_a_conversation_is_the_same_as_having_held_it() -> None:
     assert "".join(read.send("What is my name?")) == "".join(held.send("What is my name?"))
 
 
+ALWAYS_THINKING = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}"
+    "{{- message.content.split('</think>')[-1] + '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"
+)
+
+
+def thinking(directory: Path, undo_bytes: int = 1 << 20) -> ae.Chat:
+    """A chat whose template opens each answer with a thought, and leaves thoughts out of earlier ones."""
+    (directory / "chat_template.jinja").write_text(ALWAYS_THINKING)
+    return ae.Model.load(directory).chat(max_tokens=8, temperature=0.0, undo_bytes=undo_bytes)
+
+
+def test_an_answer_that_is_shown_in_another_form_is_read_again_in_that_form(tiny_copy: Path) -> None:
+    held = thinking(tiny_copy)
+    messages = ["one", "two", "three"]
+    answers = ["".join(held.send(text)) for text in messages]
+    read = thinking(tiny_copy)
+    read.read(zip(messages[:2], answers[:2], strict=True))
+    assert "".join(read.send("three")) == answers[2]
+    assert read.session.position == held.session.position
+    assert held.undo() and held.undo_turns == 2
+    assert "".join(held.send("three")) == answers[2]
+    assert held.undo() and held.undo() and held.undo()
+    assert (held.turns, held.session.position) == (0, 0)
+
+
+def test_without_a_mark_an_answer_stays_as_it_was_read(tiny_copy: Path, tmp_path: Path) -> None:
+    chat = thinking(tiny_copy, undo_bytes=0)
+    list(chat.send("one"))
+    position = chat.session.position
+    list(chat.fork().send("two"))
+    chat.save(tmp_path / "memory")
+    loaded = thinking(tiny_copy)
+    loaded.load(tmp_path / "memory")
+    end, opening = "<|im_end|>\n<|im_start|>user\ntwo<|im_end|>\n", "<|im_start|>assistant\n<think>\n"
+    for other in (chat, loaded):
+        list(other.send("two"))
+        generated = other.last.generated_tokens if other.last else 0
+        frame = other.session.model.tokenizer.encode(end + opening)
+        assert position + len(frame) <= other.session.position <= position + len(frame) + generated
+
+
+def test_an_interrupted_second_reading_leaves_the_chat_as_it_was(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = thinking(tiny_copy)
+    answer = "".join(chat.send("one"))
+    position = chat.session.position
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ae.Session, "forward", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(chat.send("two"))
+    assert (chat.turns, chat.answer, chat.session.position) == (1, answer, position)
+    list(chat.send("two"))
+    assert chat.turns == 2
+
+
+def test_a_template_that_forgets_where_an_answer_ends_is_refused(tiny_copy: Path) -> None:
+    shouted = ALWAYS_THINKING.replace(".split('</think>')[-1]", "[:9]")
+    (tiny_copy / "chat_template.jinja").write_text(shouted)
+    with pytest.raises(ae.ChatTemplateError, match="unchanged"):
+        list(ae.Model.load(tiny_copy).chat(max_tokens=8).send("one"))
+
+
 def test_an_interrupted_prefill_leaves_the_chat_as_it_was(
     tiny: ae.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

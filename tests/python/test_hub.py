@@ -75,6 +75,26 @@ def test_an_incomplete_copy_is_completed(
     assert len(fake.calls) == 1
 
 
+def test_a_download_that_was_cut_short_is_completed_though_it_looks_whole(
+    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path
+) -> None:
+    def cut(repo: str, *, local_dir: Path, **options: Any) -> str:
+        shutil.copytree(tiny_dir, local_dir, dirs_exist_ok=True)
+        (local_dir / "chat_template.jinja").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cut)
+    with pytest.raises(KeyboardInterrupt):
+        hub.find_model("org/name")
+    with pytest.raises(ae.ModelNotFoundError, match="nor can the hub be reached"):
+        install(monkeypatch, FakeHub())
+        hub.find_model("org/name")
+    fake = install(monkeypatch, FakeHub(tiny_dir))
+    assert (hub.find_model("org/name") / "chat_template.jinja").is_file()
+    hub.find_model("org/name")
+    assert len(fake.calls) == 1
+
+
 def test_a_damaged_download_is_refused_and_fetched_anew(
     monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,59 @@
+"""What several files say of a tokenizer: all of it is read, or refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import allmem_edge as ae
+from allmem_edge.template import Message
+
+ELSEWHERE: dict[str, tuple[str, dict[str, object]]] = {
+    "a decoder": (
+        "tokenizer_config.json",
+        {"added_tokens_decoder": {"259": {"content": "<|x|>", "special": True}}},
+    ),
+    "a list": ("tokenizer_config.json", {"additional_special_tokens": ["<|im_end|>", "<|x|>"]}),
+    "named ones": ("tokenizer_config.json", {"extra_special_tokens": {"image_token": "<|x|>"}}),
+    "bos": ("tokenizer_config.json", {"bos_token": "<|x|>"}),
+    "the map": ("special_tokens_map.json", {"eos_token": {"content": "<|x|>"}}),
+    "added_tokens.json": ("added_tokens.json", {"<|x|>": 259}),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), ELSEWHERE.values(), ids=ELSEWHERE.keys())
+def test_tokens_that_only_another_file_has_are_refused(
+    tiny_copy: Path, name: str, content: dict[str, object]
+) -> None:
+    (tiny_copy / name).write_text(json.dumps(content))
+    with pytest.raises(ae.TokenizerError, match=r"<\|x\|>.*tokenizer\.json does not"):
+        ae.Model.load(tiny_copy).chat()
+
+
+def test_tokens_that_the_tokenizer_has_or_no_text_needs_may_be_elsewhere_too(tiny_copy: Path) -> None:
+    config = {"additional_special_tokens": ["<|im_end|>"], "pad_token": "[PAD]", "bos_token": None}
+    (tiny_copy / "tokenizer_config.json").write_text(json.dumps(config))
+    assert ae.Model.load(tiny_copy).tokenizer.vocab_size == 259
+
+
+def test_bos_may_be_in_the_map_of_special_tokens_alone(tiny_copy: Path) -> None:
+    (tiny_copy / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<|endoftext|>"}))
+    (tiny_copy / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[-1].content }}")
+    (segment,) = ae.Model.load(tiny_copy).chat_template.render([Message("user", "x")])
+    assert segment.text == "<|endoftext|>x"
+
+
+def test_of_several_named_templates_the_default_is_taken_or_the_names_are_told(tiny_copy: Path) -> None:
+    def load(*names: str) -> ae.Model:
+        (tiny_copy / "chat_template.jinja").unlink(missing_ok=True)
+        listed = [{"name": name, "template": name + " {{ messages[-1].content }}"} for name in names]
+        (tiny_copy / "tokenizer_config.json").write_text(json.dumps({"chat_template": listed}))
+        return ae.Model.load(tiny_copy)
+
+    message, template = [Message("user", "x")], load("rag", "default", "tool_use").chat_template
+    assert template.render(message)[0].text == "default x"
+    assert template.render(message, tools=[{"name": "f"}])[0].text == "tool_use x"
+    with pytest.raises(ae.ChatTemplateError, match=r"named rag, tool_use, and none of them default"):
+        _ = load("rag", "tool_use").chat_template
