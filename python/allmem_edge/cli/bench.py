@@ -44,10 +44,14 @@ NUMBERS = _Numbers()
 @click.command("bench")
 @model_argument
 @click.option(
-    "--prompt", type=click.IntRange(min=1), default=512, show_default=True, help="Tokens to read, timed."
+    "--prompt",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Tokens of the timed prefill.",
 )
 @click.option(
-    "--gen", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to write, timed."
+    "--gen", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens of the timed decoding."
 )
 @click.option("--depth", type=NUMBERS, default="0,4096", show_default=True, help="Tokens of context before.")
 @click.option("--read-all", is_flag=True, help="Read every token of a great depth.")
@@ -238,7 +242,7 @@ def _print(report: dict[str, Any]) -> None:
         f"{report['model']} ({report['quantization']}), {report['threads']} threads, {report['isa']}, "
         f"median of {report['repeat']}"
     )
-    table = Table("depth", "read tokens/s", "write tokens/s", "first token", box=None)
+    table = Table("depth", "prefill tokens/s", "decode tokens/s", "first token", box=None)
     for row in report["results"]:
         table.add_row(
             f"{row['depth']:,}",
@@ -265,10 +269,10 @@ def _print(report: dict[str, Any]) -> None:
 
 def _print_bounds(out: Console, report: dict[str, Any]) -> None:
     for row in report["results"]:
-        for what, verb in (("prefill", "read"), ("decode", "written")):
+        for what in ("prefill", "decode"):
             bound = row[f"{what}_bound"]
             out.print(
-                f"depth {row['depth']:,}, {verb}: {bound['reached']:.0%} of the bound of "
+                f"depth {row['depth']:,}, {what}: {bound['reached']:.0%} of the bound of "
                 f"{bound['bound_tokens_per_s']:,.1f} tokens/s by {bound['bound_by']} (a token moves "
                 f"{console.size(int(bound['bytes_per_token']))} and takes "
                 f"{bound['operations_per_token'] / 1e9:.3g} billion operations)"
