@@ -15,8 +15,9 @@ namespace {
 constexpr std::string_view kStateSuffix = ".state", kStateOutSuffix = ".state.out";
 
 // Operators that give zeros for zeros as their first input.
-constexpr std::array<std::string_view, 9> kOfZeros = {
-    "Cast", "Identity", "RMSNormalization", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"};
+constexpr std::array<std::string_view, 10> kOfZeros = {
+    "Cast",  "Expand", "Identity", "RMSNormalization", "Reshape",
+    "Slice", "Split",  "Squeeze",  "Transpose",        "Unsqueeze"};
 
 class Zeros {
  public:

@@ -313,6 +313,8 @@ void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, co
     refuse_snapshot(
         "it belongs to another model, or the model's files are damaged (compare them with their checksums)");
   if (std::ranges::equal(layout, layout_of(session.model())) && info.state_bytes == session.state_bytes()) {
+    if (session.model().info().memory == MemoryUse::kFrozen && !info.frozen)
+      refuse_snapshot("its head says that the memory is written, which no session with its choices does");
     return;
   }
   const ModelInfo& model = session.model().info();

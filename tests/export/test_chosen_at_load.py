@@ -66,6 +66,19 @@ def test_a_memory_that_is_off_is_one_whose_gate_is_closed(
     assert not any(".memory." in state.name for state in off.engine.states)
 
 
+def test_a_window_without_sinks_is_transformers_sliding_window(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 0}
+    qwen3 = random_qwen3(max_position_embeddings=1024, **fields)
+    qwen3.save_pretrained(tmp_path / "qwen3")
+    convert(tmp_path / "qwen3", tmp_path / "checkpoint", window=16, sinks=2, chunk=16)
+    tiny.make_tokenizer().save_pretrained(tmp_path / "checkpoint")
+    export(tmp_path / "checkpoint", tmp_path / "model")
+    with torch.no_grad():
+        theirs = qwen3(torch.from_numpy(IDS)[None]).logits[0].numpy()
+    ours = read(ae.Model.load(tmp_path / "model", window=40, sinks=0, memory="off"))
+    assert np.abs(ours - theirs).max() <= 1e-4
+
+
 def test_a_window_as_long_as_the_text_is_transformers_full_attention(tmp_path: Path) -> None:
     qwen3 = random_qwen3(max_position_embeddings=1024)
     qwen3.save_pretrained(tmp_path / "qwen3")

@@ -69,6 +69,7 @@ def test_the_page_has_every_part_for_every_setting(arguments: list[str | Path], 
         assert [cell["depth"] for cell in row["speed"]] == [0, 500]
     full, window = rows["full attention"]["cost"][1], rows["window"]["cost"][1]
     assert full["of_full_operations"] == full["of_full_bytes"] == 1
+    assert full["of_full_state"] == pytest.approx(1, abs=0.01) and window["of_full_state"] < 0.1
     assert window["of_full_operations"] < 1 and window["of_full_bytes"] < 1
     # Nothing is beyond the window of 8 that the first 10 tokens of full attention do not see as well.
     assert rows["full attention"]["perplexity"] != rows["window"]["perplexity"]

@@ -196,6 +196,7 @@ def _costs(model: Model, plan: Plan) -> list[dict[str, Any]]:
     ours = Cost(shape, engine.weight_bytes, exact, memory_use=engine.memory)
     full = Cost(shape, engine.weight_bytes, exact, full_attention=True)
     key_and_value = full.attention(1, 0, together=False).bytes  # of one token, in all layers
+    memory = engine.state_bytes - sum(s.bytes for s in engine.states if ".attention." in s.name)
     rows = []
     for depth in plan.depths:
         token, full_token = ours.write(depth), full.write(depth)
@@ -206,7 +207,10 @@ def _costs(model: Model, plan: Plan) -> list[dict[str, Any]]:
                 "bytes": token.bytes,
                 "of_full_operations": token.operations / full_token.operations,
                 "of_full_bytes": token.bytes / full_token.bytes,
-                "of_full_state": engine.state_bytes / (key_and_value * depth) if depth else None,
+                "of_full_state": (memory + key_and_value * min(depth, shape.window + shape.sinks))
+                / (key_and_value * depth)
+                if depth
+                else None,
             }
         )
     return rows

@@ -98,7 +98,8 @@ class Cases:
         return result, questions
 
     def _facts(self, count: int, unknown: bool) -> list[tuple[Turn, Turn]]:
-        people = {"people": count, "generator": 0}.get(self._phrasings, (count + 1) // 2)
+        half = (count + self._rng.randrange(2)) // 2  # of an odd number, now the smaller part, now the larger
+        people = {"people": count, "generator": 0}.get(self._phrasings, half)
         kinds = told()["kinds"]
         if people > len(kinds):
             raise InvalidArgumentError(
