@@ -70,7 +70,6 @@ def test_an_output_in_any_encoding_is_text(tiny_dir: Path, tmp_path: Path, encod
         done = run(arguments, stdin="Grüße 字\n".encode(), environment={"PYTHONIOENCODING": encoding})
         assert b"Traceback" not in done.stderr, done.stderr
         done.stdout.decode(encoding)
-        done.stderr.decode(encoding)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
