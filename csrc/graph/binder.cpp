@@ -63,6 +63,14 @@ const Value& Binder::float_or_half(size_t i) const {
   return value.type == DataType::kFloat16 ? value : input(i, DataType::kFloat);
 }
 
+std::optional<Binder::Codes> Binder::codes_of(size_t i) {
+  const Value& codes = input(i);
+  if (codes.scales == kNoValue) return std::nullopt;
+  const int64_t blocks = lowering_.program_->values[codes.scales].shape.back();
+  inputs_.push_back(codes.scales);
+  return Codes{.scales = inputs_.size() - 1, .block = static_cast<size_t>(codes.shape.back() / blocks)};
+}
+
 bool Binder::is_constant(size_t i) const {
   return has(i) && lowering_.program_->buffers[input(i).buffer].home == Buffer::Home::kConstant;
 }
@@ -161,10 +169,16 @@ void Binder::output(size_t i, DataType type, const Shape& shape) {
 void Binder::view(size_t i, size_t input_index, const Shape& shape) {
   Value value = input(input_index);
   value.shape = shape;
+  value.scales = kNoValue;
   value.name = i < node_.outputs.size() ? std::string(node_.outputs[i]) : "";
   lowering_.check_size(value.name, value.shape);
   lowering_.program_->values.push_back(std::move(value));
   name_output(i, static_cast<ValueId>(lowering_.program_->values.size() - 1));
+}
+
+void Binder::view_codes(size_t i, size_t codes, size_t scales) {
+  view(i, codes, input(codes).shape);
+  lowering_.program_->values.back().scales = inputs_[scales];
 }
 
 void Binder::constant(size_t i, DataType type, const Shape& shape, const std::byte* data) {

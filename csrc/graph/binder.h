@@ -39,6 +39,13 @@ class Binder {
   const Value& input(size_t i, onnx::DataType type, const Shape& shape) const;
   // float32, or what a Cast made "float32" of float16 and left as it was: its type is still kFloat16.
   const Value& float_or_half(size_t i) const;
+  // Constant 8-bit codes that a DequantizeLinear made float32 and left as they were: their type is still
+  // kUint8. None if input i is something else.
+  struct Codes {
+    size_t scales;  // number of the input, after the node's own, that holds the scale of each block
+    size_t block;   // codes of the last axis that share one
+  };
+  std::optional<Codes> codes_of(size_t i);
   bool is_constant(size_t i) const;
   bool is_position(size_t i) const;
   bool is_ids(size_t i) const;
@@ -56,7 +63,8 @@ class Binder {
   // Outputs, numbered as in the node.
   size_t output_count() const { return node_.outputs.size(); }
   void output(size_t i, onnx::DataType type, const Shape& shape);
-  void view(size_t i, size_t input, const Shape& shape);  // the same bytes with another shape
+  void view(size_t i, size_t input, const Shape& shape);   // the same bytes with another shape
+  void view_codes(size_t i, size_t codes, size_t scales);  // for codes_of(); both are inputs
   void constant(size_t i, onnx::DataType type, const Shape& shape, const std::byte* data);
   void update_state(size_t i, size_t input,
                     const Shape& shape);  // output i is input's state, updated in place

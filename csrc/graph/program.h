@@ -45,8 +45,9 @@ struct Value {
   onnx::DataType type = onnx::DataType::kFloat;
   Shape shape;
   uint32_t buffer = 0;
-  int state = -1;        // index of the state that this is, before or after its update
-  bool updated = false;  // after
+  int state = -1;             // index of the state that this is, before or after its update
+  bool updated = false;       // after
+  ValueId scales = kNoValue;  // of 8-bit codes that a DequantizeLinear made float32 and left as they were
 };
 
 // One operator. Steps run in order.

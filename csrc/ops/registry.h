@@ -18,6 +18,8 @@ MadeOp make_binary(Binder& node);                    // Add, Sub, Mul, Div, Pow
 MadeOp make_cast(Binder& node);                      // Cast
 MadeOp make_concat(Binder& node);                    // Concat
 MadeOp make_constant(Binder& node);                  // Constant
+MadeOp make_dequantize_linear(Binder& node);         // DequantizeLinear
+MadeOp make_einsum(Binder& node);                    // Einsum
 MadeOp make_gather(Binder& node);                    // Gather
 MadeOp make_gather_nbits(Binder& node);              // com.microsoft::GatherBlockQuantized
 MadeOp make_gemm(Binder& node);                      // Gemm

@@ -423,6 +423,43 @@ inline std::vector<BadModel> bad_models() {
       },
       kBad, "'K'");
   logits(
+      "an equation that is no product of heads",
+      [](auto& b) {
+        b.floats("w", {4, 4}, std::vector<float>(16))
+            .node("Einsum", {"h", "w"}, {"logits"}, {Attr::s("equation", "tk,nk->tn")});
+      },
+      kUnsupported, "thk,hnk->thn");
+  logits(
+      "matrices of other heads",
+      [](auto& b) {
+        b.ints("s", {-1, 2, 2}).ints("j", {-1, 4}).node("Reshape", {"h", "s"}, {"hh"});
+        b.floats("w", {4, 2, 2}, std::vector<float>(16))
+            .node("Einsum", {"hh", "w"}, {"y"}, {Attr::s("equation", "thk,hnk->thn")})
+            .node("Reshape", {"y", "j"}, {"logits"});
+      },
+      kBad, "with matrices of shape");
+  const auto codes = [](auto& b, int64_t scales, uint8_t zero, const std::vector<int64_t>& reshaped = {}) {
+    b.bytes("c", {1, 4, 64}, std::vector<uint8_t>(256));
+    b.floats("s", {1, 4, scales}, std::vector<float>(static_cast<size_t>(4 * scales)));
+    b.bytes("z", {1, 4, scales}, std::vector<uint8_t>(static_cast<size_t>(4 * scales), zero));
+    b.floats("wide", {4, 64}, std::vector<float>(256)).node("MatMul", {"h", "wide"}, {"x0"});
+    b.ints("one", {-1, 1, 64}).ints("j", {-1, 4}).node("Reshape", {"x0", "one"}, {"x"});
+    b.node("DequantizeLinear", {"c", "s", "z"}, {"w"}, {Attr::i("axis", 2), Attr::i("block_size", 64)});
+    if (!reshaped.empty()) b.ints("as", reshaped).node("Reshape", {"w", "as"}, {"v"});
+    b.node("Einsum", {"x", reshaped.empty() ? "w" : "v"}, {"y"}, {Attr::s("equation", "thk,hnk->thn")})
+        .node("Reshape", {"y", "j"}, {"logits"});
+  };
+  logits(
+      "a scale too many", [codes](auto& b) { codes(b, 2, 128); }, kBad, "the shape [1, 4, 1]");
+  logits(
+      "another zero point", [codes](auto& b) { codes(b, 1, 127); }, kUnsupported, "zero points");
+  logits(
+      "codes that are seen in another shape",
+      [codes](auto& b) {
+        codes(b, 1, 128, {1, 64, 4});
+      },
+      kBad, "needs float32");
+  logits(
       "logits of a wrong shape",
       [](auto& b) {
         b.ints("s", {-1, 2, 2}).node("Neg", {"h"}, {"n"}).node("Reshape", {"n", "s"}, {"logits"});

@@ -1,7 +1,9 @@
 // Operators against values computed by hand in the test, through the whole path: file, lowering, run.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
+#include <random>
 #include <span>
 
 #include "../onnx_builder.h"
@@ -25,10 +27,11 @@ OnnxBuilder base(int64_t columns) {
   return b.floats("table", {16, 4}, table).node("Gather", {"table", "input_ids"}, {"h"});
 }
 
-std::vector<float> run(const OnnxBuilder& b, std::vector<int64_t> ids) {
+std::vector<float> run(const OnnxBuilder& b, std::vector<int64_t> ids,
+                       const Kernels& kernels = ref_kernels()) {
   const TempDir directory;
-  const auto program = lower(onnx::read_model(directory.write("model.onnx", b.build())), find_op,
-                             ref_kernels(), Precision::kFast);
+  const auto program =
+      lower(onnx::read_model(directory.write("model.onnx", b.build())), find_op, kernels, Precision::kFast);
   std::vector<float> logits(ids.size() * static_cast<size_t>(program->vocab_size));
   AlignedBuffer arena(program->arena_bytes), scratch(program->scratch_floats * sizeof(float));
   std::vector<std::byte*> buffers;
@@ -40,7 +43,7 @@ std::vector<float> run(const OnnxBuilder& b, std::vector<int64_t> ids) {
                                                              : const_cast<std::byte*>(buffer.constant));
   }
   ThreadPool pool(1);
-  RunContext ctx{.kernels = ref_kernels(), .pool = pool, .program = *program};
+  RunContext ctx{.kernels = kernels, .pool = pool, .program = *program};
   ctx.tokens = ids.size();
   ctx.buffers = buffers.data();
   ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
@@ -146,6 +149,99 @@ TEST_CASE("quantised rows are gathered and multiplied from the same bytes") {
   };
   for (const int64_t bits : {4, 8})
     for (const bool half : {false, true}) check(bits, half);
+}
+
+TEST_CASE("a matrix for each head multiplies that head, whatever its equation's letters") {
+  for (const char* equation : {"thk,hnk->thn", "abc, bdc -> abd"}) {
+    OnnxBuilder b = base(6);
+    b.ints("heads", {-1, 2, 2}).ints("joined", {-1, 6});
+    b.floats("w", {2, 3, 2}, {1, 0, 0, 1, 1, 1, 2, 0, 0, 2, 1, -1});
+    b.node("Reshape", {"h", "heads"}, {"hh"})
+        .node("Einsum", {"hh", "w"}, {"y"}, {Attr::s("equation", equation)});
+    b.node("Reshape", {"y", "joined"}, {"logits"});
+    CHECK(run(b, {0, 2}) == Values{0, 1, 1, 4, 6, -1, 8, 9, 17, 20, 22, -1});
+  }
+}
+
+namespace {
+
+constexpr size_t kHeads = 2, kRows = 8;  // of each head's matrix
+constexpr int64_t kIds = 16;
+
+// logits [T, kHeads * kRows] from a table [kIds, kHeads * dim] of heads and matrices of 8 bits, whose values
+// go into `matrices`. As there is a quantised layer, though of zeros, activations have 8 bits.
+OnnxBuilder heads_in_8_bits(int64_t dim, int64_t block, Values& table, Values& matrices) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  constexpr int64_t heads = kHeads, rows = kRows, width = heads * rows;
+  table.resize(static_cast<size_t>(kIds * heads * dim));
+  for (float& x : table) x = normal(random);
+  std::vector<uint8_t> codes(static_cast<size_t>(width * dim));
+  Values scales;
+  for (size_t i = 0; i < codes.size(); ++i) {
+    if (i % static_cast<size_t>(block) == 0) scales.push_back(std::fabs(normal(random)));
+    codes[i] = static_cast<uint8_t>(random() % 256);
+    matrices.push_back((static_cast<float>(codes[i]) - 128) * scales.back());
+  }
+  OnnxBuilder b;
+  b.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, width});
+  b.floats("table", {kIds, heads * dim}, table).bytes("codes", {heads, rows, dim}, codes);
+  b.floats("scales", {heads, rows, dim / block}, scales);
+  b.bytes("zeros", {heads, rows, dim / block}, std::vector<uint8_t>(scales.size(), 128));
+  b.ints("heads", {-1, heads, dim}).ints("joined", {-1, width});
+  b.node("Gather", {"table", "input_ids"}, {"h"}).node("Reshape", {"h", "heads"}, {"hh"});
+  b.node("DequantizeLinear", {"codes", "scales", "zeros"}, {"w"},
+         {Attr::i("axis", -1), Attr::i("block_size", block)});
+  b.node("Einsum", {"hh", "w"}, {"y"}, {Attr::s("equation", "thk,hnk->thn")});
+  b.node("Reshape", {"y", "joined"}, {"z"});
+  b.bytes("nothing", {width, 1, width}, std::vector<uint8_t>(kHeads * kRows * kHeads * kRows, 128));
+  b.floats("ones", {width}, Values(kHeads * kRows, 1));
+  b.floats("still", {1, width}, Values(kHeads * kRows));
+  b.node("MatMulNBits", {"still", "nothing", "ones"}, {"zero"},
+         {Attr::i("bits", 8), Attr::i("block_size", width), Attr::i("K", width), Attr::i("N", width)},
+         "com.microsoft");
+  b.node("Add", {"z", "zero"}, {"logits"});
+  return b;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "matrices of heads in 8 bits: near the float32 product, and the same bits for any tokens together") {
+  for (const auto& [dim, block] : {std::pair{64, 64}, {128, 64}, {128, 128}, {32, 32}, {48, 16}}) {
+    CAPTURE(dim);
+    CAPTURE(block);
+    Values table, matrices;
+    const OnnxBuilder b = heads_in_8_bits(dim, block, table, matrices);
+    std::vector<int64_t> ids;
+    for (int64_t i = 0; i < 50; ++i) ids.push_back(i * 7 % kIds);
+    const Values all = run(b, ids);
+    const auto D = static_cast<size_t>(dim);
+    for (size_t i = 0; i < all.size(); ++i) {
+      const size_t n = i % (kHeads * kRows), id = static_cast<size_t>(ids[i / (kHeads * kRows)]);
+      const float* x = &table[(id * kHeads + n / kRows) * D];
+      double sum = 0, rounding = 0;
+      for (size_t k = 0; k < D; ++k) {
+        const size_t group = k / kQ8Group * kQ8Group;
+        float most = 0;
+        for (size_t j = group; j < std::min(D, group + kQ8Group); ++j) most = std::max(most, std::fabs(x[j]));
+        sum += double{x[k]} * double{matrices[n * D + k]};
+        rounding += std::fabs(double{matrices[n * D + k]}) * double{most} / 254;  // half a step of x's codes
+      }
+      CHECK(std::fabs(double{all[i]} - sum) <= rounding * 1.001);
+    }
+    if (block % static_cast<int>(kQ8Group) != 0) continue;  // in float32: the same up to rounding
+    std::array<const Kernels*, 8> tables{};
+    const size_t count = available_kernels(tables.data(), tables.size());
+    for (size_t i = 0; i < count; ++i) {
+      CAPTURE(tables[i]->name);
+      CHECK(run(b, ids, *tables[i]) == all);
+      Values one_by_one;
+      for (const int64_t id : ids)
+        for (const float x : run(b, {id}, *tables[i])) one_by_one.push_back(x);
+      CHECK(one_by_one == all);
+    }
+  }
 }
 
 TEST_CASE("softmax, casts and elementwise functions are what their names say") {
