@@ -92,6 +92,26 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 2.0},
     },
+    "llama_some_memories_maps": {
+        "base_type": "llama",
+        "mlp_bias": True,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "intermediate_size": 128,
+        "memory_layers": [0, 2],
+        "memory_maps": True,
+        "memory_norm": False,
+        "memory_init_std": 1.0,
+        "eta_init": 0.003,
+        "gate": "dynamic",
+    },
+    "qwen2_maps": {
+        "base_type": "qwen2",
+        "num_hidden_layers": 1,
+        "memory_maps": True,
+    },
 }
 
 
@@ -104,7 +124,8 @@ def make_model(name: str = "base", seed: int = 0) -> AllMemForCausalLM:
             std = 0.5 * parameter.shape[-1] ** -0.5 if parameter_name.endswith("proj.weight") else 0.2
             parameter.add_(torch.randn_like(parameter) * std)
         for layer in model.model.layers:
-            layer.self_attn.memory.alpha.add_(1.0)
+            if layer.self_attn.memory is not None:
+                layer.self_attn.memory.alpha.add_(1.0)
     return model
 
 

@@ -219,7 +219,7 @@ def _bytes(tensors: dict[str, Tensor]) -> int:
 
 
 def memory_tensors(config: AllMemConfig, seed: int) -> dict[str, Tensor]:
-    """The memory's initial parameters of all layers, the same for the same seed."""
+    """The initial parameters of all memories, the same for the same seed."""
     tensors = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

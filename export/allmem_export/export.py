@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
-from onnxscript.onnx_opset import opset24 as op
+from onnx import helper
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from allmem_edge import __version__
+from allmem_edge.assembly.initializers import DATA_FILE, Slot, Tensor, slots, write_data
+from allmem_edge.blocks import fits_float16
 from allmem_edge.chat_format import write_chat_format
 from allmem_edge.checksums import write_checksums
 from allmem_edge.errors import AllMemError
 from allmem_edge.hub import TOKENIZER_FILES, TOOL_TEMPLATE
 
 from . import quantize as quantization
-from .functions import OPSET, function_protos
+from .configuration import AllMemConfig
 from .modeling import AllMemForCausalLM
-from .streaming import StreamingDecoder, SymbolicOps, initial_fast_weights, state_shapes
+from .trace import trace
 
 FORMAT = "1"
-DATA_FILE = "model.onnx.data"
-ALIGNMENT = 64
-_INLINE_BYTES = 1024  # a tensor up to this size stays in model.onnx
 
 Quantization = Literal["none", "int8", "int4", "int4-pure"]
 Progress = Callable[[str, float], None]
-Weights = dict[str, NDArray[np.generic]]
 
 
 class ExportError(AllMemError):
@@ -100,97 +93,56 @@ def load_checkpoint(checkpoint: Path) -> AllMemForCausalLM:
 
 def write_model(model: AllMemForCausalLM, folder: Path, mode: Quantization, report: Progress) -> None:
     """Writes model.onnx and model.onnx.data into `folder`."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+
+    def read(name: str) -> NDArray[np.float32]:
+        weight: NDArray[np.float32] = parameters[name].detach().numpy()
+        return weight
+
     report("trace", 0.0)
-    graph_model, weights = trace(model)
+    matrices = [name for name, p in parameters.items() if p.ndim == 2]
+    float32_scales = [name for name in matrices if "int4" in mode and not fits_float16(read(name))]
+    graph, places = graph_for(model.config, mode, float32_scales)
     report("trace", 1.0)
+    write_data(folder / DATA_FILE, places, read, lambda fraction: report("write", fraction))
+    (folder / "model.onnx").write_bytes(graph)
+
+
+def graph_for(
+    config: AllMemConfig, mode: Quantization, float32_scales: Collection[str] = ()
+) -> tuple[bytes, list[Slot]]:
+    """model.onnx of any model of this config, and what belongs where in its model.onnx.data.
+
+    float32_scales: names of matrices that float16 has no scales for (blocks.py, fits_float16).
+    """
+    model = trace(config)
+    initializers = model.graph.initializer
+    weights = [t for t in initializers if t.data_location == onnx.TensorProto.EXTERNAL]
+    tensors = {t.name: Tensor("float32", tuple(t.dims)) for t in weights}
+    constants = [t for t in initializers if t.data_location != onnx.TensorProto.EXTERNAL]
+    del initializers[:]
+    initializers.extend(constants)
     if mode != "none":
-        quantization.quantize(graph_model, weights, mode, lambda fraction: report("quantize", fraction))
-    weights.update({name: w.numpy() for name, w in initial_fast_weights(model).items()})
-    properties = _properties(model, mode)
-    graph_model.metadata_props.extend(
-        onnx.StringStringEntryProto(key=k, value=v) for k, v in properties.items()
-    )
-    _write_weights(graph_model, weights, folder, report)
-    (folder / "model.onnx").write_bytes(graph_model.SerializeToString(deterministic=True))
-
-
-def trace(model: AllMemForCausalLM) -> tuple[onnx.ModelProto, Weights]:
-    """The graph of one step without its initializers, and these by name (views of the model's own memory)."""
-    shapes = state_shapes(model.config)
-    states = [
-        torch.zeros(()).expand(shape) for shape in shapes.values()
-    ]  # no memory: the exporter looks at shapes
-    decoder = StreamingDecoder(model, SymbolicOps).eval()
-    tokens = torch.export.Dim("T", min=1)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            decoder,
-            (torch.zeros(2, dtype=torch.int64), torch.tensor(0), states),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["input_ids", "position", *shapes],
-            output_names=["logits", *(f"{name}.out" for name in shapes)],
-            dynamic_shapes=({0: tokens}, {}, [{} for _ in states]),
-            custom_translation_table={
-                torch.ops.aten.silu.default: _silu,
-                torch.ops.aten.softplus.default: _softplus,
-            },
-            verbose=False,
+        quantization.quantize(model, tensors, mode, float32_scales)
+    places = slots(tensors)
+    for slot in places:
+        tensor = initializers.add(
+            name=slot.name,
+            data_type=helper.np_dtype_to_tensor_dtype(np.dtype(slot.tensor.dtype)),
+            dims=slot.tensor.shape,
+            data_location=onnx.TensorProto.EXTERNAL,
         )
-    assert program is not None  # it returns None only when told to write a file
-    traced = program.model
-    weights = {str(name): _array(value) for name, value in traced.graph.initializers.items()}
-    traced.graph.initializers.clear()
-    return _tidy(ir.to_proto(traced)), weights
+        where = {"location": DATA_FILE, "offset": slot.offset, "length": slot.tensor.size}
+        tensor.external_data.extend(
+            onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in where.items()
+        )
+    model.metadata_props.extend(
+        onnx.StringStringEntryProto(key=k, value=v) for k, v in _properties(config, mode).items()
+    )
+    return model.SerializeToString(deterministic=True), places
 
 
-def _array(value: ir.Value) -> NDArray[np.generic]:
-    if value.const_value is None:
-        raise ExportError(f"the exporter left the weight {value.name} without a value")
-    return value.const_value.numpy()
-
-
-# The exporter's own translation of these two is a chain of nodes; ONNX has each as one.
-def _silu(x: Any) -> Any:
-    return op.Swish(x)
-
-
-def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    return op.Softplus(x)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages that are not installed and on its own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without what the exporter knew of its source code; with the function bodies."""
-    graph = model.graph
-    graph.name = "allmem"
-    model.producer_name, model.producer_version = "allmem_export", __version__
-    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
-    for item in (*graph.node, *graph.input, *graph.output):
-        item.doc_string = ""
-        del item.metadata_props[:]
-    for node in graph.node:
-        if node.op_type == "Reshape":
-            del node.attribute[:]  # allowzero, which means nothing to a shape without zeros
-    model.functions.extend(function_protos())
-    return model
-
-
-def _properties(model: AllMemForCausalLM, mode: Quantization) -> dict[str, str]:
-    config = model.config
+def _properties(config: AllMemConfig, mode: Quantization) -> dict[str, str]:
     values = {
         "format": FORMAT,
         "model_type": config.model_type,
@@ -203,31 +155,6 @@ def _properties(model: AllMemForCausalLM, mode: Quantization) -> dict[str, str]:
         "exporter": __version__,
     }
     return {f"allmem.{key}": str(value) for key, value in values.items()}
-
-
-def _write_weights(model: onnx.ModelProto, weights: Weights, folder: Path, report: Progress) -> None:
-    """Adds the initializers to the graph, all but small ones as external data at aligned offsets."""
-    with open(folder / DATA_FILE, "wb") as file:
-        for done, (name, value) in enumerate(weights.items()):
-            array = np.ascontiguousarray(value)
-            if array.nbytes <= _INLINE_BYTES:
-                model.graph.initializer.append(numpy_helper.from_array(array, name))
-                continue
-            file.write(bytes(-file.tell() % ALIGNMENT))
-            tensor = model.graph.initializer.add(
-                name=name,
-                data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-                dims=array.shape,
-                data_location=onnx.TensorProto.EXTERNAL,
-            )
-            where = {"location": DATA_FILE, "offset": file.tell(), "length": array.nbytes}
-            tensor.external_data.extend(
-                onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in where.items()
-            )
-            array.tofile(file)
-            report("write", (done + 1) / len(weights))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check_arguments(checkpoint: Path, out: Path, mode: str) -> None:

@@ -1,14 +1,17 @@
-"""Weight-only quantisation of an exported graph: Gemm to MatMulNBits, the embedding to GatherBlockQuantized.
+"""Weight-only quantisation of a traced graph: Gemm to MatMulNBits, the embedding to GatherBlockQuantized.
+
+Here the nodes are rewritten and the tensors' shapes; their values come later (assembly/initializers.py).
 
 Symmetric blocks of 64 weights along the input axis: weight = (code − 2^(bits−1)) · scale. In int4 mode the
 embedding and the vocabulary projection keep 8 bits, as their error goes straight into every logit; in
-int4-pure mode they have 4 as well. Scales of 4-bit weights are float16, a quarter of a bit a weight; the
+int4-pure mode they have 4 as well. The maps of heads in front of a memory (Einsum), which are small, have 8
+in every mode, through DequantizeLinear. Scales of 4-bit weights are float16, a quarter of a bit a weight; the
 graph casts them, as the operators want the type of their activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +20,148 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from allmem_edge.blocks import Floats, dequantize_blocks, quantize_blocks
+from allmem_edge.assembly.initializers import CODES, FLOAT16, SCALES, Tensor
+from allmem_edge.blocks import Floats, dequantize_blocks
 
 BITS = {"int8": 8, "int4": 4, "int4-pure": 4}
 VOCABULARY_BITS = {"int8": 8, "int4": 8, "int4-pure": 4}
+_MAP_BITS = 8
 # The first that divides the input axis is used.
 BLOCK_SIZES = (64, 32, 16)
 MICROSOFT = "com.microsoft"
-_FLOAT16 = ".float16"  # a tensor of scales that is cast to one without this
-_STAYS_FLOAT = ("eta_proj", "beta_proj")  # a row per KV head: no size to save, and they steer the memory
+_ROWS = ".rows"  # a table's codes as bytes in rows
+# A row per head: no size to save, and they steer the memory.
+_STAYS_FLOAT = ("eta_proj", "beta_proj", "memory.gate_proj")
 
-Weights = dict[str, NDArray[Any]]
+
+class _Quantizer:
+    """A graph and its tensors while they are rewritten."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        tensors: dict[str, Tensor],
+        mode: str,
+        float32_scales: Collection[str],
+    ) -> None:
+        self.graph = model.graph
+        self.tensors = tensors
+        self.mode = mode
+        self.float32_scales = float32_scales
+        self.blocks: dict[str, int] = {}  # block size of every weight quantised so far
+        self.left: list[str] = []
+        self.before: list[onnx.NodeProto] = []  # nodes that others need
+
+    def run(self) -> list[str]:
+        nodes = [n for n in self.graph.node if n.op_type in ("Gather", "Gemm", "Einsum")]
+        tables = {n.input[0] for n in nodes if n.op_type == "Gather"}
+        for node in sorted(
+            nodes, key=lambda n: n.op_type == "Gather"
+        ):  # a tied table's linear layer comes first
+            name = node.input[0 if node.op_type == "Gather" else 1]
+            block = self.blocks.get(name) or self._block_size(name)
+            if block is None:
+                self.left.append(name)
+            elif node.op_type == "Einsum":
+                self._heads(name, block)
+            else:
+                vocabulary = name in tables or self.graph.output[0].name in node.output
+                bits = (VOCABULARY_BITS if vocabulary else BITS)[self.mode]
+                (self._embedding if node.op_type == "Gather" else self._linear)(node, name, bits, block)
+        for node in self.before:
+            self.graph.node.insert(0, node)
+        return sorted(set(self.left))
+
+    def _block_size(self, name: str) -> int | None:
+        if name not in self.tensors or any(part in name for part in _STAYS_FLOAT):
+            return None
+        return next((b for b in BLOCK_SIZES if self.tensors[name].shape[-1] % b == 0), None)
+
+    def _split(self, name: str, codes: tuple[int, ...], scales: tuple[int, ...], *, half: bool) -> None:
+        """Codes and scales in the place of a weight; float16 ones are cast to what `name`.scales was."""
+        if half:
+            cast = [name + SCALES + FLOAT16], [name + SCALES]
+            self.before.append(helper.make_node("Cast", *cast, name + SCALES, to=onnx.TensorProto.FLOAT))
+        parts = {
+            name + CODES: Tensor("uint8", codes),
+            name + SCALES + (FLOAT16 if half else ""): Tensor("float16" if half else "float32", scales),
+        }
+        old = list(self.tensors.items())
+        self.tensors.clear()
+        for key, tensor in old:  # where the weight was: its parts are made together
+            self.tensors.update(parts if key == name else {key: tensor})
+
+    def _matrix(self, name: str, bits: int, block: int) -> None:
+        rows, cols = self.tensors[name].shape
+        half = bits == 4 and name not in self.float32_scales
+        self._split(name, (rows, cols // block, block * bits // 8), (rows, cols // block), half=half)
+        self.blocks[name] = block
+
+    def _linear(self, node: onnx.NodeProto, name: str, bits: int, block: int) -> None:
+        x, _, *bias = node.input
+        rows, cols = self.tensors[name].shape
+        self._matrix(name, bits, block)
+        inputs = [x, name + CODES, name + SCALES]
+        if bias and bias[0]:
+            inputs += ["", "", bias[0]]
+        attributes: dict[str, Any] = {"K": cols, "N": rows, "bits": bits, "block_size": block}
+        new = helper.make_node("MatMulNBits", inputs, list(node.output), node.name, **attributes)
+        new.domain = MICROSOFT
+        node.CopyFrom(new)
+
+    def _embedding(self, node: onnx.NodeProto, name: str, bits: int, block: int) -> None:
+        """Turns a Gather into one that reads bytes through a Reshape.
+
+        The bytes are those of the linear layer that shares the table, if one does.
+        """
+        if name not in self.blocks:
+            self._matrix(name, bits, block)
+        rows, blocks, block_bytes = self.tensors[name + CODES].shape
+        shape = np.array([rows, blocks * block_bytes], np.int64)
+        self.graph.initializer.append(numpy_helper.from_array(shape, f"{name}{_ROWS}.shape"))
+        self.before.append(
+            helper.make_node("Reshape", [name + CODES, f"{name}{_ROWS}.shape"], [name + _ROWS], name + _ROWS)
+        )
+        attributes: dict[str, Any] = {"bits": bits, "block_size": block}
+        attributes |= {"gather_axis": 0, "quantize_axis": 1}
+        inputs = [name + _ROWS, node.input[1], name + SCALES]
+        new = helper.make_node("GatherBlockQuantized", inputs, list(node.output), node.name, **attributes)
+        new.domain = MICROSOFT
+        node.CopyFrom(new)
+
+    def _heads(self, name: str, block: int) -> None:
+        """Puts the DequantizeLinear in front that makes the matrices of an Einsum of their codes."""
+        *rows, cols = self.tensors[name].shape
+        blocks = (*rows, cols // block)
+        zeros = "zero_points." + "x".join(map(str, blocks))
+        if all(tensor.name != zeros for tensor in self.graph.initializer):
+            half = np.full(blocks, 1 << (_MAP_BITS - 1), np.uint8)
+            self.graph.initializer.append(numpy_helper.from_array(half, zeros))
+        self._split(name, (*rows, cols), blocks, half=False)
+        inputs = [name + CODES, name + SCALES, zeros]
+        self.before.append(
+            helper.make_node("DequantizeLinear", inputs, [name], name, axis=len(rows), block_size=block)
+        )
 
 
 def quantize(
     model: onnx.ModelProto,
-    weights: Weights,
+    tensors: dict[str, Tensor],
     mode: str,
-    progress: Callable[[float], None] | None = None,
+    float32_scales: Collection[str] = (),
 ) -> list[str]:
-    """Rewrites the graph and its initializers (`weights`, by name) in place.
+    """Rewrites the graph and the shapes of its weights (`tensors`, by name) in place.
 
+    float32_scales: names of weights whose blocks have no scales in float16 (blocks.py, fits_float16).
     Returns the names of the weights left in float.
     """
-    graph = model.graph
-    embeddings = {
-        node.input[0]: node for node in graph.node if node.op_type == "Gather" and node.input[0] in weights
-    }
-    linears = [node for node in graph.node if node.op_type == "Gemm" and node.input[1] in weights]
-    left: list[str] = []
-    blocks: dict[str, int] = {}  # block size of every weight quantised so far
-    for done, node in enumerate(linears):
-        name = node.input[1]
-        block = _block_size(weights[name])
-        if block is None or any(part in name for part in _STAYS_FLOAT):
-            left.append(name)
-        else:
-            vocabulary = name in embeddings or graph.output[0].name in node.output
-            _quantize_linear(node, weights, (VOCABULARY_BITS if vocabulary else BITS)[mode], block)
-            blocks[name] = block
-        if progress is not None:
-            progress((done + 1) / len(linears))
-    before: list[onnx.NodeProto] = []  # nodes that others need
-    for name, node in embeddings.items():
-        block = blocks[name] if name in blocks else _block_size(weights[name])
-        if block is None:
-            left.append(name)
-        else:
-            before.append(_quantize_embedding(node, weights, VOCABULARY_BITS[mode], block))
-    for name in [n for n, array in weights.items() if n.endswith(".scales") and array.dtype == np.float16]:
-        weights[name + _FLOAT16] = weights.pop(name)
-        before.append(helper.make_node("Cast", [name + _FLOAT16], [name], name, to=onnx.TensorProto.FLOAT))
-    for node in before:
-        graph.node.insert(0, node)
+    left = _Quantizer(model, tensors, mode, float32_scales).run()
     model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-    return sorted(set(left))
+    return left
 
 
 def dequantized_weights(path: Path) -> Iterator[tuple[str, Floats]]:
-    """The name and the values [N, K] of every weight that the model file `path` holds in blocks."""
+    """The name and the values of every weight that `path` holds in blocks: [N, K], or of heads [H, N, K]."""
     graph = onnx.load(path, load_external_data=False).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
 
@@ -89,47 +175,12 @@ def dequantized_weights(path: Path) -> Iterator[tuple[str, Floats]]:
         if node.domain == MICROSOFT and attribute.name == "bits"
     }  # by the name of the scales, which a tied table's two nodes share
     for scales_name, width in bits.items():
-        name = scales_name.removesuffix(".scales")
-        scales = array(scales_name if scales_name in tensors else scales_name + _FLOAT16)
-        yield name, dequantize_blocks(array(f"{name}.codes"), scales, width)
-
-
-def _block_size(weight: NDArray[Any]) -> int | None:
-    return next((b for b in BLOCK_SIZES if weight.shape[1] % b == 0), None)
-
-
-def _quantize_linear(node: onnx.NodeProto, weights: Weights, bits: int, block: int) -> None:
-    x, name, *bias = node.input
-    weight = weights.pop(name)
-    rows, cols = weight.shape
-    weights[f"{name}.codes"], weights[f"{name}.scales"] = quantize_blocks(
-        weight.astype(np.float32), bits, block
-    )
-    inputs = [x, f"{name}.codes", f"{name}.scales"]
-    if bias and bias[0]:
-        inputs += ["", "", bias[0]]
-    attributes: dict[str, Any] = {"K": cols, "N": rows, "bits": bits, "block_size": block}
-    new = helper.make_node("MatMulNBits", inputs, list(node.output), node.name, **attributes)
-    new.domain = MICROSOFT
-    node.CopyFrom(new)
-
-
-def _quantize_embedding(node: onnx.NodeProto, weights: Weights, bits: int, block: int) -> onnx.NodeProto:
-    """Turns a Gather into one that reads bytes through the Reshape node that is returned.
-
-    The bytes are those of the linear layer that shares the table, if one does and was quantised before.
-    """
-    name, indices = node.input
-    codes_name, scales_name, rows_name = f"{name}.codes", f"{name}.scales", f"{name}.rows"
-    if codes_name not in weights:
-        weight = weights.pop(name).astype(np.float32)
-        weights[codes_name], weights[scales_name] = quantize_blocks(weight, bits, block)
-    rows, blocks, block_bytes = weights[codes_name].shape
-    weights[f"{rows_name}.shape"] = np.array([rows, blocks * block_bytes], np.int64)
-    attributes: dict[str, Any] = {"bits": bits, "block_size": block}
-    attributes |= {"gather_axis": 0, "quantize_axis": 1}
-    inputs = [rows_name, indices, scales_name]
-    new = helper.make_node("GatherBlockQuantized", inputs, list(node.output), node.name, **attributes)
-    new.domain = MICROSOFT
-    node.CopyFrom(new)
-    return helper.make_node("Reshape", [codes_name, f"{rows_name}.shape"], [rows_name], rows_name)
+        name = scales_name.removesuffix(SCALES)
+        scales = array(scales_name if scales_name in tensors else scales_name + FLOAT16)
+        yield name, dequantize_blocks(array(name + CODES), scales, width)
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            codes, scales = array(node.input[0]), array(node.input[1])
+            packed = codes.reshape(-1, scales.shape[-1], codes.shape[-1] // scales.shape[-1])
+            values = dequantize_blocks(packed, scales.reshape(packed.shape[:2]), _MAP_BITS)
+            yield node.output[0], values.reshape(codes.shape)

@@ -33,6 +33,7 @@ _QWEN3 = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
     "tie_word_embeddings": True,
 }
+_SMOLLM2_MEMORIES = (3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 17, 18, 20, 21, 22, 23, 24, 26, 28)
 SHAPES: dict[str, dict[str, Any]] = {  # from the config.json of the models of these names
     "qwen3-0.6b": {
         **_QWEN3,
@@ -54,6 +55,25 @@ SHAPES: dict[str, dict[str, Any]] = {  # from the config.json of the models of t
         "intermediate_size": 9728,
         "num_hidden_layers": 36,
         "num_attention_heads": 32,
+    },
+    "smollm2-135m": {  # with the memories that ours has
+        "base_type": "llama",
+        "vocab_size": 49_152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e5},
+        "tie_word_embeddings": True,
+        "memory_layers": list(_SMOLLM2_MEMORIES),
+        "memory_maps": True,
+        "memory_init_std": 1.0,
+        "gate": "dynamic",
+        "eta_init": 0.003,
     },
 }
 _STD = 0.02
@@ -86,7 +106,11 @@ def write_random(
     """
     out = Path(out)
     check_out(out)
-    fields = SHAPES[like] | ({} if layers is None else {"num_hidden_layers": layers})
+    fields = dict(SHAPES[like])
+    if layers is not None:
+        fields["num_hidden_layers"] = layers
+        if "memory_layers" in fields:
+            fields["memory_layers"] = [i for i in fields["memory_layers"] if i < layers]
     try:
         config = AllMemConfig(
             **fields,

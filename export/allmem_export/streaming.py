@@ -16,20 +16,21 @@ from torch.nn import functional as F
 from .attention import rope_angles, rotate
 from .configuration import AllMemConfig
 from .memory import FastWeights, MemoryState, recurrent_memory_step, row_norms
-from .modeling import AllMemForCausalLM, AllMemLayer, AllMemMixer
+from .modeling import AllMemForCausalLM, AllMemLayer, AllMemMixer, LongTermMemory
 
 MATRICES = ("gate", "up", "down")
-MEMORY_STATES = 10  # weight, momentum and gradient of three matrices each, and the sum of β
-LAYER_STATES = 2 + MEMORY_STATES
+PER_HEAD = "thk,hnk->thn"  # Einsum's equation of a product with a matrix for each head
 
 
-def layer_state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
+def layer_state_shapes(config: AllMemConfig, layer: int) -> dict[str, tuple[int, ...]]:
     """The shape of each piece of a layer's state, in the order of the operators' inputs."""
     kv_heads, dim, hidden = config.kv_heads, config.head_dim, config.memory_hidden
     shapes: dict[str, tuple[int, ...]] = {
         f"attention.{name}.state": (kv_heads, config.sinks + config.window, dim)
         for name in ("keys", "values")
     }
+    if not config.has_memory(layer):
+        return shapes
     for kind in ("weight", "momentum", "gradient"):
         for matrix in MATRICES:
             rows, cols = (dim, hidden) if matrix == "down" else (hidden, dim)
@@ -40,19 +41,25 @@ def layer_state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
 
 def state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every piece of state by name (docs/format.md), in the order of the graph's inputs."""
-    layer = layer_state_shapes(config)
-    return {f"layers.{i}.{n}": shape for i in range(config.num_hidden_layers) for n, shape in layer.items()}
+    return {
+        f"layers.{i}.{name}": shape
+        for i in range(config.num_hidden_layers)
+        for name, shape in layer_state_shapes(config, i).items()
+    }
 
 
 def initial_fast_weights(model: AllMemForCausalLM) -> dict[str, Tensor]:
-    """The states that do not start as zeros: W_0 of every layer."""
+    """The states that do not start as zeros: W_0 of every memory."""
     return {
-        f"layers.{i}.memory.weight.{matrix}.state": getattr(
-            layer.self_attn.memory, f"weight_{matrix}"
-        ).detach()
-        for i, layer in enumerate(model.model.layers)
+        f"layers.{i}.memory.weight.{matrix}.state": getattr(memory, f"weight_{matrix}").detach()
+        for i, memory in _memories(model)
         for matrix in MATRICES
     }
+
+
+def _memories(model: AllMemForCausalLM) -> list[tuple[int, LongTermMemory]]:
+    memories = ((i, layer.self_attn.memory) for i, layer in enumerate(model.model.layers))
+    return [(i, memory) for i, memory in memories if memory is not None]
 
 
 class MemoryOps(Protocol):
@@ -66,6 +73,10 @@ class MemoryOps(Protocol):
 
     def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
         """(q̃, k̃, v, η, β and the three row norms of W_0) and ten states -> y [T, H·D] and the next states."""
+        ...
+
+    def per_head(self, x: Tensor, matrices: Tensor) -> Tensor:
+        """Multiplies each head by a matrix of its own: x [T, heads, D], matrices [heads, D, D] (out, in)."""
         ...
 
 
@@ -113,6 +124,12 @@ class SymbolicOps:
 
     def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
         return self._emit("TestTimeMemory", [*inputs, *state, position], state, self.memory_attributes)
+
+    def per_head(self, x: Tensor, matrices: Tensor) -> Tensor:
+        y: Tensor = torch.onnx.ops.symbolic(
+            "Einsum", [x, matrices], {"equation": PER_HEAD}, dtype=x.dtype, shape=x.shape
+        )
+        return y
 
 
 class EagerOps:
@@ -174,6 +191,36 @@ class EagerOps:
         after = [getattr(w, m) for w in (memory.weight, memory.momentum, memory.gradient) for m in MATRICES]
         return [torch.stack(outputs), *(x.squeeze(0) for x in (*after, memory.beta_sum))]
 
+    def per_head(self, x: Tensor, matrices: Tensor) -> Tensor:
+        return torch.einsum(PER_HEAD, x, matrices)
+
+
+class DerivedWeights(nn.Module):
+    """What a graph holds instead of some of a memory's parameters, computed from them once.
+
+    norm_gate, norm_up [K, h], norm_down [K, D]: norms of the rows of W_0. With maps, query_map [H, D, D] and
+    key_map [K, D, D]: their rows times the scales that follow them. With a dynamic gate, alpha [H, D]: twice
+    the memory's. assembly/initializers.py has the same rules for numpy.
+    """
+
+    query_map: Tensor
+    key_map: Tensor
+    alpha: Tensor
+
+    def __init__(self, memory: LongTermMemory) -> None:
+        super().__init__()
+        config = memory.config
+        derived = {
+            f"norm_{name}": row_norms(getattr(memory, f"weight_{name}")).squeeze(-1) for name in MATRICES
+        }
+        if config.memory_maps:
+            derived["query_map"] = memory.query_scale.unsqueeze(-1) * memory.query_map
+            derived["key_map"] = memory.key_scale.unsqueeze(-1) * memory.key_map
+        if config.gate == "dynamic":
+            derived["alpha"] = 2 * memory.alpha.view(config.num_attention_heads, -1)
+        for name, value in derived.items():
+            self.register_buffer(name, value.detach(), persistent=False)
+
 
 class StreamingDecoder(nn.Module):
     """An AllMem model as a function of tokens, position and state. Parameters are the wrapped model's own.
@@ -195,10 +242,7 @@ class StreamingDecoder(nn.Module):
         dim = self.config.head_dim
         self.register_buffer("unit", torch.full((dim,), dim**-0.5), persistent=False)
         self.register_buffer("ones", torch.ones(dim), persistent=False)
-        for i, layer in enumerate(model.model.layers):
-            for name in MATRICES:
-                weight = getattr(layer.self_attn.memory, f"weight_{name}").detach()
-                self.register_buffer(f"norm_{name}_{i}", row_norms(weight).squeeze(-1), persistent=False)
+        self.derived = nn.ModuleDict({str(i): DerivedWeights(memory) for i, memory in _memories(model)})
 
     def forward(
         self, input_ids: Tensor, position: Tensor, states: list[Tensor]
@@ -207,7 +251,7 @@ class StreamingDecoder(nn.Module):
         x = self.model.embed_tokens(input_ids)
         after: list[Tensor] = []
         for i, layer in enumerate(self.model.layers):
-            state = states[i * LAYER_STATES : (i + 1) * LAYER_STATES]
+            state = states[len(after) : len(after) + len(layer_state_shapes(self.config, i))]
             x, next_state = self._layer(i, layer, x, position, state)
             after += next_state
         return self.lm_head(_rms_norm(self.model.norm, x)), after
@@ -224,37 +268,63 @@ class StreamingDecoder(nn.Module):
     def _mixer(
         self, i: int, mixer: AllMemMixer, x: Tensor, position: Tensor, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        config, memory = self.config, mixer.memory
-        assert memory is not None
+        config = self.config
         heads, kv_heads, dim = config.num_attention_heads, config.kv_heads, config.head_dim
-        eps = config.memory_eps
-        q = _rms_norm(mixer.q_norm, mixer.q_proj(x).reshape(-1, heads, dim))
-        k = _rms_norm(mixer.k_norm, mixer.k_proj(x).reshape(-1, kv_heads, dim))
+        q, k = mixer.q_proj(x).reshape(-1, heads, dim), mixer.k_proj(x).reshape(-1, kv_heads, dim)
+        if config.family.qk_norm:
+            q, k = _rms_norm(mixer.q_norm, q), _rms_norm(mixer.k_norm, k)
         v = mixer.v_proj(x)
-        attended, *rings = self.ops.attention(
+        mixed, *after = self.ops.attention(
             q.reshape(-1, heads * dim), k.reshape(-1, kv_heads * dim), v, state[:2], position
         )
-        q_memory = F.rms_norm(
-            F.silu(memory.query_scale * q + memory.query_bias), (dim,), self.unit, eps / dim
-        )
-        k_memory = F.rms_norm(F.silu(memory.key_scale * k + memory.key_bias), (dim,), self.unit, eps / dim)
+        if mixer.memory is not None:
+            derived = self.derived[str(i)]
+            assert isinstance(derived, DerivedWeights)
+            read, fast_weights = self._read_and_write(
+                mixer.memory, derived, x, (q, k, v), state[2:], position
+            )
+            mixed, after = mixed + read, [*after, *fast_weights]
+        return mixer.o_proj(mixed), after
+
+    def _read_and_write(
+        self,
+        memory: LongTermMemory,
+        derived: DerivedWeights,
+        x: Tensor,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        state: list[Tensor],
+        position: Tensor,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What the memory adds to attention, [T, H·D], and its next state."""
+        config, (q, k, v) = self.config, qkv
+        heads, kv_heads, dim = config.num_attention_heads, config.kv_heads, config.head_dim
+        if config.memory_maps:
+            q = self.ops.per_head(q, derived.query_map)
+            k = self.ops.per_head(k, derived.key_map)
+        else:
+            q, k = memory.query_scale * q, memory.key_scale * k
         eta, beta = memory.rates(x)
-        norms = [getattr(self, f"norm_{name}_{i}") for name in MATRICES]
         inputs = [
-            q_memory.reshape(-1, heads * dim),
-            k_memory.reshape(-1, kv_heads * dim),
+            self._unit_length(q + memory.query_bias).reshape(-1, heads * dim),
+            self._unit_length(k + memory.key_bias).reshape(-1, kv_heads * dim),
             v,
             eta,
             beta,
-            *norms,
+            *(getattr(derived, f"norm_{name}") for name in MATRICES),
         ]
-        read, *fast_weights = self.ops.memory(inputs, state[2:], position)
-        read = F.rms_norm(read.reshape(-1, heads, dim), (dim,), self.ones, eps).reshape(-1, heads * dim)
-        gate: Tensor = memory.alpha
-        if config.gate == "dynamic":
-            factor = 2 * torch.sigmoid(memory.gate_proj(x))  # [T, H]
-            gate = gate * factor.unsqueeze(-1).expand(-1, -1, dim).reshape(-1, heads * dim)
-        return mixer.o_proj(attended + gate * read), [*rings, *fast_weights]
+        read, *fast_weights = self.ops.memory(inputs, state, position)
+        if config.memory_norm:
+            read = F.rms_norm(read.reshape(-1, heads, dim), (dim,), self.ones, config.memory_eps)
+        if config.gate == "static":
+            return memory.alpha * read.reshape(-1, heads * dim), fast_weights
+        factor = torch.sigmoid(memory.gate_proj(x)).reshape(-1, heads, 1)
+        gated = derived.alpha * read.reshape(-1, heads, dim) * factor
+        return gated.reshape(-1, heads * dim), fast_weights
+
+    def _unit_length(self, x: Tensor) -> Tensor:
+        """l2norm(silu(x)) per head."""
+        dim = self.config.head_dim
+        return F.rms_norm(F.silu(x), (dim,), self.unit, self.config.memory_eps / dim)
 
 
 def _rms_norm(norm: Any, x: Tensor) -> Tensor:

@@ -124,6 +124,11 @@ def use_weights_of(model: AllMemForCausalLM, model_dir: Path) -> None:
     """Replaces the weights that a quantised model directory holds in blocks by their dequantised values."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, weight in dequantized_weights(model_dir / "model.onnx"):
+        if name.startswith("derived."):  # a map whose rows have taken in the scales that follow it
+            _, layer, matrix = name.split(".")
+            memory = f"model.layers.{layer}.self_attn.memory"
+            name = f"{memory}.{matrix}"
+            parameters[f"{memory}.{matrix.removesuffix('_map')}_scale"].data.fill_(1)
         if name not in parameters or parameters[name].shape != weight.shape:
             raise VerifyError(
                 f"{model_dir}: the checkpoint has no weight {name} of shape {list(weight.shape)}"

@@ -27,8 +27,7 @@ def quantize_blocks(weight: Floats, bits: int, block: int) -> tuple[Bytes, Scale
     Scales of 4-bit weights are float16, unless these are too large or all of them too small for that.
     """
     rows, cols = weight.shape
-    least, most = _FLOAT16_SCALES
-    half = bits == 4 and least <= max(weight.max(initial=0), -weight.min(initial=0)) <= most
+    half = bits == 4 and fits_float16(weight)
     packed = np.empty((rows, cols // block, block * bits // 8), np.uint8)
     scales: Scales = np.empty((rows, cols // block), np.float16 if half else np.float32)
     step = max(1, _SLAB // cols)
@@ -37,6 +36,12 @@ def quantize_blocks(weight: Floats, bits: int, block: int) -> tuple[Bytes, Scale
         codes, scales[start : start + step] = _best_codes(x, bits, scales.dtype)
         packed[start : start + step] = codes if bits == 8 else codes[..., 0::2] | codes[..., 1::2] << 4
     return packed, scales
+
+
+def fits_float16(weight: Floats) -> bool:
+    """Whether the weights are of a size that float16 has scales for."""
+    least, most = _FLOAT16_SCALES
+    return bool(least <= max(weight.max(initial=0), -weight.min(initial=0)) <= most)
 
 
 def dequantize_blocks(packed: Bytes, scales: Scales, bits: int) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 import allmem_edge as ae
 from allmem_edge.ort_backend import OrtModel, OrtSession
-from allmem_export.verify import TOLERANCE
+from allmem_export.verify import TOLERANCE, random_cuts
 
 IDS = np.random.default_rng(1).integers(0, 384, 200)
 
@@ -32,6 +33,34 @@ def test_8_bit_activations_lose_less_than_4_bit_weights_do(exported: Callable[..
     exact = ae.Model.load(directory, exact=True).session().forward(IDS)
     fast = ae.Model.load(directory).session().forward(IDS)
     assert np.square(fast - exact).mean() < np.square(exact - unquantised).mean()
+
+
+@pytest.mark.parametrize("isa", ["ref", "avx2", "avxvnni", "avx512vnni", "amx", "neon", "dotprod", "i8mm"])
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_with_maps_gates_and_layers_without_memory_no_split_and_no_snapshot_changes_a_bit(
+    isa: str, mode: str, exported: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLMEM_ISA", isa)
+    try:
+        model = ae.Model.load(exported("llama_some_memories_maps", mode).directory)
+    except ae.InvalidArgumentError:
+        pytest.skip(f"this machine has no {isa}")
+    whole = model.session().forward(IDS)
+    session, pieces = model.session(), []
+    for start, stop in random_cuts(len(IDS), np.random.default_rng(5)):
+        pieces.append(session.forward(IDS[start:stop]))
+        session.save(tmp_path / "memory")
+        session = model.session()
+        session.load(tmp_path / "memory")
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_a_layer_without_memory_has_none_to_inspect(exported: Callable[..., Any]) -> None:
+    session = ae.Model.load(exported("llama_some_memories_maps", "int8").directory).session()
+    session.forward(IDS)
+    report = session.inspect()
+    assert [layer.layer for layer in report.layers] == [0, 2]
+    assert all(layer.drift > 0 for layer in report.layers)
 
 
 def test_without_quantised_weights_fast_is_exact(exported: Callable[..., Any]) -> None:

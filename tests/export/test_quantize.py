@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from allmem_edge.assembly.initializers import Tensor, slots, write_data
 from allmem_edge.blocks import dequantize_blocks, quantize_blocks
+from allmem_edge.errors import ModelFormatError
 from allmem_edge.ort_backend import OrtModel, OrtSession
 from allmem_export.export import load_checkpoint
 from allmem_export.quantize import quantize
@@ -139,14 +142,49 @@ def test_the_graph_casts_float16_scales() -> None:
     node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["T", 24])
     model = helper.make_model(helper.make_graph([node], "one_layer", [], [logits]))
-    weights: dict[str, Any] = {"w": random_weight()}
-    assert quantize(model, weights, "int4") == []
+    exact = onnx.ModelProto()
+    exact.CopyFrom(model)
+
+    tensors = {"w": Tensor("float32", (24, 96))}
+    assert quantize(model, tensors, "int4") == []
     assert [n.op_type for n in model.graph.node] == ["Cast", "MatMulNBits"]
     assert model.graph.node[1].input[2] == model.graph.node[0].output[0] == "w.scales"
-    assert weights["w.scales.float16"].dtype == np.float16 and weights.keys() == {
-        "w.codes",
-        "w.scales.float16",
+    assert tensors.keys() == {"w.codes", "w.scales.float16"}
+
+    tensors = {"w": Tensor("float32", (24, 96))}
+    assert quantize(exact, tensors, "int4", ["w"]) == []
+    assert [n.op_type for n in exact.graph.node] == ["MatMulNBits"]
+    assert tensors["w.scales"] == Tensor("float32", (24, 3))
+
+
+def test_weights_are_written_where_the_graph_looks_for_them(tmp_path: Path) -> None:
+    weights = {"w": random_weight(), "b": random_weight(1, 7)[0]}
+    tensors = {
+        "b": Tensor("float32", (7,)),
+        "w.codes": Tensor("uint8", (24, 3, 16)),
+        "w.scales.float16": Tensor("float16", (24, 3)),
     }
+    write_data(tmp_path / "data", slots(tensors), weights.__getitem__)
+    data = (tmp_path / "data").read_bytes()
+    codes, scales = quantize_blocks(weights["w"], 4, 32)
+    assert [slot.offset for slot in slots(tensors)] == [0, 64, 64 + codes.nbytes]
+    assert data == b"".join([weights["b"].tobytes(), bytes(36), codes.tobytes(), scales.tobytes()])
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (random_weight(24, 95), "different models"),
+        (random_weight(12, 96), "different models"),
+        (random_weight() * 1e-3, "too small for them"),
+    ],
+)
+def test_a_weight_that_the_graph_has_no_room_for_is_refused(
+    weight: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    tensors = {"w.codes": Tensor("uint8", (24, 3, 16)), "w.scales.float16": Tensor("float16", (24, 3))}
+    with pytest.raises(ModelFormatError, match=message):
+        write_data(tmp_path / "data", slots(tensors), lambda _: weight)
 
 
 def test_rows_are_quantised_alike_in_slabs_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,11 +208,14 @@ def test_a_weight_no_block_size_divides_stays_float_and_is_named() -> None:
             [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["T", 8])],
         )
     )
-    weights: dict[str, Any] = {"odd": random_weight(48, 20), "even": random_weight(8, 48)}
-    assert quantize(model, weights, "int4") == ["odd"]
+    tensors = {"odd": Tensor("float32", (48, 20)), "even": Tensor("float32", (8, 48))}
+    assert quantize(model, tensors, "int4") == ["odd"]
     assert [n.op_type for n in model.graph.node] == ["Gemm", "MatMulNBits"]
-    assert weights.keys() == {"odd", "even.codes", "even.scales"}
-    assert weights["even.codes"].shape == (8, 3, 16)  # 48 columns: blocks of 16, and 8 bits for the logits
+    assert tensors == {
+        "odd": Tensor("float32", (48, 20)),
+        "even.codes": Tensor("uint8", (8, 3, 16)),  # 48 columns: blocks of 16, and 8 bits for the logits
+        "even.scales": Tensor("float32", (8, 3)),
+    }
 
 
 MODELS = [
@@ -183,6 +224,8 @@ MODELS = [
     ("no_sinks_untied_dynamic", "int4"),
     ("one_kv_head_yarn", "int8"),  # 48 columns: blocks of 16
     ("biased_llama3", "int4"),
+    ("llama_some_memories_maps", "int8"),  # maps in blocks of 64
+    ("qwen2_maps", "int4"),  # and of 16
 ]
 
 
@@ -213,8 +256,14 @@ def test_what_is_quantised_to_how_many_bits(name: str, mode: str, exported: Call
     }
     assert bits.pop("logits") == 8
     assert set(bits.values()) == {8 if mode == "int8" else 4}
+    config = model.config
+    memories = sum(map(config.has_memory, range(config.num_hidden_layers)))
     floats = [n.input[1].split(".")[-2] for n in graph.node if n.op_type == "Gemm"]
-    assert sorted(floats) == sorted(["eta_proj", "beta_proj"] * model.config.num_hidden_layers)
+    steering = ["eta_proj", "beta_proj", *(["gate_proj"] if config.gate == "dynamic" else [])]
+    assert sorted(floats) == sorted(steering * memories)
+    maps = [n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"]
+    assert len(maps) == (2 * memories if config.memory_maps else 0)
+    assert set(maps) == {n.input[1] for n in graph.node if n.op_type == "Einsum"}
     assert sum(n.op_type == "GatherBlockQuantized" for n in graph.node) == 1
     tables = [
         t

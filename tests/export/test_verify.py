@@ -34,9 +34,12 @@ def test_all_implementations_agree_over_many_chunks(name: str, exported: Callabl
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_all_implementations_agree_on_quantised_weights(mode: str, exported: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("name", ["base", "llama_some_memories_maps", "qwen2_maps"])
+def test_all_implementations_agree_on_quantised_weights(
+    name: str, mode: str, exported: Callable[..., Any]
+) -> None:
     pytest.importorskip("allmem_edge._core")
-    checkpoint, _, directory = exported("base", mode)
+    checkpoint, _, directory = exported(name, mode)
     report = verify(directory, checkpoint=checkpoint, tokens=600)
     assert report.ok, report.rows
     assert report.quantization == mode

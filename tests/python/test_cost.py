@@ -28,6 +28,8 @@ SMALL = Shape(
     sinks=2,
     chunk=4,
     memory=8,
+    memory_layers=1,
+    maps=True,
 )
 QWEN3_06B = Shape(
     layers=28,
@@ -75,14 +77,16 @@ def test_a_prompt_costs_the_operations_of_its_tokens(depth: int) -> None:
 
 
 def test_the_memory_is_counted_by_hand() -> None:
+    assert SMALL.memory_layers is not None
     weights = 3 * SMALL.memory * SMALL.dim
     work = Cost(SMALL, 0, exact=False).memory(1, 0, together=False)
-    assert work.integer == 2 * SMALL.layers * SMALL.heads * weights
+    maps = (SMALL.heads + SMALL.kv_heads) * SMALL.dim**2
+    assert work.integer == 2 * SMALL.memory_layers * (SMALL.heads * weights + maps)
     # Three products forward, one back, three outer ones: 7 h D. An update: 6 a weight, once in a chunk.
     each = 2 * 7 * SMALL.memory * SMALL.dim + 6 * weights / SMALL.chunk
-    assert work.floating == pytest.approx(SMALL.layers * SMALL.kv_heads * each)
+    assert work.floating == pytest.approx(SMALL.memory_layers * SMALL.kv_heads * each)
     bytes_each = Q8_BYTES + 3 * 4 / GRADIENT_BLOCK + 7 * 4 / SMALL.chunk
-    assert work.bytes == pytest.approx(SMALL.layers * SMALL.kv_heads * weights * bytes_each)
+    assert work.bytes == pytest.approx(SMALL.memory_layers * SMALL.kv_heads * weights * bytes_each)
 
 
 def test_the_layers_are_those_of_the_bundled_model() -> None:
@@ -98,6 +102,14 @@ def test_the_layers_are_those_of_the_bundled_model() -> None:
     )
     cost = Cost(shape, model.engine.weight_bytes, exact=False)
     assert cost.layers(1).operations + cost.logits().operations == 2 * linear
+
+
+def test_a_config_says_which_layers_have_a_memory_and_whether_it_has_maps() -> None:
+    config = ae.Model.load().files.read_json("config.json")
+    every = Shape.from_config(config)
+    some = Shape.from_config({**config, "memory_layers": [0, 3], "memory_maps": True})
+    assert every is not None and every.memory_layers is None and not every.maps
+    assert some is not None and (some.layers, some.memory_layers, some.maps) == (4, 2, True)
 
 
 def test_a_config_without_shapes_has_none() -> None:

@@ -29,7 +29,7 @@ from allmem_edge.cli.needs_export import export_package
 @click.option("--random", "made_up", is_flag=True, help="No SOURCE: random weights, to measure with.")
 @click.option(
     "--like",
-    type=click.Choice(["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"]),
+    type=click.Choice(["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "smollm2-135m"]),
     help="With --random: whose shape.",
 )
 @click.option("--layers", type=click.IntRange(min=1), help="With --random: not as many as the real model.")
