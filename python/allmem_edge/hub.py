@@ -1,4 +1,4 @@
-"""Finds a model: the bundled one, a directory, or a repository on the Hugging Face hub."""
+"""Finds a model: the bundled one, a directory, one of an adapter, or a repository on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def find_model(source: str | bytes | os.PathLike[str] | None) -> Path:
     """The model directory (or .onnx file) that `source` means.
 
-    None is the model inside the installed package. A string that is no path here and looks like "org/name" is
-    a hub id: the local cache is asked first, then the network. Raises ModelNotFoundError or StorageError.
+    None is the model inside the installed package. A string that is no path here may be the name of an
+    adapter ("smollm2"), whose model is put together first if it is not in the cache, or a hub id
+    ("org/name"): the local cache is asked first, then the network. Raises ModelNotFoundError, StorageError
+    or, for what was fetched and is damaged, ModelFormatError.
     """
     if source is None:
         if not (BUNDLED / "model.onnx").is_file():
@@ -62,8 +64,13 @@ def find_model(source: str | bytes | os.PathLike[str] | None) -> Path:
             return path
     except (OSError, ValueError) as error:  # a name too long, a NUL byte
         raise ModelNotFoundError(f"{str(source)!r} cannot be a path: {error}.") from error
-    if isinstance(source, str) and _HUB_ID.fullmatch(source):
-        return _from_hub(source)
+    if isinstance(source, str):
+        from allmem_edge.assembly.assemble import find_assembled
+
+        if (assembled := find_assembled(source)) is not None:
+            return assembled
+        if _HUB_ID.fullmatch(source):
+            return _from_hub(source)
     raise ModelNotFoundError(
         f"There is no model at {str(source)!r}: no such directory, and not a hub id (org/name)."
     )

@@ -230,6 +230,12 @@ class Model:
         return resolved.name
 
     @property
+    def about(self) -> list[str]:
+        """What people should know of the model, in sentences, if its makers say so (adapter.json)."""
+        lines = self.files.read_json("adapter.json").get("about")
+        return [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+
+    @property
     def has_tokenizer(self) -> bool:
         """Whether there is a tokenizer.json; without it the model takes and gives token ids alone."""
         return self.files.has("tokenizer.json")

@@ -20,6 +20,7 @@ from allmem_edge.errors import AllMemError, InvalidArgumentError
 
 _COMMANDS = {
     "chat": "Talk to a model; it remembers what it reads.",
+    "pull": "Put a model together from a base model and a memory adapter.",
     "generate": "Continue a text.",
     "bench": "Measure speed and memory.",
     "eval": "Measure what a model can do (recall, perplexity, needle, bench-files).",
@@ -29,6 +30,7 @@ _COMMANDS = {
     "train": "Train as a config file says.",
     "export": "Write a checkpoint as a model directory (ONNX).",
     "verify": "Compare PyTorch, onnxruntime and the native runtime.",
+    "adapter": "Make or show a memory adapter.",
 }
 _MODULES = {name: f"allmem_edge.cli.{name}" for name in _COMMANDS}
 

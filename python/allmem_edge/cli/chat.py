@@ -24,6 +24,7 @@ from allmem_edge.cli.options import (
     threads_option,
 )
 from allmem_edge.errors import AllMemError, PoisonedSessionError, StorageError
+from allmem_edge.hub import find_model
 from allmem_edge.memory_lock import MemoryLock
 from allmem_edge.model import Model
 
@@ -39,6 +40,9 @@ from allmem_edge.model import Model
 @click.option("--frozen", is_flag=True, help="Read the memory but never write it.")
 @click.option("--system", help="What the model is told before the conversation.")
 @click.option(
+    "--or-bundled", is_flag=True, help="Take the bundled model if MODEL cannot be had, and say why."
+)
+@click.option(
     "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer."
 )
 @template_option
@@ -50,6 +54,7 @@ def command(
     memory: Path | None,
     frozen: bool,
     system: str | None,
+    or_bundled: bool,
     max_tokens: int,
     template_variables: dict[str, Any],
     temp: float | None,
@@ -63,10 +68,11 @@ def command(
 ) -> None:
     """Talk to a model; it remembers what it reads.
 
-    MODEL is a directory or a hub id; without it, the bundled model. Ctrl-C stops an answer, twice leaves;
-    Ctrl-D leaves. Piped in, every line is a message and its answer a line of stdout.
+    MODEL is a directory, a hub id or the name of an adapter (smollm2), whose model is put together first;
+    without it, the bundled model. Ctrl-C stops an answer, twice leaves; Ctrl-D leaves. Piped in, every line
+    is a message and its answer a line of stdout.
     """
-    chat = Model.load(model, **choices).chat(
+    chat = Model.load(_at_hand(model, or_bundled), **choices).chat(
         system=system,
         threads=threads,
         max_tokens=max_tokens,
@@ -87,6 +93,27 @@ def command(
         if frozen:
             chat.session.freeze()
         _Conversation(chat, memory, interactive=console.stdin_is_terminal()).run()
+
+
+def _at_hand(model: str | None, or_bundled: bool) -> str | Path | None:
+    """The model, put together first if it is an adapter's; None for the bundled one."""
+    if model is None:
+        return None
+    from allmem_edge.assembly.assemble import must_be_pulled
+    from allmem_edge.cli.pull import ask, pull_with_progress
+
+    stderr = console.stderr()
+    try:
+        if not os.path.exists(model) and must_be_pulled(model):
+            if console.stdin_is_terminal() and stderr.is_terminal and not or_bundled:
+                ask(model)
+            pull_with_progress(model, stderr)
+        return find_model(model)
+    except AllMemError as error:
+        if not or_bundled:
+            raise
+        stderr.print(Text(f"This is the bundled model, as {model} could not be had: {error}"), soft_wrap=True)
+        return None
 
 
 class _Conversation:
@@ -188,9 +215,12 @@ class _Conversation:
             f"{model.name} · {console.size(facts.weight_bytes)} · {facts.layers} layers",
             f"window {facts.window} tokens · memory {console.size(session.state_bytes)}, constant",
             f"{session.threads} threads, {_core.isa_name()}",
+            model.about,
         )
 
     def _help(self) -> None:
+        for line in self._chat.session.model.about:
+            self._note(console.printable(line))
         for name, (_, meaning) in self._commands.items():
             self._note(f"{name:12}{meaning}")
         self._note('"""         opens and closes a message of several lines')
@@ -275,7 +305,7 @@ class _Conversation:
         self._left = True
 
 
-def _print_banner(out: Console, model: str, memory: str, machine: str) -> None:
+def _print_banner(out: Console, model: str, memory: str, machine: str, about: list[str]) -> None:
     out.print(
         Text.assemble(
             ("allmem-edge ", "bold"), (f"{__version__}  ", "dim"), (console.printable(model), "cyan")
@@ -283,6 +313,8 @@ def _print_banner(out: Console, model: str, memory: str, machine: str) -> None:
     )
     out.print(Text(memory))
     out.print(Text(machine, style="dim"))
+    for line in about:
+        out.print(Text(console.printable(line)))
     out.print(
         Text(
             "Tell it something, talk of other things, then ask. /help lists commands, Ctrl-D leaves.\n",

