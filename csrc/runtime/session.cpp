@@ -2,8 +2,8 @@
 #include "runtime/session.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <system_error>
 #include <vector>
@@ -12,9 +12,10 @@
 #include "platform/aligned_buffer.h"
 #include "platform/error.h"
 #include "platform/fast_cores.h"
+#include "platform/page_buffer.h"
 #include "platform/physical_memory.h"
 #include "platform/printable.h"
-#include "platform/thread_pool.h"
+#include "platform/shared_threads.h"
 #include "platform/wipe.h"
 
 namespace allmem {
@@ -48,14 +49,22 @@ void check_size(const Model& model) {
                                            std::to_string(model.info().window) + " tokens now).");
 }
 
+Error threads_error(int threads, const std::system_error& error) {
+  // Too many threads, or too little memory for their stacks: the system gives one error for both.
+  return Error(ErrorCode::kOutOfMemory, "The session's " + std::to_string(threads) +
+                                            " threads cannot be started: " + error.what() + ".");
+}
+
 }  // namespace
 
 struct Session::Impl {
   std::shared_ptr<const Model> model;
   const Program& program;
   const Kernels& kernels;
-  ThreadPool pool;
-  AlignedBuffer state, derived, arena, scratch;
+  const int threads;
+  std::shared_ptr<SharedThreads> shared = SharedThreads::of_process();
+  ThreadPool alone{1};  // for a session of one thread, which waits for nobody
+  PageBuffer state, derived, arena, scratch;
   std::vector<int64_t> block_ids;   // [block]
   int64_t block_position = 0;       // the graph's input `position`
   std::vector<std::byte*> buffers;  // address of every buffer of the program
@@ -65,11 +74,11 @@ struct Session::Impl {
   bool is_poisoned = false;
   std::atomic<bool> cancelled{false};
 
-  Impl(std::shared_ptr<const Model> the_model, int threads)
+  Impl(std::shared_ptr<const Model> the_model, int threads_wanted)
       : model(std::move(the_model)),
         program(model->program()),
         kernels(*program.kernels),
-        pool(threads),
+        threads(threads_wanted),
         state(program.state_bytes),
         derived(program.derived_bytes),
         arena(program.arena_bytes),
@@ -78,6 +87,7 @@ struct Session::Impl {
     for (const Buffer& buffer : program.buffers) buffers.push_back(address(buffer));
     copy_initial_weights();
     is_frozen = model->info().memory == MemoryUse::kFrozen;
+    if (threads > 1) shared->lease(threads);  // a system that has not as many says so now
   }
 
   std::byte* address(const Buffer& buffer) {
@@ -141,7 +151,20 @@ struct Session::Impl {
     }
   }
 
-  RunContext context() {
+  // Calls `run` with a pool of this session's size: of the threads that all sessions share, so that they take
+  // turns.
+  template <class Run>
+  void with_threads(const Run& run) {
+    if (threads == 1) return run(alone);
+    try {
+      const SharedThreads::Lease lease = shared->lease(threads);
+      run(lease.pool());
+    } catch (const std::system_error& error) {
+      throw threads_error(threads, error);
+    }
+  }
+
+  RunContext context(ThreadPool& pool) {
     RunContext ctx{.kernels = kernels, .pool = pool, .program = program};
     ctx.position = position;
     ctx.frozen = is_frozen;
@@ -155,11 +178,13 @@ struct Session::Impl {
   // What is pending in the states becomes part of them.
   void settle() {
     is_poisoned = true;  // until it is done
-    RunContext ctx = context();
-    for (const Step& step : program.steps) {
-      ctx.step = &step;
-      step.op->settle(ctx);
-    }
+    with_threads([&](ThreadPool& pool) {
+      RunContext ctx = context(pool);
+      for (const Step& step : program.steps) {
+        ctx.step = &step;
+        step.op->settle(ctx);
+      }
+    });
     is_poisoned = false;
   }
 
@@ -167,21 +192,21 @@ struct Session::Impl {
   // wrong argument.
   void check_logits(std::span<const float> logits) const {
     size_t wrong = 0;
-    for (const float value : logits) wrong += std::isnan(value);
+    for (const float value : logits) wrong += !(value < std::numeric_limits<float>::infinity());
     if (wrong == 0) return;
     throw Error(ErrorCode::kBadModel,
-                "The model computed what is no number (NaN) within the last tokens up to " +
+                "The model computed what is no number (NaN) or infinite within the last tokens up to " +
                     std::to_string(position) +
                     ": its weights are damaged. Compare its files with their checksums (allmem-edge verify), "
                     "and reset the session or load its last memory.");
   }
 
   // Runs all steps for one block; the head only for its last `rows` tokens.
-  void run_block(std::span<const int32_t> ids, size_t rows, float* logits) {
+  void run_block(std::span<const int32_t> ids, size_t rows, float* logits, ThreadPool& pool) {
     std::copy(ids.begin(), ids.end(), block_ids.begin());
     block_position = static_cast<int64_t>(position);
     buffers[program.values[program.logits].buffer] = reinterpret_cast<std::byte*>(logits);
-    RunContext ctx = context();
+    RunContext ctx = context(pool);
     for (const Stage& stage : program.stages) {
       ctx.tokens = program.steps[stage.begin].head ? rows : ids.size();
       ctx.skipped = ids.size() - ctx.tokens;
@@ -203,7 +228,7 @@ struct Session::Impl {
       const size_t count = std::min(program.block, ids.size() - begin);
       const bool last = begin + count == ids.size();
       const size_t rows = which == LogitsFor::kAll ? count : which == LogitsFor::kLast && last ? 1 : 0;
-      run_block(ids.subspan(begin, count), rows, out);
+      with_threads([&](ThreadPool& pool) { run_block(ids.subspan(begin, count), rows, out, pool); });
       check_logits({out, rows * vocab});
       out += rows * vocab;
     }
@@ -222,9 +247,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
                 "There is not enough memory for a session of this model, whose state alone takes " +
                     std::to_string(model->program().state_bytes) + " bytes.");
   } catch (const std::system_error& error) {
-    // Too many threads, or too little memory for their stacks: the system gives one error for both.
-    throw Error(ErrorCode::kOutOfMemory, "The session's " + std::to_string(threads) +
-                                             " threads cannot be started: " + error.what() + ".");
+    throw threads_error(threads, error);
   }
 }
 
@@ -248,7 +271,7 @@ void Session::reset() {
 }
 
 void Session::wipe() {
-  for (AlignedBuffer* buffer : {&impl_->state, &impl_->derived, &impl_->arena, &impl_->scratch}) {
+  for (PageBuffer* buffer : {&impl_->state, &impl_->derived, &impl_->arena, &impl_->scratch}) {
     wipe_memory({buffer->data(), buffer->size()});
   }
   wipe_memory(std::as_writable_bytes(std::span(impl_->block_ids)));
@@ -326,7 +349,7 @@ std::span<const float> Session::state(size_t index) const {
 
 const Model& Session::model() const { return *impl_->model; }
 
-int Session::threads() const { return impl_->pool.threads(); }
+int Session::threads() const { return impl_->threads; }
 
 void Session::cancel() { impl_->cancelled.store(true, std::memory_order_relaxed); }
 
