@@ -48,6 +48,9 @@ void bind_errors() {
   py::register_local_exception_translator([](std::exception_ptr pending) {
     try {
       if (pending) std::rethrow_exception(pending);
+    } catch (const InUseError& error) {
+      const py::object type = py::module_::import("allmem_edge.errors").attr("SessionInUseError");
+      PyErr_SetObject(type.ptr(), lenient_text(error.what()).ptr());
     } catch (const Error& error) {
       const py::object type = py::module_::import("allmem_edge.errors").attr(class_name(error.code()));
       PyErr_SetObject(type.ptr(), lenient_text(error.what()).ptr());

@@ -1,11 +1,11 @@
 // _core.Generator: the generate loop, over a native session or over any Python function that runs a model.
-#include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <limits>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/bindings.h"
@@ -16,11 +16,20 @@ namespace py = pybind11;
 namespace allmem::python {
 namespace {
 
+// Tokens with their scores, as take_tokens() gives them.
+struct Drawn {
+  int32_t id;
+  float logprob;
+  std::vector<std::pair<int32_t, float>> best;
+};
+
 // One text being written: by a session, which holds it, or by any Python function that runs a model.
 struct GeneratorHandle {
   std::atomic<bool> busy = false;
   std::atomic<bool> cancelled = false;
   GenerateStats stats;  // after the last step
+  DrawHooks hooks;
+  std::vector<Drawn> tokens;  // drawn since they were last taken
   // Of a session. Somebody else may have moved it on: then its text has another number, or it another
   // position.
   std::shared_ptr<SessionHandle> session;
@@ -37,7 +46,7 @@ class Turn {
  public:
   explicit Turn(GeneratorHandle& handle) : handle_(handle) {
     if (handle.busy.exchange(true)) {
-      throw Error(ErrorCode::kInvalidArgument, "This generation is in use by another thread.");
+      throw InUseError("This generation is in use by another thread.");
     }
   }
   ~Turn() { handle_.busy = false; }
@@ -51,7 +60,7 @@ class Turn {
 // `run(ids: int64[T], last: bool)` returns the last token's float32 logits, or anything when `last` is false.
 Forward function_forward(py::function run) {
   return [run](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
-    const py::gil_scoped_acquire acquire;
+    const WithGil with;
     py::array_t<int64_t> array(static_cast<py::ssize_t>(ids.size()));
     std::ranges::copy(ids, array.mutable_data());
     const py::object result = run(array, which == LogitsFor::kLast);
@@ -65,55 +74,60 @@ Forward function_forward(py::function run) {
   };
 }
 
-int32_t narrow(int64_t value, const char* name) {
-  if (value < std::numeric_limits<int32_t>::min() || value > std::numeric_limits<int32_t>::max()) {
-    throw Error(ErrorCode::kInvalidArgument,
-                std::string(name) + " is " + std::to_string(value) + ", which is far out of its range.");
-  }
-  return static_cast<int32_t>(value);
+void record_tokens(GeneratorHandle& handle, size_t best) {
+  handle.hooks.best = best;
+  handle.hooks.drawn = [&handle](TokenScore token, std::span<const TokenScore> likeliest) {
+    Drawn& drawn = handle.tokens.emplace_back(Drawn{token.id, token.logprob, {}});
+    for (const TokenScore& of : likeliest) drawn.best.emplace_back(of.id, of.logprob);
+  };
 }
 
-std::vector<int32_t> narrow_all(const std::vector<int64_t>& values, const char* name) {
-  std::vector<int32_t> narrowed;
-  narrowed.reserve(values.size());
-  for (int64_t value : values) narrowed.push_back(narrow(value, name));
-  return narrowed;
+// The function gets an array of its own, which it may keep.
+void filter_tokens(GeneratorHandle& handle, py::function filter) {
+  handle.hooks.filter = [filter](int32_t last, std::span<uint32_t> allowed) {
+    const WithGil with;
+    py::array_t<uint32_t> mask(static_cast<py::ssize_t>(allowed.size()));
+    std::ranges::copy(allowed, mask.mutable_data());
+    filter(last, mask);
+    std::copy_n(mask.data(), allowed.size(), allowed.begin());
+  };
 }
 
 std::unique_ptr<GeneratorHandle> create(const py::object& model, int64_t vocab_size,
-                                        const std::shared_ptr<Tokenizer>& tokenizer,
-                                        const std::vector<int64_t>& prompt, int64_t max_tokens,
-                                        double temperature, int64_t top_k, double top_p, double min_p,
-                                        double repetition_penalty, int64_t repetition_window, uint64_t seed,
-                                        std::vector<std::string> stop, const std::vector<int64_t>& stop_ids) {
-  const GenerateOptions options{.sampling = sampler_options(temperature, top_k, top_p, min_p,
-                                                            repetition_penalty, repetition_window, seed),
-                                .max_tokens = max_tokens,
-                                .stop = std::move(stop),
-                                .stop_ids = narrow_all(stop_ids, "A stop id")};
-  const std::vector<int32_t> ids = narrow_all(prompt, "A token");
+                                        const std::shared_ptr<ModelText>& text, const py::object& prompt,
+                                        const py::dict& sampling, std::optional<size_t> logprobs,
+                                        const std::optional<py::function>& filter) {
+  GenerateOptions options = generate_options(sampling);
+  options.stop_ids = text->defaults.stop_ids;
+  const std::vector<int32_t> ids = narrow_ids(prompt);
   auto handle = std::make_unique<GeneratorHandle>();
+  if (logprobs) record_tokens(*handle, *logprobs);
+  if (filter) filter_tokens(*handle, *filter);
   if (py::isinstance<SessionHandle>(model)) {
     handle->session = py::cast<std::shared_ptr<SessionHandle>>(model);
     InUse writer(*handle->session);
-    writer->start(tokenizer, ids, options);
+    writer->start(text->tokenizer, ids, options);
     handle->session->cancelled = false;
     handle->text_number = writer->text_number();
     handle->position = writer->session().position();
   } else {
     handle->forward = function_forward(py::cast<py::function>(model));
     handle->generator = std::make_unique<Generator>(static_cast<size_t>(std::max<int64_t>(vocab_size, 0)),
-                                                    tokenizer, ids, options);
+                                                    text->tokenizer, ids, options);
   }
   return handle;
 }
 
-std::unique_ptr<GeneratorHandle> resume(const std::shared_ptr<SessionHandle>& session) {
+std::unique_ptr<GeneratorHandle> resume(const std::shared_ptr<SessionHandle>& session,
+                                        std::optional<size_t> logprobs,
+                                        const std::optional<py::function>& filter) {
   InUse writer(*session);
   if (!writer->unfinished()) {
     throw Error(ErrorCode::kInvalidArgument, "There is no unfinished text to go on with.");
   }
   auto handle = std::make_unique<GeneratorHandle>();
+  if (logprobs) record_tokens(*handle, *logprobs);
+  if (filter) filter_tokens(*handle, *filter);
   session->cancelled = false;
   handle->session = session;
   handle->text_number = writer->text_number();
@@ -126,7 +140,7 @@ std::unique_ptr<GeneratorHandle> resume(const std::shared_ptr<SessionHandle>& se
 template <class Step>
 auto advance(GeneratorHandle& handle, const Step& step) {
   if (!handle.session) {
-    const py::gil_scoped_release release;
+    const WithoutGil without;
     auto result = step(*handle.generator);
     handle.stats = handle.generator->stats();
     return result;
@@ -136,7 +150,7 @@ auto advance(GeneratorHandle& handle, const Step& step) {
     throw Error(ErrorCode::kInvalidArgument,
                 "The session was used for something else while this text was being generated; start again.");
   }
-  const py::gil_scoped_release release;
+  const WithoutGil without;
   auto result = step(*writer);
   handle.stats = *writer->stats();
   handle.position = writer->session().position();
@@ -151,8 +165,9 @@ struct Prefill {
 
 struct Next {
   const Forward& forward;
-  std::optional<std::string> operator()(Writer& writer) const { return writer.next(); }
-  std::optional<std::string> operator()(Generator& generator) const { return generator.next(forward); }
+  const DrawHooks& hooks;
+  std::optional<std::string> operator()(Writer& writer) const { return writer.next(hooks); }
+  std::optional<std::string> operator()(Generator& generator) const { return generator.next(forward, hooks); }
 };
 
 // False when the prompt was not read to its end because somebody cancelled.
@@ -178,7 +193,7 @@ std::string next(GeneratorHandle& handle) {
   while (true) {
     check_signals();
     if (handle.is_cancelled()) throw py::stop_iteration();
-    const std::optional<std::string> piece = advance(handle, Next{handle.forward});
+    const std::optional<std::string> piece = advance(handle, Next{handle.forward, handle.hooks});
     if (!piece) throw py::stop_iteration();
     if (!piece->empty()) return *piece;
   }
@@ -192,6 +207,8 @@ const char* finish_reason(const GeneratorHandle& handle) {
       return "stop_string";
     case FinishReason::kMaxTokens:
       return "max_tokens";
+    case FinishReason::kNoToken:
+      return "no_token";
     case FinishReason::kNone:
       break;
   }
@@ -200,24 +217,23 @@ const char* finish_reason(const GeneratorHandle& handle) {
 
 }  // namespace
 
-SamplerOptions sampler_options(double temperature, int64_t top_k, double top_p, double min_p,
-                               double repetition_penalty, int64_t repetition_window, uint64_t seed) {
-  return {.temperature = static_cast<float>(temperature),
-          .top_k = narrow(top_k, "top_k"),
-          .top_p = static_cast<float>(top_p),
-          .min_p = static_cast<float>(min_p),
-          .repetition_penalty = static_cast<float>(repetition_penalty),
-          .repetition_window = narrow(repetition_window, "repetition_window"),
-          .seed = seed};
-}
-
 void bind_generator(py::module_& m) {
+  py::class_<Drawn>(m, "Drawn")
+      .def_readonly("id", &Drawn::id)
+      .def_readonly("logprob", &Drawn::logprob)
+      .def_readonly("best", &Drawn::best);
+
   py::class_<GeneratorHandle>(m, "Generator")
-      .def(py::init(&create), py::arg("model"), py::arg("vocab_size"), py::arg("tokenizer").none(false),
-           py::arg("prompt"), py::kw_only(), py::arg("max_tokens"), py::arg("temperature"), py::arg("top_k"),
-           py::arg("top_p"), py::arg("min_p"), py::arg("repetition_penalty"), py::arg("repetition_window"),
-           py::arg("seed"), py::arg("stop"), py::arg("stop_ids"))
-      .def_static("resume", &resume, py::arg("session"))
+      .def(py::init(&create), py::arg("model"), py::arg("vocab_size"), py::arg("text").none(false),
+           py::arg("prompt"), py::arg("sampling"), py::arg("logprobs") = py::none(),
+           py::arg("token_filter") = py::none())
+      .def_static("resume", &resume, py::arg("session"), py::arg("logprobs") = py::none(),
+                  py::arg("token_filter") = py::none())
+      .def("take_tokens",
+           [](GeneratorHandle& h) {
+             const Turn turn(h);
+             return std::exchange(h.tokens, {});
+           })
       .def("prefill", &prefill)
       .def("__iter__", [](py::object self) { return self; })
       .def("__next__", &next)

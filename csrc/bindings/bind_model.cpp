@@ -24,7 +24,7 @@ class Borrowed {
   Borrowed(const Borrowed&) = delete;
   Borrowed& operator=(const Borrowed&) = delete;
   ~Borrowed() {
-    const py::gil_scoped_acquire acquire;
+    const WithGil with;
     for (Py_buffer& view : views_) PyBuffer_Release(&view);
   }
 
@@ -45,11 +45,11 @@ class Borrowed {
 Log log_of(const std::optional<py::function>& function) {
   if (!function) return {};
   const std::shared_ptr<py::function> held(new py::function(*function), [](py::function* gone) {
-    const py::gil_scoped_acquire acquire;
+    const WithGil with;
     delete gone;
   });
   return [held](const std::string& line) {
-    const py::gil_scoped_acquire acquire;
+    const WithGil with;
     try {
       (*held)(line);
     } catch (py::error_already_set& error) {
@@ -85,7 +85,7 @@ std::shared_ptr<Model> load(const std::string& path, bool exact, const std::opti
                             const std::string& memory, bool check_small) {
   const Choices chosen = choices(exact, window, sinks, chunk, memory);
   Log told = log_of(log);
-  const py::gil_scoped_release release;
+  const WithoutGil without;
   const Check check = check_small ? Check::kSmall : Check::kNone;
   return unconst(Model::load(path, chosen, std::move(told), check));
 }
@@ -100,7 +100,7 @@ std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::
     pieces.push_back(std::make_unique<MappedFile>(name, borrowed->add(object)));
   }
   Log told = log_of(log);
-  const py::gil_scoped_release release;
+  const WithoutGil without;
   auto model = Model::load(std::move(pieces), chosen, std::move(told));
   Model* const raw = unconst(model).get();
   return {raw, [model = std::move(model), borrowed = std::move(borrowed)](Model*) mutable {
@@ -118,7 +118,7 @@ std::shared_ptr<Model> from_fds(const std::vector<std::tuple<std::string, int, u
     pieces.push_back(std::make_unique<MappedFile>(name, fd, offset, size));
   }
   Log told = log_of(log);
-  const py::gil_scoped_release release;
+  const WithoutGil without;
   return unconst(Model::load(std::move(pieces), chosen, std::move(told)));
 }
 

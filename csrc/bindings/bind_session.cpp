@@ -19,32 +19,27 @@ namespace py = pybind11;
 namespace allmem::python {
 namespace {
 
-using Ids = py::array_t<int64_t, py::array::c_style>;
 using Floats = py::array_t<float, py::array::c_style>;
 
 // Checks every id before the first block runs, so that a refused call has read nothing.
-std::vector<int32_t> checked_ids(const Ids& ids, int64_t vocab_size) {
-  if (ids.ndim() != 1 || ids.size() == 0) {
-    throw Error(ErrorCode::kInvalidArgument, "The tokens must be a list of at least one id.");
-  }
-  std::vector<int32_t> checked(static_cast<size_t>(ids.size()));
-  for (size_t i = 0; i < checked.size(); ++i) {
-    const int64_t id = ids.data()[i];
-    if (id < 0 || id >= vocab_size) {
+std::vector<int32_t> checked_ids(const py::object& object, size_t vocab_size) {
+  std::vector<int32_t> ids = narrow_ids(object);
+  if (ids.empty()) throw Error(ErrorCode::kInvalidArgument, "The tokens must be a list of at least one id.");
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || static_cast<size_t>(ids[i]) >= vocab_size) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "Token " + std::to_string(id) + " at index " + std::to_string(i) +
+                  "Token " + std::to_string(ids[i]) + " at index " + std::to_string(i) +
                       " is outside the model's vocabulary of " + std::to_string(vocab_size) + " tokens.");
     }
-    checked[i] = static_cast<int32_t>(id);
   }
-  return checked;
+  return ids;
 }
 
-Floats forward(SessionHandle& handle, const Ids& array, bool last_only) {
+Floats forward(SessionHandle& handle, const py::object& tokens, bool last_only) {
   InUse writer(handle);
   handle.cancelled = false;
   const auto vocab = static_cast<size_t>(handle.session().model().info().vocab_size);
-  const std::vector<int32_t> ids = checked_ids(array, static_cast<int64_t>(vocab));
+  const std::vector<int32_t> ids = checked_ids(tokens, vocab);
   const size_t rows = last_only ? 1 : ids.size();
   if (rows > std::numeric_limits<size_t>::max() / sizeof(float) / vocab) throw std::bad_alloc();
   Floats result({rows, vocab});
@@ -55,7 +50,7 @@ Floats forward(SessionHandle& handle, const Ids& array, bool last_only) {
     check_signals();
     if (handle.cancelled)
       throw Error(ErrorCode::kCancelled, "Reading was cancelled between two blocks of tokens.");
-    const py::gil_scoped_release release;
+    const WithoutGil without;
     if (!last_only) {
       writer->read(block, LogitsFor::kAll, logits.subspan(begin * vocab, block.size() * vocab));
     } else if (last) {
@@ -80,21 +75,15 @@ Floats state(SessionHandle& handle, size_t index) {
 }
 
 std::shared_ptr<SessionHandle> create(std::shared_ptr<Model> model, int threads) {
-  const py::gil_scoped_release release;
+  const WithoutGil without;
   return std::make_shared<SessionHandle>(
       std::make_unique<Writer>(std::make_unique<Session>(std::move(model), SessionOptions{threads})));
 }
 
 std::shared_ptr<SessionHandle> clone(SessionHandle& handle) {
   InUse writer(handle);
-  const py::gil_scoped_release release;
+  const WithoutGil without;
   return std::make_shared<SessionHandle>(writer->clone());
-}
-
-void set_sampling(SessionHandle& handle, double temperature, int64_t top_k, double top_p, double min_p,
-                  double repetition_penalty, int64_t repetition_window, uint64_t seed) {
-  InUse(handle)->set_sampling(
-      sampler_options(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window, seed));
 }
 
 py::bytes snapshot(SessionHandle& handle, const std::string& note) {
@@ -103,7 +92,7 @@ py::bytes snapshot(SessionHandle& handle, const std::string& note) {
   PyObject* const made = PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size));
   if (made == nullptr) throw py::error_already_set();
   auto bytes = py::reinterpret_steal<py::bytes>(made);
-  const py::gil_scoped_release release;
+  const WithoutGil without;
   save_snapshot(*writer, note, {reinterpret_cast<std::byte*>(PyBytes_AS_STRING(made)), size});
   return bytes;
 }
@@ -141,7 +130,7 @@ class View {
 Accept accept_of(const std::optional<py::function>& function) {
   if (!function) return {};
   return [&function](const SnapshotInfo& info) {
-    const py::gil_scoped_acquire acquire;
+    const WithGil with;
     (*function)(py::bytes(info.note));
   };
 }
@@ -170,17 +159,19 @@ void bind_session(py::module_& m) {
   m.def(
       "inspect_snapshot", [](const py::bytes& snapshot) { return inspect_snapshot(bytes_of(snapshot)); },
       py::arg("snapshot"));
-  m.def("delete_snapshot_file", &delete_snapshot_file, py::arg("path"),
-        py::call_guard<py::gil_scoped_release>());
-  m.def("inspect_snapshot_file", &inspect_snapshot_file, py::arg("path"),
-        py::call_guard<py::gil_scoped_release>());
+  m.def("delete_snapshot_file", &delete_snapshot_file, py::arg("path"), py::call_guard<WithoutGil>());
+  m.def("inspect_snapshot_file", &inspect_snapshot_file, py::arg("path"), py::call_guard<WithoutGil>());
 
   py::class_<SessionHandle, std::shared_ptr<SessionHandle>>(m, "Session")
       .def(py::init(&create), py::arg("model"), py::arg("threads") = 0)
       .def("forward", &forward, py::arg("ids"), py::arg("last_only") = false)
-      .def("set_sampling", &set_sampling, py::kw_only(), py::arg("temperature"), py::arg("top_k"),
-           py::arg("top_p"), py::arg("min_p"), py::arg("repetition_penalty"), py::arg("repetition_window"),
-           py::arg("seed"))
+      .def(
+          "set_sampling",
+          [](SessionHandle& handle, const py::dict& sampling) {
+            const GenerateOptions options = generate_options(sampling);
+            InUse(handle)->set_sampling(options.sampling);
+          },
+          py::arg("sampling"))
       .def(
           "sample",
           [](SessionHandle& handle, const std::shared_ptr<Tokenizer>& tokenizer) {
@@ -190,13 +181,13 @@ void bind_session(py::module_& m) {
       .def("reset",
            [](SessionHandle& handle) {
              InUse writer(handle);
-             const py::gil_scoped_release release;
+             const WithoutGil without;
              writer->reset();
            })
       .def("wipe",
            [](SessionHandle& handle) {
              InUse writer(handle);
-             const py::gil_scoped_release release;
+             const WithoutGil without;
              writer->wipe();
            })
       .def(
@@ -207,14 +198,14 @@ void bind_session(py::module_& m) {
           "mark",
           [](SessionHandle& handle, size_t max_bytes) {
             InUse writer(handle);
-            const py::gil_scoped_release release;
+            const WithoutGil without;
             writer->mark(max_bytes);
           },
           py::arg("max_bytes"))
       .def("undo",
            [](SessionHandle& handle) {
              InUse writer(handle);
-             const py::gil_scoped_release release;
+             const WithoutGil without;
              return writer->undo();
            })
       .def("snapshot", &snapshot, py::arg("note"))
@@ -229,7 +220,7 @@ void bind_session(py::module_& m) {
           "save",
           [](SessionHandle& handle, const std::string& path, const std::string& note) {
             InUse writer(handle);
-            const py::gil_scoped_release release;
+            const WithoutGil without;
             save_snapshot_file(*writer, note, path);
           },
           py::arg("path"), py::arg("note"))
@@ -238,9 +229,9 @@ void bind_session(py::module_& m) {
           [](SessionHandle& handle, const std::string& path, const std::shared_ptr<Tokenizer>& tokenizer,
              const std::optional<py::function>& accept) {
             InUse writer(handle);
-            const py::gil_scoped_release release;
+            const WithoutGil without;
             std::string note = load_snapshot_file(*writer, tokenizer, path, accept_of(accept)).note;
-            const py::gil_scoped_acquire acquire;
+            const WithGil with;
             return py::bytes(note);
           },
           py::arg("path"), py::arg("tokenizer") = py::none(), py::arg("accept") = py::none())
@@ -276,7 +267,7 @@ void bind_session(py::module_& m) {
       .def("layer_memories",
            [](SessionHandle& handle) {
              InUse writer(handle);
-             const py::gil_scoped_release release;
+             const WithoutGil without;
              return layer_memories(writer->session());
            })
       .def("cancel", [](SessionHandle& handle) { handle.cancelled = true; })

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/bindings.h"
 #include "platform/error.h"
 #include "runtime/chat_format.h"
 #include "tokenizer/tokenizer.h"
@@ -54,19 +55,6 @@ int32_t id_of(const py::handle& id) {
   return static_cast<int32_t>(value);
 }
 
-// Of any flat sequence or array of integers; a torch tensor, for example.
-std::vector<int32_t> ids_of(const py::object& ids) {
-  std::vector<int32_t> list;
-  try {
-    const py::object flat = py::hasattr(ids, "tolist") ? ids.attr("tolist")() : ids;
-    for (const py::handle& id : flat) list.push_back(id_of(id));
-  } catch (py::error_already_set& error) {
-    if (error.matches(PyExc_TypeError)) refuse("The list of ids", ids, "a list of integers");
-    throw;
-  }
-  return list;
-}
-
 // Of pairs of a text and whether it is plain.
 std::vector<int32_t> encode_parts(const Tokenizer& tokenizer, const py::object& parts) {
   constexpr const char* kWanted = "a list of pairs of a text and True or False";
@@ -86,20 +74,20 @@ std::vector<int32_t> encode_parts(const Tokenizer& tokenizer, const py::object& 
   }
   std::vector<TextPart> views;
   for (size_t i = 0; i < texts.size(); ++i) views.push_back({std::string_view(texts[i]), plain[i]});
-  const py::gil_scoped_release release;
+  const python::WithoutGil without;
   return tokenizer.encode(views);
 }
 
 std::vector<int32_t> encode(const Tokenizer& tokenizer, const py::object& text, bool special) {
   const py::bytes utf8 = utf8_of(text, "The text");
   const std::string_view view = utf8;
-  const py::gil_scoped_release release;
+  const python::WithoutGil without;
   return tokenizer.encode(view, special);
 }
 
 std::shared_ptr<Tokenizer> from_file(const py::object& path) {
   const std::string name = path_of(path);
-  const py::gil_scoped_release release;
+  const python::WithoutGil without;
   return std::const_pointer_cast<Tokenizer>(Tokenizer::from_file(name));
 }
 
@@ -107,7 +95,7 @@ std::shared_ptr<Tokenizer> from_json(const py::object& json, const py::object& n
   const py::bytes content = utf8_of(json, "The content"), name_bytes = utf8_of(name, "The name");
   const std::string_view view = content;
   const std::string name_for_errors(name_bytes);
-  const py::gil_scoped_release release;
+  const python::WithoutGil without;
   return std::const_pointer_cast<Tokenizer>(Tokenizer::from_json(view, name_for_errors));
 }
 
@@ -135,7 +123,7 @@ void bind_tokenizer(py::module_& module) {
       .def(
           "decode",
           [](const Tokenizer& self, const py::object& ids, bool skip_special) {
-            return self.decode(ids_of(ids), skip_special);
+            return self.decode(python::narrow_ids(ids), skip_special);
           },
           py::arg("ids"), py::arg("skip_special") = true, "Text of ids, invalid UTF-8 replaced by U+FFFD.")
       .def(

@@ -1,16 +1,26 @@
 // What the binding files share: one bind_* function a class, and the session as Python holds it.
 #pragma once
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <atomic>
 #include <memory>
 #include <utility>
+#include <vector>
 
+#include "bindings/gil.h"
 #include "platform/error.h"
+#include "runtime/model_text.h"
 #include "runtime/writer.h"
 
 namespace allmem::python {
+
+// A session or a text that another thread is using: SessionInUseError.
+class InUseError : public Error {
+ public:
+  explicit InUseError(const std::string& message) : Error(ErrorCode::kInvalidArgument, message) {}
+};
 
 // A session that two Python threads may touch by mistake: the second gets an error instead of a data race.
 struct SessionHandle {
@@ -26,8 +36,8 @@ class InUse {
  public:
   explicit InUse(SessionHandle& handle) : handle_(handle) {
     if (handle.busy.exchange(true)) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "This session is in use by another thread; give each thread its own (Session.clone()).");
+      throw InUseError(
+          "This session is in use by another thread; give each thread its own (Session.clone()).");
     }
   }
   ~InUse() { handle_.busy = false; }
@@ -45,15 +55,22 @@ inline void check_signals() {
   if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
 }
 
-// Python's numbers as the sampler takes them. Throws kInvalidArgument for what is far out of range; the
-// sampler checks the rest.
-SamplerOptions sampler_options(double temperature, int64_t top_k, double top_p, double min_p,
-                               double repetition_penalty, int64_t repetition_window, uint64_t seed);
+using Ids = pybind11::array_t<int64_t, pybind11::array::c_style>;
+
+// Python's options of generating, by their names, and back. Throws kInvalidArgument for what is of another
+// type, or so far out of range that the field cannot hold it; the sampler checks the rest.
+GenerateOptions generate_options(const pybind11::dict& options);
+pybind11::dict options_dict(const GenerateOptions& options);
+
+// Token ids from whatever numpy makes integers of: a list, an array, a tensor. Throws kInvalidArgument for
+// anything else, and for an id that no vocabulary has; who reads them checks the rest.
+std::vector<int32_t> narrow_ids(const pybind11::object& ids);
 
 void bind_errors();
 void bind_model(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
 void bind_generator(pybind11::module_& m);
+void bind_text(pybind11::module_& m);
 
 }  // namespace allmem::python
 

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
-#include <initializer_list>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,11 +15,17 @@
 #include <string_view>
 #include <vector>
 
+#if __has_include(<cxxabi.h>)
+#include <cxxabi.h>
+#endif
+
 #include "allmem/allmem.h"
 #include "platform/error.h"
+#include "platform/printable.h"
 #include "platform/wipe.h"
 #include "runtime/chat_format.h"
 #include "runtime/model.h"
+#include "runtime/model_text.h"
 #include "runtime/writer.h"
 #include "tokenizer/tokenizer.h"
 
@@ -26,20 +34,18 @@ namespace allmem::capi {
 // A model with what belongs to its text; immutable, kept alive by the handle and by every session of it.
 struct SharedModel {
   std::shared_ptr<const Model> model;
-  std::shared_ptr<const Tokenizer> tokenizer;  // null: the model came without tokenizer.json
-  std::optional<ChatFormat> chat;              // nothing without chat_format.json and ChatML's tokens
-  std::vector<int32_t> stop_ids;
-  allmem_sampling sampling = {};  // what generation_config.json asks for
+  ModelText text;
+  std::optional<ChatFormat> chat;  // nothing without chat_format.json and ChatML's tokens
   uint64_t fingerprint = 0;
 
-  const std::shared_ptr<const Tokenizer>& text() const {
-    if (!tokenizer) {
+  const std::shared_ptr<const Tokenizer>& tokenizer() const {
+    if (!text.tokenizer) {
       throw Error(ErrorCode::kNotFound, "The model has no tokenizer.json; pass token ids, or add the file.");
     }
-    return tokenizer;
+    return text.tokenizer;
   }
   const ChatFormat& chat_format() const {
-    text();
+    tokenizer();
     if (!chat) {
       throw Error(
           ErrorCode::kUnsupported,
@@ -55,11 +61,36 @@ int32_t fail_from_exception() noexcept;                       // within a catch 
 
 // Runs `body`, which may return a status or throw.
 template <class Body>
-int32_t guarded(Body&& body) noexcept {
+int32_t guarded(Body&& body) {
   try {
     return body();
+#if defined(__GLIBCXX__)
+  } catch (__cxxabiv1::__forced_unwind&) {  // pthread_exit() in a callback: the thread ends, and nothing else
+    throw;
+#endif
   } catch (...) {
     return fail_from_exception();
+  }
+}
+
+// Calls a callback of the host. What it throws ends the call as a cancel would.
+template <class Callback, class... Arguments>
+auto call_host(Callback callback, Arguments... arguments) {
+  const auto thrown = [](const std::string& what) {
+    return Error(ErrorCode::kCancelled, "A callback threw " + what +
+                                            "; callbacks must not throw, but return a "
+                                            "value that ends the call.");
+  };
+  try {
+    return callback(arguments...);
+#if defined(__GLIBCXX__)
+  } catch (__cxxabiv1::__forced_unwind&) {
+    throw;
+#endif
+  } catch (const std::exception& error) {
+    throw thrown("an exception (" + printable(error.what()) + ")");
+  } catch (...) {
+    throw thrown("something that is no std::exception");
   }
 }
 
@@ -100,12 +131,22 @@ int32_t output(std::span<const T> values, T* buffer, size_t capacity, size_t* co
   return ALLMEM_OK;
 }
 
-// A struct from the caller that begins with struct_size. Exactly this version's size, as none of these has
-// another yet.
+// The sizes that a struct had in earlier releases, which programs compiled then pass: of each, the offset of
+// the first field that came later.
+template <class T>
+inline constexpr std::array<size_t, 0> kOlderSizes{};
+template <>
+inline constexpr std::array kOlderSizes<allmem_sampling>{offsetof(allmem_sampling, logit_bias)};
+template <>
+inline constexpr std::array kOlderSizes<allmem_model_options>{offsetof(allmem_model_options, window)};
+
+// A struct from the caller that begins with struct_size: of this release or of an earlier one.
 template <class T>
 void check_struct(const T* value, const char* name) {
   if (value == nullptr) throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is NULL.");
-  if (value->struct_size != sizeof(T)) {
+  const auto& older = kOlderSizes<T>;
+  if (value->struct_size != sizeof(T) &&
+      std::find(older.begin(), older.end(), value->struct_size) == older.end()) {
     throw Error(ErrorCode::kInvalidArgument, std::string(name) + "->struct_size is " +
                                                  std::to_string(value->struct_size) +
                                                  ", but this library's is " + std::to_string(sizeof(T)) +
@@ -113,15 +154,37 @@ void check_struct(const T* value, const char* name) {
   }
 }
 
-// The same for a struct of options that has grown: copies the caller's fields over the defaults in `to`.
-// `earlier`: the sizes that it had before.
+// What an _init function that is called by its own name fills: the struct of programs from before there was
+// another.
 template <class T>
-void read_struct(const T* given, const char* name, std::initializer_list<size_t> earlier, T& to) {
-  if (given == nullptr || std::ranges::find(earlier, given->struct_size) == earlier.end()) {
-    check_struct(given, name);
-  }
-  std::memcpy(&to, given, given->struct_size);
-  to.struct_size = sizeof(T);
+constexpr size_t first_size() {
+  return kOlderSizes<T>.size() > 0 ? *kOlderSizes<T>.begin() : sizeof(T);
+}
+
+// As much of the defaults as the caller's struct has.
+template <class T>
+void init(T* to, size_t struct_size, T defaults) {
+  if (to == nullptr || struct_size < sizeof defaults.struct_size) return;
+  defaults.struct_size = struct_size;
+  std::memcpy(to, &defaults, std::min(struct_size, sizeof defaults));
+}
+
+// The caller's options; what an earlier release did not have is as in `defaults`.
+template <class T>
+T taken(const T* value, const char* name, T defaults) {
+  check_struct(value, name);
+  std::memcpy(&defaults, value, value->struct_size);
+  defaults.struct_size = sizeof defaults;
+  return defaults;
+}
+
+// Fills the caller's struct, as much of it as there is.
+template <class T>
+void give(const T& facts, T* to, const char* name) {
+  check_struct(to, name);
+  const size_t size = to->struct_size;
+  std::memcpy(to, &facts, size);
+  to->struct_size = size;
 }
 
 // Claims a handle for the scope of one call.
@@ -156,6 +219,7 @@ struct allmem_decoder {
 struct allmem_session {
   std::shared_ptr<const allmem::capi::SharedModel> shared;
   std::unique_ptr<allmem::Writer> writer;
+  allmem::DrawHooks hooks = {};
   std::atomic<bool> busy = false;
   std::atomic<bool> cancelled = false;  // set from any thread, looked at between blocks of tokens
 };
@@ -164,7 +228,7 @@ namespace allmem::capi {
 
 // Runs `body` on a session that no other thread is using.
 template <class Body>
-int32_t with_session(allmem_session* handle, Body&& body) noexcept {
+int32_t with_session(allmem_session* handle, Body&& body) {
   return guarded([&]() -> int32_t {
     require(handle != nullptr, "The session is NULL.");
     const Claim claim(handle->busy);
@@ -176,8 +240,9 @@ int32_t with_session(allmem_session* handle, Body&& body) noexcept {
   });
 }
 
+allmem_sampling sampling_of(const GenerateOptions& options);  // no stop texts: the caller's stay the caller's
 SamplerOptions sampler_options(const allmem_sampling& sampling);
 std::vector<int32_t> encode_messages(const SharedModel& model, std::span<const allmem_message> messages,
-                                     bool continues);
+                                     bool continues, const std::function<bool()>& go_on = {});
 
 }  // namespace allmem::capi

@@ -1,15 +1,11 @@
 // Loading models: from a directory, from memory, from open files.
-#include <algorithm>
 #include <filesystem>
-#include <functional>
 #include <system_error>
 
 #include "capi/handles.h"
 #include "platform/file_path.h"
 #include "platform/mapped_file.h"
-#include "platform/printable.h"
 #include "runtime/snapshot.h"
-#include "tokenizer/generation_config.h"
 
 namespace allmem::capi {
 namespace {
@@ -19,87 +15,36 @@ namespace fs = std::filesystem;
 constexpr size_t kMaxFiles = 64;
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 
-// The piece with this name; null if there is none.
-using Find = std::function<std::unique_ptr<MappedFile>(const char* name)>;
-
-std::string_view text_of(const MappedFile& file) {
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
-GenerationConfig find_config(const Find& find) {
-  const auto file = find("generation_config.json");
-  if (!file) return {};
-  if (file->bytes().size() > kMaxConfigBytes) {
-    throw Error(ErrorCode::kBadModel, file->path() + " is larger than 16 MiB, which no such file needs.");
-  }
-  return generation_config(text_of(*file), file->path());
-}
-
-std::optional<ChatFormat> chat_format(const Find& find, const std::shared_ptr<const Tokenizer>& tokenizer) {
+std::optional<ChatFormat> chat_format(const FindFile& find,
+                                      const std::shared_ptr<const Tokenizer>& tokenizer) {
   const auto file = find("chat_format.json");
   if (!file) return ChatFormat::chatml(tokenizer);
   if (file->bytes().size() > kMaxConfigBytes) {
     throw Error(ErrorCode::kBadModel, file->path() + " is larger than 16 MiB, which no such file needs.");
   }
-  return ChatFormat::from_json(text_of(*file), file->path(), tokenizer);
+  const auto bytes = file->bytes();
+  const std::string_view json(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return ChatFormat::from_json(json, file->path(), tokenizer);
 }
 
-std::vector<int32_t> stop_ids(const GenerationConfig& config, const Tokenizer* tokenizer) {
-  std::vector<int32_t> ids = config.stop_ids;
-  const auto end = tokenizer ? tokenizer->token_id("<|im_end|>") : std::nullopt;
-  if (end && std::ranges::find(ids, *end) == ids.end()) ids.push_back(*end);
-  return ids;
-}
-
-// The defaults, and what the model says of itself.
-allmem_sampling own_sampling(const GenerationConfig& config) {
-  allmem_sampling sampling;
-  allmem_sampling_init(&sampling);
-  const auto set = [](const std::optional<double>& from, float& to) {
-    if (from) to = static_cast<float>(*from);
-  };
-  set(config.temperature, sampling.temperature);
-  set(config.top_p, sampling.top_p);
-  set(config.min_p, sampling.min_p);
-  set(config.repetition_penalty, sampling.repetition_penalty);
-  if (config.top_k) {
-    sampling.top_k = static_cast<int32_t>(std::clamp<int64_t>(*config.top_k, INT32_MIN, INT32_MAX));
-  }
-  try {
-    Sampler(sampler_options(sampling), 1);
-  } catch (const Error& error) {
-    throw Error(ErrorCode::kBadTokenizer, std::string("generation_config.json: ") + error.what());
-  }
-  return sampling;
-}
-
-allmem_model* make_model(std::shared_ptr<const Model> model, const Find& find) {
+allmem_model* make_model(std::shared_ptr<const Model> model, const FindFile& find) {
   auto shared = std::make_shared<SharedModel>();
+  shared->text = read_model_text(find, model->info().vocab_size);
+  if (shared->text.tokenizer) shared->chat = chat_format(find, shared->text.tokenizer);
+  shared->fingerprint = fingerprint(*model);
   shared->model = std::move(model);
-  const ModelInfo& info = shared->model->info();
-  const GenerationConfig config = find_config(find);
-  shared->sampling = own_sampling(config);
-  if (const auto file = find("tokenizer.json")) {
-    shared->tokenizer = Tokenizer::from_json(text_of(*file), file->path());
-    if (shared->tokenizer->vocab_size() > info.vocab_size) {
-      throw Error(ErrorCode::kBadTokenizer,
-                  printable(file->path()) + " has " + std::to_string(shared->tokenizer->vocab_size()) +
-                      " tokens, but the model knows " + std::to_string(info.vocab_size) +
-                      "; the file belongs to another model.");
-    }
-    shared->chat = chat_format(find, shared->tokenizer);
-  }
-  shared->stop_ids = stop_ids(config, shared->tokenizer.get());
-  shared->fingerprint = fingerprint(*shared->model);
   return new allmem_model{std::move(shared)};
 }
 
-// The caller's options, with the defaults of what its release did not have yet.
-allmem_model_options read_options(const allmem_model_options* given) {
-  allmem_model_options options;
-  allmem_model_options_init(&options);
-  if (given != nullptr) read_struct(given, "options", {offsetof(allmem_model_options, window)}, options);
+allmem_model_options default_model_options() {
+  allmem_model_options options = {};
+  options.struct_size = sizeof options;
+  options.sinks = -1;
   return options;
+}
+
+allmem_model_options read_options(const allmem_model_options* given) {
+  return given == nullptr ? default_model_options() : taken(given, "options", default_model_options());
 }
 
 Choices choices_of(const allmem_model_options& options) {
@@ -125,7 +70,10 @@ Check check_of(const allmem_model_options& options) {
 Log log_of(const allmem_model_options& options) {
   if (options.log == nullptr) return {};
   return [log = options.log, user_data = options.user_data](const std::string& line) {
-    log(line.c_str(), user_data);
+    try {
+      call_host(log, line.c_str(), user_data);
+    } catch (const Error&) {  // a log that fails is no reason for anything else to fail
+    }
   };
 }
 
@@ -141,7 +89,7 @@ int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_o
   const Check check = check_of(options);
   for (const allmem_file& file : std::span(files, count))
     require(file.name != nullptr, "A file's name is NULL.");
-  const Find find = [&](const char* name) -> std::unique_ptr<MappedFile> {
+  const FindFile find = [&](const std::string& name) -> std::unique_ptr<MappedFile> {
     for (const allmem_file& file : std::span(files, count)) {
       if (std::string_view(file.name) == name) return open(file);
     }
@@ -159,12 +107,12 @@ int32_t load_pieces(const allmem_file* files, size_t count, const allmem_model_o
 using namespace allmem;
 using namespace allmem::capi;
 
-void allmem_model_options_init(allmem_model_options* options) {
-  if (options != nullptr) {
-    *options = {};
-    options->struct_size = sizeof *options;
-    options->sinks = -1;
-  }
+void allmem_model_options_init_sized(allmem_model_options* options, size_t struct_size) {
+  init(options, struct_size, default_model_options());
+}
+
+void(allmem_model_options_init)(allmem_model_options* options) {
+  allmem_model_options_init_sized(options, first_size<allmem_model_options>());
 }
 
 int32_t allmem_model_load(const char* path, const allmem_model_options* given, allmem_model** model) {
@@ -176,7 +124,7 @@ int32_t allmem_model_load(const char* path, const allmem_model_options* given, a
     std::error_code ignored;
     const fs::path directory =
         fs::is_directory(to_path(where), ignored) ? to_path(where) : to_path(where).parent_path();
-    const Find find = [&](const char* name) -> std::unique_ptr<MappedFile> {
+    const FindFile find = [&](const std::string& name) -> std::unique_ptr<MappedFile> {
       const fs::path file = directory / name;
       std::error_code error;
       if (!fs::exists(file, error)) return nullptr;
@@ -220,7 +168,7 @@ int32_t allmem_model_get_info(const allmem_model* model, allmem_model_info* info
     info->window = static_cast<int32_t>(facts.window);
     info->sinks = static_cast<int32_t>(facts.sinks);
     info->chunk = static_cast<int32_t>(facts.chunk);
-    info->has_tokenizer = model->shared->tokenizer != nullptr;
+    info->has_tokenizer = model->shared->text.tokenizer != nullptr;
     info->has_chat = model->shared->chat && model->shared->chat->usable();
     info->weight_bytes = facts.weight_bytes;
     info->state_bytes = facts.state_bytes;
@@ -233,8 +181,7 @@ int32_t allmem_model_get_info(const allmem_model* model, allmem_model_info* info
 int32_t allmem_model_get_sampling(const allmem_model* model, allmem_sampling* sampling) {
   return guarded([&] {
     require(model != nullptr, "The model is NULL.");
-    check_struct(sampling, "sampling");
-    *sampling = model->shared->sampling;
+    give(sampling_of(model->shared->text.defaults), sampling, "sampling");
     return ALLMEM_OK;
   });
 }

@@ -13,19 +13,21 @@ std::unique_ptr<allmem_session> make_session(std::shared_ptr<const SharedModel> 
       new allmem_session{.shared = std::move(shared), .writer = std::move(writer)});
 }
 
-const allmem_sampling& checked(const SharedModel& model, const allmem_sampling* sampling) {
-  if (sampling == nullptr) return model.sampling;
-  check_struct(sampling, "sampling");
-  return *sampling;
-}
-
-GenerateOptions generate_options(const SharedModel& model, const allmem_sampling& sampling) {
-  GenerateOptions options{.sampling = sampler_options(sampling), .max_tokens = sampling.max_tokens};
+// What a caller asks for; NULL is what the model's files ask for.
+GenerateOptions generate_options(const SharedModel& model, const allmem_sampling* given) {
+  GenerateOptions options = model.text.defaults;
+  if (given == nullptr) return options;
+  const allmem_sampling sampling = taken(given, "sampling", sampling_of(options));
+  options.sampling = sampler_options(sampling);
+  options.max_tokens = sampling.max_tokens;
+  for (const allmem_logit_bias& of :
+       input(sampling.logit_bias, sampling.logit_bias_count, "The logit bias")) {
+    options.sampling.logit_bias.push_back({of.id, of.bias});
+  }
   for (const char* text : input(sampling.stop, sampling.stop_count, "The list of stop texts")) {
     require(text != nullptr, "A stop text is NULL.");
     options.stop.emplace_back(text);
   }
-  options.stop_ids = model.stop_ids;
   return options;
 }
 
@@ -37,6 +39,8 @@ int32_t finish_of(FinishReason reason) {
       return ALLMEM_FINISH_STOP_TEXT;
     case FinishReason::kMaxTokens:
       return ALLMEM_FINISH_MAX_TOKENS;
+    case FinishReason::kNoToken:
+      return ALLMEM_FINISH_NO_TOKEN;
     case FinishReason::kNone:  // left in the middle
       break;
   }
@@ -89,7 +93,8 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
   while (true) {
     const bool more = writer.prefill();
     report();
-    if (more && callback != nullptr && callback("", 0, user_data) != 0) handle.cancelled = true;
+    if (more && callback != nullptr && call_host(callback, "", size_t{0}, user_data) != 0)
+      handle.cancelled = true;
     if (handle.cancelled) {
       return fail(ALLMEM_CANCELLED, "Reading the prompt was cancelled.");
     }
@@ -97,11 +102,11 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
   }
   bool go_on = true;
   while (go_on) {
-    const std::optional<std::string> piece = writer.next();
+    const std::optional<std::string> piece = writer.next(handle.hooks);
     if (!piece) break;
     report();
     if (!piece->empty() && callback != nullptr)
-      go_on = callback(piece->c_str(), piece->size(), user_data) == 0;
+      go_on = call_host(callback, piece->c_str(), piece->size(), user_data) == 0;
     if (handle.cancelled) go_on = false;
   }
   report();
@@ -110,22 +115,27 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
 
 int32_t generate(allmem_session& handle, std::span<const int32_t> prompt, const allmem_sampling* sampling,
                  allmem_text_callback callback, void* user_data, allmem_generation* generation) {
-  const GenerateOptions options = generate_options(*handle.shared, checked(*handle.shared, sampling));
+  const GenerateOptions options = generate_options(*handle.shared, sampling);
   if (generation != nullptr) check_struct(generation, "generation");
-  handle.writer->start(handle.shared->text(), prompt, options);
+  handle.writer->start(handle.shared->tokenizer(), prompt, options);
   return write_on(handle, callback, user_data, generation);
 }
 
 }  // namespace
 
 SamplerOptions sampler_options(const allmem_sampling& sampling) {
-  return {.temperature = sampling.temperature,
-          .top_k = sampling.top_k,
-          .top_p = sampling.top_p,
-          .min_p = sampling.min_p,
-          .repetition_penalty = sampling.repetition_penalty,
-          .repetition_window = sampling.repetition_window,
-          .seed = sampling.seed};
+  SamplerOptions options;
+  each_sampling_option([](const char*, auto& to, const auto& from) { to = from; }, options, sampling);
+  return options;
+}
+
+allmem_sampling sampling_of(const GenerateOptions& options) {
+  allmem_sampling sampling = {};
+  sampling.struct_size = sizeof sampling;
+  each_sampling_option([](const char*, auto& to, const auto& from) { to = from; }, sampling,
+                       options.sampling);
+  sampling.max_tokens = options.max_tokens;
+  return sampling;
 }
 
 }  // namespace allmem::capi
@@ -133,23 +143,20 @@ SamplerOptions sampler_options(const allmem_sampling& sampling) {
 using namespace allmem;
 using namespace allmem::capi;
 
-void allmem_session_options_init(allmem_session_options* options) {
-  if (options != nullptr) *options = {.struct_size = sizeof *options, .threads = 0};
+void allmem_session_options_init_sized(allmem_session_options* options, size_t struct_size) {
+  init(options, struct_size, allmem_session_options{});
 }
 
-void allmem_sampling_init(allmem_sampling* sampling) {
-  if (sampling == nullptr) return;
-  *sampling = {.struct_size = sizeof *sampling,
-               .temperature = 0.7f,
-               .top_k = 0,
-               .top_p = 1.0f,
-               .min_p = 0.0f,
-               .repetition_penalty = 1.0f,
-               .repetition_window = 64,
-               .seed = 0,
-               .max_tokens = 512,
-               .stop = nullptr,
-               .stop_count = 0};
+void(allmem_session_options_init)(allmem_session_options* options) {
+  allmem_session_options_init_sized(options, first_size<allmem_session_options>());
+}
+
+void allmem_sampling_init_sized(allmem_sampling* sampling, size_t struct_size) {
+  init(sampling, struct_size, sampling_of(default_options()));
+}
+
+void(allmem_sampling_init)(allmem_sampling* sampling) {
+  allmem_sampling_init_sized(sampling, first_size<allmem_sampling>());
 }
 
 int32_t allmem_session_create(const allmem_model* model, const allmem_session_options* options,
@@ -160,7 +167,7 @@ int32_t allmem_session_create(const allmem_model* model, const allmem_session_op
     if (options != nullptr) check_struct(options, "options");
     const SessionOptions core{.threads = options != nullptr ? options->threads : 0};
     auto writer = std::make_unique<Writer>(std::make_unique<Session>(model->shared->model, core));
-    writer->set_sampling(sampler_options(model->shared->sampling));
+    writer->set_sampling(model->shared->text.defaults.sampling);
     *session = make_session(model->shared, std::move(writer)).release();
     return ALLMEM_OK;
   });
@@ -221,7 +228,7 @@ int32_t allmem_session_logits(allmem_session* session, float* logits, size_t cap
 
 int32_t allmem_session_set_sampling(allmem_session* session, const allmem_sampling* sampling) {
   return with_session(session, [&](allmem_session& handle) {
-    handle.writer->set_sampling(sampler_options(checked(*handle.shared, sampling)));
+    handle.writer->set_sampling(generate_options(*handle.shared, sampling).sampling);
     return ALLMEM_OK;
   });
 }
@@ -229,7 +236,7 @@ int32_t allmem_session_set_sampling(allmem_session* session, const allmem_sampli
 int32_t allmem_session_sample(allmem_session* session, int32_t* id) {
   return with_session(session, [&](allmem_session& handle) {
     require(id != nullptr, "`id` is NULL; it receives the token.");
-    *id = handle.writer->sample(handle.shared->tokenizer.get());
+    *id = handle.writer->sample(handle.shared->text.tokenizer.get());
     return ALLMEM_OK;
   });
 }
@@ -249,8 +256,23 @@ int32_t allmem_session_chat(allmem_session* session, const allmem_message* messa
   return with_session(session, [&](allmem_session& handle) {
     const auto all = input(messages, message_count, "The list of messages");
     const bool continues = handle.writer->session().position() > 0;
-    return generate(handle, encode_messages(*handle.shared, all, continues), sampling, callback, user_data,
-                    generation);
+    if (generation != nullptr) check_struct(generation, "generation");
+    const auto go_on = [&] {
+      if (callback != nullptr && call_host(callback, "", size_t{0}, user_data) != 0) handle.cancelled = true;
+      return !handle.cancelled;
+    };
+    std::vector<int32_t> prompt;
+    try {
+      prompt = encode_messages(*handle.shared, all, continues, go_on);
+    } catch (const Error& error) {
+      if (generation != nullptr && error.code() == ErrorCode::kCancelled) {
+        *generation = {};
+        generation->struct_size = sizeof *generation;
+        generation->finish = ALLMEM_FINISH_CANCELLED;
+      }
+      throw;
+    }
+    return generate(handle, prompt, sampling, callback, user_data, generation);
   });
 }
 
@@ -260,6 +282,34 @@ int32_t allmem_session_resume(allmem_session* session, allmem_text_callback call
     if (generation != nullptr) check_struct(generation, "generation");
     require(handle.writer->unfinished(), "There is no unfinished text to go on with.");
     return write_on(handle, callback, user_data, generation);
+  });
+}
+
+int32_t allmem_session_set_token_callback(allmem_session* session, size_t best_count,
+                                          allmem_token_callback callback, void* user_data) {
+  return with_session(session, [&](allmem_session& handle) {
+    handle.hooks.best = best_count;
+    handle.hooks.drawn = nullptr;
+    if (callback == nullptr) return ALLMEM_OK;
+    handle.hooks.drawn = [callback, user_data](TokenScore token, std::span<const TokenScore> best) {
+      std::vector<allmem_token_score> likeliest;
+      for (const TokenScore& of : best) likeliest.push_back({of.id, of.logprob});
+      call_host(callback, allmem_token_score{token.id, token.logprob},
+                static_cast<const allmem_token_score*>(likeliest.data()), likeliest.size(), user_data);
+    };
+    return ALLMEM_OK;
+  });
+}
+
+int32_t allmem_session_set_token_filter(allmem_session* session, allmem_token_filter filter,
+                                        void* user_data) {
+  return with_session(session, [&](allmem_session& handle) {
+    handle.hooks.filter = nullptr;
+    if (filter == nullptr) return ALLMEM_OK;
+    handle.hooks.filter = [filter, user_data](int32_t last, std::span<uint32_t> allowed) {
+      call_host(filter, last, allowed.data(), allowed.size(), user_data);
+    };
+    return ALLMEM_OK;
   });
 }
 

@@ -47,7 +47,7 @@ int32_t allmem_session_save_to(allmem_session* session, const void* note, size_t
   return with_session(session, [&](allmem_session& handle) {
     require(write != nullptr, "`write` is NULL; it receives the snapshot.");
     save_snapshot_to(*handle.writer, note_input(note, note_size), [&](std::span<const std::byte> piece) {
-      if (write(piece.data(), piece.size(), user_data) != 0)
+      if (call_host(write, static_cast<const void*>(piece.data()), piece.size(), user_data) != 0)
         throw Error(ErrorCode::kIo, "The memory was not saved: the callback that writes it gave up.");
     });
     return ALLMEM_OK;
@@ -65,14 +65,14 @@ int32_t allmem_session_save_file(allmem_session* session, const void* note, size
 int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size) {
   return with_session(session, [&](allmem_session& handle) {
     const auto bytes = input(static_cast<const std::byte*>(snapshot), size, "The snapshot");
-    load_snapshot(*handle.writer, handle.shared->tokenizer, bytes);
+    load_snapshot(*handle.writer, handle.shared->text.tokenizer, bytes);
     return ALLMEM_OK;
   });
 }
 
 int32_t allmem_session_load_file(allmem_session* session, const char* path) {
   return with_session(session, [&](allmem_session& handle) {
-    load_snapshot_file(*handle.writer, handle.shared->tokenizer, path_input(path));
+    load_snapshot_file(*handle.writer, handle.shared->text.tokenizer, path_input(path));
     return ALLMEM_OK;
   });
 }
@@ -82,10 +82,11 @@ int32_t allmem_session_load_from(allmem_session* session, uint64_t size, allmem_
   return with_session(session, [&](allmem_session& handle) {
     require(read != nullptr, "`read` is NULL; it gives the snapshot.");
     const auto fill = [&](uint64_t offset, std::span<std::byte> into) {
-      if (!into.empty() && read(into.data(), into.size(), offset, user_data) != 0)
+      if (!into.empty() &&
+          call_host(read, static_cast<void*>(into.data()), into.size(), offset, user_data) != 0)
         throw Error(ErrorCode::kIo, "The memory was not loaded: the callback that reads it gave up.");
     };
-    load_snapshot(*handle.writer, handle.shared->tokenizer, {.size = size, .read = fill});
+    load_snapshot(*handle.writer, handle.shared->text.tokenizer, {.size = size, .read = fill});
     return ALLMEM_OK;
   });
 }

@@ -34,7 +34,7 @@ int32_t allmem_tokenize(const allmem_model* model, const char* text, size_t text
                         int32_t* ids, size_t capacity, size_t* count) {
   return guarded([&] {
     const std::vector<int32_t> all =
-        shared(model).text()->encode(text_input(text, text_size, "The text"), special != 0);
+        shared(model).tokenizer()->encode(text_input(text, text_size, "The text"), special != 0);
     return output(std::span<const int32_t>(all), ids, capacity, count);
   });
 }
@@ -42,14 +42,21 @@ int32_t allmem_tokenize(const allmem_model* model, const char* text, size_t text
 int32_t allmem_detokenize(const allmem_model* model, const int32_t* ids, size_t id_count, char* text,
                           size_t capacity, size_t* count) {
   return guarded([&] {
-    const std::string all = shared(model).text()->decode(input(ids, id_count, "The list of ids"));
+    const std::string all = shared(model).tokenizer()->decode(input(ids, id_count, "The list of ids"));
     return output(std::span<const char>(all), text, capacity, count);
+  });
+}
+
+int32_t allmem_text_prefix(const allmem_model* model, int32_t* ids, size_t capacity, size_t* count) {
+  return guarded([&] {
+    shared(model).tokenizer();
+    return output(std::span<const int32_t>(shared(model).text.prefix), ids, capacity, count);
   });
 }
 
 int32_t allmem_token_is_stop(const allmem_model* model, int32_t id, int32_t* is_stop) {
   return guarded([&] {
-    const auto& stop_ids = shared(model).stop_ids;
+    const auto& stop_ids = shared(model).text.defaults.stop_ids;
     require(is_stop != nullptr, "`is_stop` is NULL.");
     *is_stop = std::ranges::find(stop_ids, id) != stop_ids.end();
     return ALLMEM_OK;
@@ -59,7 +66,7 @@ int32_t allmem_token_is_stop(const allmem_model* model, int32_t id, int32_t* is_
 int32_t allmem_token_bytes(const allmem_model* model, int32_t id, char* bytes, size_t capacity, size_t* count,
                            int32_t* special) {
   return guarded([&] {
-    const Tokenizer& tokenizer = *shared(model).text();
+    const Tokenizer& tokenizer = *shared(model).tokenizer();
     const int32_t status = output(std::span(tokenizer.token_bytes(id)), bytes, capacity, count);
     if (status == ALLMEM_OK && special != nullptr) *special = tokenizer.is_special(id);
     return status;
@@ -68,7 +75,7 @@ int32_t allmem_token_bytes(const allmem_model* model, int32_t id, char* bytes, s
 
 int32_t allmem_decoder_create(const allmem_model* model, allmem_decoder** decoder) {
   return guarded([&] {
-    const auto& tokenizer = shared(model).text();
+    const auto& tokenizer = shared(model).tokenizer();
     require(decoder != nullptr, "`decoder` is NULL; it receives the decoder.");
     *decoder = new allmem_decoder{
         .decoder = StreamDecoder(tokenizer), .vocab_size = tokenizer->vocab_size(), .piece = {}};
@@ -105,13 +112,13 @@ int32_t allmem_chat_encode(const allmem_model* model, const allmem_message* mess
 namespace allmem::capi {
 
 std::vector<int32_t> encode_messages(const SharedModel& model, std::span<const allmem_message> messages,
-                                     bool continues) {
+                                     bool continues, const std::function<bool()>& go_on) {
   std::vector<ChatMessage> checked;
   for (const allmem_message& message : messages) {
     require(message.role != nullptr && message.content != nullptr, "A message's role or content is NULL.");
     checked.push_back({message.role, message.content});
   }
-  return model.chat_format().encode(checked, continues);
+  return model.chat_format().encode(checked, continues, go_on);
 }
 
 }  // namespace allmem::capi

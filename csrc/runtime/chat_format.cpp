@@ -130,7 +130,8 @@ const std::string& ChatFormat::frame(size_t before, size_t after) const {
   throw Error(ErrorCode::kUnsupported, "The model's chat format has " + what + where + ".");
 }
 
-std::vector<int32_t> ChatFormat::encode(std::span<const ChatMessage> messages, bool continues) const {
+std::vector<int32_t> ChatFormat::encode(std::span<const ChatMessage> messages, bool continues,
+                                        const std::function<bool()>& go_on) const {
   if (messages.empty())
     throw Error(ErrorCode::kInvalidArgument, "A conversation needs at least one message.");
   if (!usable()) {
@@ -148,7 +149,7 @@ std::vector<int32_t> ChatFormat::encode(std::span<const ChatMessage> messages, b
     before = place;
   }
   parts.push_back({frame(before, kAnswer), false});
-  return tokenizer_->encode(parts);
+  return tokenizer_->encode(parts, go_on);
 }
 
 }  // namespace allmem

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -34,8 +35,9 @@ class ChatFormat {
 
   // Ids of `messages` and of the opening of the assistant's answer. `continues`: they follow a generated
   // answer, whose end mark was not read. Throws Error: kInvalidArgument for no message or an unknown role,
-  // kUnsupported for a message that this format has no place for.
-  std::vector<int32_t> encode(std::span<const ChatMessage> messages, bool continues) const;
+  // kUnsupported for a message that this format has no place for. `go_on`: as Tokenizer::encode() asks it.
+  std::vector<int32_t> encode(std::span<const ChatMessage> messages, bool continues,
+                              const std::function<bool()>& go_on = {}) const;
 
  private:
   enum Place { kSystem, kUser, kAssistant, kStart, kPlaces };  // what a frame follows

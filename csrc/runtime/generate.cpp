@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "platform/error.h"
@@ -85,6 +87,47 @@ StopFilter read_filter(ByteReader& from) {
   return filter;
 }
 
+// The tokens that end a text: those asked for, and stop texts that are special tokens.
+std::vector<int32_t> stop_tokens(const GenerateOptions& options, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids = options.stop_ids;
+  for (const std::string& text : options.stop) {
+    const auto id = tokenizer.token_id(text);
+    if (id && tokenizer.is_special(*id)) ids.push_back(*id);
+  }
+  return ids;
+}
+
+// Nothing when no token is possible.
+std::optional<int32_t> draw(Sampler& sampler, std::span<const float> logits, int32_t last,
+                            const DrawHooks& hooks) {
+  if (!hooks.filter) return sampler.sample(logits);
+  std::vector<uint32_t> allowed((logits.size() + 31) / 32, ~uint32_t{0});
+  hooks.filter(last, allowed);
+  return sampler.sample(logits, allowed);
+}
+
+void tell_drawn(std::span<const float> logits, int32_t id, const DrawHooks& hooks) {
+  if (!hooks.drawn) return;
+  const float largest = *std::ranges::max_element(logits);
+  double total = 0.0;
+  for (const float logit : logits) total += std::exp(static_cast<double>(logit - largest));
+  const double log_total = std::log(total);
+  const auto score = [&](int32_t of) {
+    const double below = static_cast<double>(logits[static_cast<size_t>(of)] - largest);
+    return TokenScore{of, static_cast<float>(below - log_total)};
+  };
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto end = ids.begin() + static_cast<ptrdiff_t>(std::min(hooks.best, ids.size()));
+  std::partial_sort(ids.begin(), end, ids.end(), [&](int32_t a, int32_t b) {
+    const float of_a = logits[static_cast<size_t>(a)], of_b = logits[static_cast<size_t>(b)];
+    return of_a > of_b || (of_a == of_b && a < b);
+  });
+  std::vector<TokenScore> best;
+  for (auto next = ids.begin(); next != end; ++next) best.push_back(score(*next));
+  hooks.drawn(score(id), best);
+}
+
 }  // namespace
 
 StopFilter::StopFilter(std::span<const std::string> stop) {
@@ -122,7 +165,6 @@ Generator::Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokeniz
                      std::span<const int32_t> prompt, const GenerateOptions& options)
     : sampler_(options.sampling, vocab_size),
       max_tokens_(checked_count(options.max_tokens)),
-      stop_ids_(options.stop_ids.begin(), options.stop_ids.end()),
       decoder_(tokenizer),
       filter_(options.stop),
       logits_(vocab_size),
@@ -130,6 +172,8 @@ Generator::Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokeniz
   prompt = checked_prompt(prompt, vocab_size);
   prompt_.assign(prompt.begin(), prompt.end());
   stats_.prompt_left = prompt_.size();
+  const std::vector<int32_t> stops = stop_tokens(options, *tokenizer);
+  stop_ids_.assign(stops.begin(), stops.end());
 }
 
 void Generator::save(ByteWriter& to) const {
@@ -182,16 +226,21 @@ bool Generator::prefill(const Forward& forward) {
   return !last;
 }
 
-std::optional<std::string> Generator::next(const Forward& forward) {
+std::optional<std::string> Generator::next(const Forward& forward, const DrawHooks& hooks) {
   if (over()) return std::nullopt;
   while (prefill(forward)) {
   }
   const Timer timer(stats_.decode_seconds);
   if (static_cast<int64_t>(stats_.generated_tokens) >= max_tokens_) return finish(FinishReason::kMaxTokens);
-  const int32_t id = sampler_.sample(std::span<const float>(logits_).first(samplable_));
+  const auto logits = std::span<const float>(logits_).first(samplable_);
+  const std::optional<int32_t> drawn = draw(sampler_, logits, last_, hooks);
+  if (!drawn) return finish(FinishReason::kNoToken);
+  const int32_t id = *drawn;
   if (std::ranges::find(stop_ids_, id) != stop_ids_.end()) return finish(FinishReason::kStopToken);
+  tell_drawn(logits, id, hooks);
   sampler_.accept(id);
   forward({&id, 1}, LogitsFor::kLast, logits_);
+  last_ = id;
   ++stats_.generated_tokens;
   std::string piece = filter_.push(decoder_.push(id));
   if (filter_.stopped()) stats_.finish = FinishReason::kStopString;

@@ -22,13 +22,15 @@ inline constexpr size_t kPrefillBlock = 128;
 
 struct GenerateOptions {
   SamplerOptions sampling = {};
-  int64_t max_tokens = 256;  // >= 0
-  // UTF-8, none empty; the text ends before the first of them, wherever tokens break.
+  int64_t max_tokens = 512;  // >= 0
+  // UTF-8, none empty; the text ends before the first of them, wherever tokens break. One that is a special
+  // token is a stop token too: such tokens have no text.
   std::vector<std::string> stop = {};
   std::vector<int32_t> stop_ids = {};  // tokens that end the text and are neither shown nor read
 };
 
-enum class FinishReason { kNone, kStopToken, kStopString, kMaxTokens };
+// kNoToken: bias and filter leave no token that could follow.
+enum class FinishReason { kNone, kStopToken, kStopString, kMaxTokens, kNoToken };
 
 struct GenerateStats {
   size_t prompt_tokens = 0;     // read so far
@@ -62,6 +64,25 @@ class StopFilter {
 // Runs the model on `ids`; has the contract of Session::forward.
 using Forward = std::function<void(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits)>;
 
+// A token and its log-probability as the model gives it: of the softmax over the tokens that the tokenizer
+// knows, before bias, penalty, temperature and filters.
+struct TokenScore {
+  int32_t id;
+  float logprob;
+};
+
+// Who looks on while the tokens of a text are drawn, or has a say. No part of the text: no copy and no
+// snapshot has them. What they throw goes through next(), which has then changed nothing.
+struct DrawHooks {
+  // Called before each draw with the token drawn before (-1: none) and a mask of ones, to clear the bits of
+  // tokens that must not follow: bit i % 32 of word i / 32 is token i's.
+  std::function<void(int32_t last, std::span<uint32_t> allowed)> filter = {};
+  // Called for each token that is drawn, before it is read, with the `best` most likely tokens (less if there
+  // are not as many), most likely first. Not for a stop token.
+  std::function<void(TokenScore token, std::span<const TokenScore> best)> drawn = {};
+  size_t best = 0;
+};
+
 // One text being written. A value: a copy goes on as the original would, over a model in the same state; so
 // it may stop between any two steps, for as long as one likes. At every return the model has read exactly the
 // prompt tokens and generated tokens that stats() counts; an error of the model ends the generation.
@@ -82,11 +103,13 @@ class Generator {
 
   // The text that became certain with one more token: empty while a character or a possible stop string is
   // incomplete, nothing when the generation is over. Reads what is left of the prompt first.
-  std::optional<std::string> next(const Forward& forward);
+  std::optional<std::string> next(const Forward& forward, const DrawHooks& hooks = {});
 
   bool over() const { return stats_.finish != FinishReason::kNone; }
   const GenerateStats& stats() const { return stats_; }
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return decoder_.tokenizer(); }
+  Sampler& sampler() { return sampler_; }
+  const Sampler& sampler() const { return sampler_; }
 
  private:
   std::optional<std::string> finish(FinishReason reason);
@@ -100,6 +123,7 @@ class Generator {
   StopFilter filter_;
   WipedVector<float> logits_;  // [vocab_size], of the last token read
   size_t samplable_;           // how many of them the tokenizer knows
+  int32_t last_ = -1;          // drawn last, for a filter
   GenerateStats stats_;
 };
 

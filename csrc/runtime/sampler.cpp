@@ -35,6 +35,21 @@ const SamplerOptions& checked(const SamplerOptions& o) {
   return o;
 }
 
+// In the order of the ids.
+std::vector<LogitBias> checked_bias(std::vector<LogitBias> bias, size_t vocab_size) {
+  for (const LogitBias& of : bias) {
+    if (of.id < 0 || static_cast<size_t>(of.id) >= vocab_size) {
+      throw Error(ErrorCode::kInvalidArgument, "The sampling option logit_bias has the token " +
+                                                   std::to_string(of.id) + "; the model's are 0 to " +
+                                                   std::to_string(vocab_size - 1) + ".");
+    }
+    require((of.bias >= -100.0f && of.bias <= 100.0f) || of.bias == -std::numeric_limits<float>::infinity(),
+            "logit_bias", of.bias, "between -100 and 100, or minus infinity");
+  }
+  std::ranges::stable_sort(bias, {}, &LogitBias::id);
+  return bias;
+}
+
 size_t checked_vocab(size_t vocab_size) {
   if (vocab_size == 0 || vocab_size > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -79,13 +94,16 @@ Sampler::Sampler(const SamplerOptions& options, size_t vocab_size)
       random_(options.seed),
       candidates_(checked_vocab(vocab_size)),
       recent_(static_cast<size_t>(options.repetition_window)),
-      recent_count_(vocab_size) {}
+      recent_count_(vocab_size) {
+  options_.logit_bias = checked_bias(std::move(options_.logit_bias), vocab_size);
+}
 
 namespace {
 
 SamplerOptions read_options(ByteReader& from) {
   SamplerOptions o;
-  o.temperature = from.number<float>();
+  o.temperature =
+      from.number<float>();  // in the order of save(): a format's fields do not grow with the struct
   o.top_k = from.number<int32_t>();
   o.top_p = from.number<float>();
   o.min_p = from.number<float>();
@@ -134,25 +152,52 @@ bool Sampler::more_likely(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
-void Sampler::load(std::span<const float> logits) {
+void Sampler::save_bias(ByteWriter& to) const {
+  to.number(uint64_t{options_.logit_bias.size()});
+  for (const LogitBias& of : options_.logit_bias) {
+    to.number(of.id);
+    to.number(of.bias);
+  }
+}
+
+void Sampler::load_bias(ByteReader& from) {
+  std::vector<LogitBias> bias;
+  for (auto left = from.number<uint64_t>(); left > 0; --left) {
+    const auto id = from.number<int32_t>();
+    bias.push_back({id, from.number<float>()});
+  }
+  try {
+    options_.logit_bias = checked_bias(std::move(bias), candidates_.size());
+  } catch (const Error&) {
+    refuse_snapshot("its logit bias is out of its range");
+  }
+}
+
+void Sampler::load(std::span<const float> logits, std::span<const uint32_t> allowed) {
   if (logits.empty() || logits.size() > candidates_.size()) {
     throw Error(ErrorCode::kInvalidArgument, "The sampler was made for up to " +
                                                  std::to_string(candidates_.size()) + " logits and got " +
                                                  std::to_string(logits.size()) + ".");
   }
   const float penalty = options_.repetition_penalty;
+  auto bias = options_.logit_bias.cbegin();
+  live_ = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
     float logit = logits[i];
+    for (; bias != options_.logit_bias.cend() && bias->id == static_cast<int32_t>(i); ++bias) {
+      logit += bias->bias;
+    }
     if (recent_count_[i] > 0) logit = logit > 0.0f ? logit / penalty : logit * penalty;
-    if (!std::isfinite(logit)) {
+    if (!(logit < std::numeric_limits<float>::infinity())) {
       throw Error(
-          ErrorCode::kInvalidArgument,
+          ErrorCode::kBadModel,
           "The logit of token " + std::to_string(i) +
               " is not a finite number, so no token can be chosen; the model or its state is broken.");
     }
-    candidates_[i] = {logit, static_cast<int32_t>(i), 0.0};
+    if (logit == -std::numeric_limits<float>::infinity()) continue;
+    if (!allowed.empty() && (allowed[i / 32] >> (i % 32) & 1) == 0) continue;
+    candidates_[live_++] = {logit, static_cast<int32_t>(i), 0.0};
   }
-  live_ = logits.size();
 }
 
 void Sampler::keep_top_k() {
@@ -207,8 +252,9 @@ int32_t Sampler::draw() {
   return candidates_[kept - 1].id;
 }
 
-int32_t Sampler::sample(std::span<const float> logits) {
-  load(logits);
+std::optional<int32_t> Sampler::sample(std::span<const float> logits, std::span<const uint32_t> allowed) {
+  load(logits, allowed);
+  if (live_ == 0) return std::nullopt;
   const Candidate best = *std::min_element(candidates_.begin(),
                                            candidates_.begin() + static_cast<ptrdiff_t>(live_), more_likely);
   if (options_.temperature == 0.0f) return best.id;

@@ -1,15 +1,22 @@
-// Picks the next token from logits: temperature, top-k, top-p, min-p, repetition penalty, seed.
+// Picks the next token from logits: bias, repetition penalty, temperature, top-k, top-p, min-p, seed.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "platform/wipe.h"
 #include "runtime/bytes.h"
 
 namespace allmem {
+
+struct LogitBias {
+  int32_t id;
+  float bias;  // [-100, 100], or minus infinity: never this token
+};
 
 struct SamplerOptions {
   float temperature = 0.0f;  // finite, >= 0; 0 takes the most likely token (of equals, the lowest id)
@@ -20,7 +27,23 @@ struct SamplerOptions {
       1.0f;  // [0.1, 10]; divides the positive and multiplies the negative recent logits
   int32_t repetition_window = 64;  // [0, 1048576]; how many of the last accepted tokens count as recent
   uint64_t seed = 0;               // the same seed and logits give the same tokens on every platform
+  std::vector<LogitBias> logit_bias = {};  // added to the logits first; of a token that is there twice, both
 };
+
+// Every option that is one number, by its name: calls visit(name, field of the first, field of the second,
+// ...). Whatever reads options, copies or hands them on goes through here; the fields of `allmem_sampling`
+// have the same names. So a new one is a field in both structs, a line here, a check and a use
+// (docs/architecture.md).
+template <class Visit, class... Options>
+void each_sampling_option(const Visit& visit, Options&... options) {
+  visit("temperature", options.temperature...);
+  visit("top_k", options.top_k...);
+  visit("top_p", options.top_p...);
+  visit("min_p", options.min_p...);
+  visit("repetition_penalty", options.repetition_penalty...);
+  visit("repetition_window", options.repetition_window...);
+  visit("seed", options.seed...);
+}
 
 // xoshiro256**, seeded by splitmix64: 64 bits a step, defined by its own code and so equal everywhere.
 class Random {
@@ -42,14 +65,21 @@ class Sampler {
   // option that is out of its range.
   Sampler(const SamplerOptions& options, size_t vocab_size);
 
-  // Its options, random state and recent tokens, and a sampler that goes on from them. The constructor throws
-  // kBadSnapshot.
+  // Its options but the bias, random state and recent tokens, and a sampler that goes on from them. The
+  // constructor throws kBadSnapshot.
   void save(ByteWriter& to) const;
   Sampler(ByteReader& from, size_t vocab_size);
+  // The bias, which few have: a snapshot holds it only then, at its end.
+  bool has_bias() const { return !options_.logit_bias.empty(); }
+  void save_bias(ByteWriter& to) const;
+  void load_bias(ByteReader& from);
 
-  // The next token, not yet accepted. `logits`: 1 to vocab_size finite values, else Error (kInvalidArgument).
-  // The filters apply in the order temperature, top-k, top-p, min-p, each to what the one before it left.
-  int32_t sample(std::span<const float> logits);
+  // The next token, not yet accepted; nothing when no token is possible. `logits`: 1 to vocab_size of them,
+  // else Error (kInvalidArgument). Minus infinity is probability 0; NaN and infinity are Error (kBadModel).
+  // `allowed`: bit i % 32 of word i / 32 says whether token i may be drawn; empty allows all. Bias and
+  // penalty change the logits, then temperature, top-k, top-p, min-p apply in this order, each to what the
+  // one before it left.
+  std::optional<int32_t> sample(std::span<const float> logits, std::span<const uint32_t> allowed = {});
 
   // Remembers `id` (in [0, vocab_size), else Error) for the repetition penalty.
   void accept(int32_t id);
@@ -66,7 +96,7 @@ class Sampler {
     double weight;  // exp((logit - largest) / temperature), in (0, 1]
   };
   static bool more_likely(const Candidate& a, const Candidate& b);
-  void load(std::span<const float> logits);
+  void load(std::span<const float> logits, std::span<const uint32_t> allowed);
   void keep_top_k();
   void keep_top_p();
   int32_t draw();

@@ -59,7 +59,9 @@ int32_t Writer::sample(const Tokenizer* tokenizer) {
   }
   size_t samplable = now_.logits.size();
   if (tokenizer != nullptr) samplable = std::min(samplable, static_cast<size_t>(tokenizer->vocab_size()));
-  return now_.sampler.sample(std::span<const float>(now_.logits).first(samplable));
+  const auto id = now_.sampler.sample(std::span<const float>(now_.logits).first(samplable));
+  if (!id) throw Error(ErrorCode::kInvalidArgument, "The logit bias leaves no token that could be drawn.");
+  return *id;
 }
 
 void Writer::start(std::shared_ptr<const Tokenizer> tokenizer, std::span<const int32_t> prompt,
@@ -83,7 +85,7 @@ Forward Writer::forward() {
 
 bool Writer::prefill() { return text().prefill(forward()); }
 
-std::optional<std::string> Writer::next() { return text().next(forward()); }
+std::optional<std::string> Writer::next(const DrawHooks& hooks) { return text().next(forward(), hooks); }
 
 void Writer::mark(size_t max_bytes) {
   const std::span<const std::byte> state = session_->state_memory();
@@ -143,6 +145,10 @@ void Writer::save(ByteWriter& to) const {
   to.list(std::span<const float>(now_.logits));
   to.number(uint8_t{unfinished()});
   if (unfinished()) now_.text->save(to);
+  if (now_.sampler.has_bias() || (unfinished() && now_.text->sampler().has_bias())) {
+    now_.sampler.save_bias(to);
+    if (unfinished()) now_.text->sampler().save_bias(to);
+  }
 }
 
 Writer::Draft Writer::read_draft(ByteReader& from, const std::shared_ptr<const Tokenizer>& tokenizer) const {
@@ -159,6 +165,10 @@ Writer::Draft Writer::read_draft(ByteReader& from, const std::shared_ptr<const T
                   "This memory holds an unfinished text; to go on, the model needs its tokenizer.json.");
     }
     draft.text = make_text(from, vocab, tokenizer);
+  }
+  if (!from.at_end()) {
+    draft.sampler.load_bias(from);
+    if (draft.text) draft.text->sampler().load_bias(from);
   }
   if (!from.at_end()) refuse_snapshot("something follows its last part");
   return draft;

@@ -37,7 +37,7 @@ class Writer {
   // Starts a new sequence of draws, with no recent tokens. Throws kInvalidArgument.
   void set_sampling(const SamplerOptions& options);
   // Draws a token from logits(), one that `tokenizer` knows if there is one. It is not read. Throws
-  // kInvalidArgument when there are no logits.
+  // kInvalidArgument when there are no logits, or no token is possible.
   int32_t sample(const Tokenizer* tokenizer);
 
   // --- a text
@@ -52,7 +52,7 @@ class Writer {
   uint64_t text_number() const { return text_number_; }
   // As Generator's. Throw kInvalidArgument when there is no text.
   bool prefill();
-  std::optional<std::string> next();
+  std::optional<std::string> next(const DrawHooks& hooks = {});
 
   // --- the past
 

@@ -46,6 +46,7 @@ struct TokenizerConfig {
   bool ignore_merges = false;            // a piece that is a token is that token, whatever the merges say
   std::vector<AddedToken> added_tokens;  // in the file's order
   int32_t vocab_size = 0;                // one more than the largest id
+  std::vector<int32_t> prefix;           // what the post-processor puts in front of a text
 };
 
 // `name` is the file's name for sentences. Throws Error: kBadTokenizer, or kUnsupported for a component that

@@ -65,6 +65,7 @@ class JsonNode {
   }
 
   bool is_array() const { return element_.is_array(); }
+  bool is_object() const { return element_.is_object(); }
   simdjson::dom::object object() const { return get<simdjson::dom::object>("an object"); }
   simdjson::dom::array array() const { return get<simdjson::dom::array>("an array"); }
   std::string_view string() const { return get<std::string_view>("a string"); }

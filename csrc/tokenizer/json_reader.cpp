@@ -225,6 +225,25 @@ void read_added_tokens(const JsonNode& node, const VocabIds& ids, TokenizerConfi
   }
 }
 
+// What stands before the text ("A") in the template of a TemplateProcessing. What follows it would end the
+// text that is to be continued: nobody asks for that here.
+void read_prefix(const JsonNode& node, TokenizerConfig& out, int depth = 0) {
+  const std::string_view type = node.field("type").string();
+  if (type == "Sequence" && depth < kMaxSequenceDepth) {
+    for (const JsonNode& part : node.field("processors").items()) read_prefix(part, out, depth + 1);
+  }
+  if (type != "TemplateProcessing") return;
+  for (const JsonNode& item : node.field("single").items()) {
+    const auto token = item.maybe("SpecialToken");
+    if (!token) return;
+    const JsonNode name = token->field("id");
+    for (const JsonNode& id : node.field("special_tokens").field(name.string()).field("ids").items()) {
+      if (id.integer() < 0 || id.integer() >= out.vocab_size) id.bad("is out of range");
+      out.prefix.push_back(static_cast<int32_t>(id.integer()));
+    }
+  }
+}
+
 }  // namespace
 
 TokenizerConfig read_tokenizer_json(std::string_view json, const std::string& name) {
@@ -246,11 +265,10 @@ TokenizerConfig read_tokenizer_json(std::string_view json, const std::string& na
     throw Error(ErrorCode::kUnsupported,
                 name + " has no ByteLevel decoder; only byte-level BPE is supported.");
   }
-  // It adds special tokens around the text, which the caller does here (a chat template, say).
-  if (const auto node = root.maybe("post_processor")) node->field("type").string();
   VocabIds ids;
   read_model(root.field("model"), config, ids);
   if (const auto node = root.maybe("added_tokens")) read_added_tokens(*node, ids, config);
+  if (const auto node = root.maybe("post_processor")) read_prefix(*node, config);
   return config;
 }
 

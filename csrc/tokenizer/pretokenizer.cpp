@@ -18,12 +18,14 @@ struct Span {
 };
 
 // The whole text as matches (delimiters, unless inverted) and what lies between them.
-std::vector<Span> find_spans(const Regex& regex, std::string_view text, bool invert) {
+std::vector<Span> find_spans(const Regex& regex, std::string_view text, bool invert,
+                             const PreTokenizer::Watch& watch) {
   std::vector<Span> spans;
   size_t done = 0;
   regex.for_each_match(text, [&](Regex::Match match) {
     if (done != match.begin) spans.push_back({done, match.begin, invert});
     spans.push_back({match.begin, match.end, !invert});
+    if (watch) watch(match.end - done);
     done = match.end;
   });
   if (done != text.size()) spans.push_back({done, text.size(), invert});
@@ -62,8 +64,9 @@ PreTokenizer::PreTokenizer(const TokenizerConfig& config, const std::string& nam
   }
 }
 
-void PreTokenizer::apply(const Step& step, std::string_view text, std::vector<std::string_view>& out) {
-  std::vector<Span> spans = find_spans(step.regex, text, step.invert);
+void PreTokenizer::apply(const Step& step, std::string_view text, std::vector<std::string_view>& out,
+                         const Watch& watch) {
+  std::vector<Span> spans = find_spans(step.regex, text, step.invert, watch);
   if (step.behavior == Behavior::kMergedWithPrevious || step.behavior == Behavior::kContiguous) {
     spans = join(spans, step.behavior == Behavior::kContiguous);
   } else if (step.behavior == Behavior::kMergedWithNext) {
@@ -77,12 +80,13 @@ void PreTokenizer::apply(const Step& step, std::string_view text, std::vector<st
   }
 }
 
-void PreTokenizer::split(std::string_view text, const std::function<void(std::string_view)>& visit) const {
+void PreTokenizer::split(std::string_view text, const std::function<void(std::string_view)>& visit,
+                         const Watch& watch) const {
   if (text.empty()) return;
   std::vector<std::string_view> pieces{text}, next;
   for (const Step& step : steps_) {
     next.clear();
-    for (const std::string_view piece : pieces) apply(step, piece, next);
+    for (const std::string_view piece : pieces) apply(step, piece, next, watch);
     pieces.swap(next);
   }
   std::string spaced;
@@ -96,7 +100,7 @@ void PreTokenizer::split(std::string_view text, const std::function<void(std::st
       continue;
     }
     next.clear();
-    apply(*byte_level_, piece, next);
+    apply(*byte_level_, piece, next, watch);
     for (const std::string_view word : next) visit(word);
   }
 }

@@ -20,6 +20,8 @@ constexpr size_t kMaxFileBytes = size_t{1} << 30;
 // Positions in a piece are 31 bits, and NFKC makes a text up to 11 times as long (U+FDFA).
 constexpr size_t kMaxTextBytes = size_t{1} << 27;
 
+constexpr size_t kAskEvery = size_t{1} << 16;  // bytes, some milliseconds
+
 // What a token spells: bytes if the byte-level alphabet can write it, else its own text (as `tokenizers`
 // decodes).
 std::string spelled(const std::string& token) {
@@ -99,7 +101,8 @@ struct Tokenizer::Impl {
         pretokenizer(config, name),
         bpe(config),
         bytes(static_cast<size_t>(config.vocab_size)),
-        special(static_cast<size_t>(config.vocab_size), false) {
+        special(static_cast<size_t>(config.vocab_size), false),
+        prefix(config.prefix) {
     ids.reserve(bytes.size());
     const auto add = [this](const std::string& token, size_t id) {
       if (token.empty()) return;
@@ -131,6 +134,7 @@ struct Tokenizer::Impl {
   Bpe bpe;
   std::vector<std::string> bytes;  // of each id; empty where no token has the id
   std::vector<bool> special;
+  std::vector<int32_t> prefix;
   std::unordered_map<std::string, int32_t> ids;  // by the token as tokenizer.json spells it
 };
 
@@ -151,17 +155,32 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_file(const std::string& path) {
   return from_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
 }
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special) const {
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special,
+                                       const std::function<bool()>& go_on) const {
   const TextPart part{text, !special};
-  return encode(std::span(&part, 1));
+  return encode(std::span(&part, 1), go_on);
 }
 
-std::vector<int32_t> Tokenizer::encode(std::span<const TextPart> parts) const {
+std::vector<int32_t> Tokenizer::encode(std::span<const TextPart> parts,
+                                       const std::function<bool()>& go_on) const {
   const GuardedText whole = joined(parts);
   std::vector<int32_t> out;
   Bpe::Scratch scratch;
+  size_t unasked = 0;  // bytes since go_on() was asked
+  const PreTokenizer::Watch watch = [&](size_t bytes) {
+    unasked += bytes;
+    if (unasked < kAskEvery || !go_on) return;
+    unasked = 0;
+    if (!go_on()) {
+      throw Error(ErrorCode::kCancelled, "Turning a text into tokens was cancelled; nothing was read.");
+    }
+  };
   const auto encode_plain = [&](std::string_view plain) {
-    impl_->pretokenizer.split(plain, [&](std::string_view piece) { impl_->bpe.encode(piece, scratch, out); });
+    const auto encode_piece = [&](std::string_view piece) {
+      impl_->bpe.encode(piece, scratch, out);
+      watch(piece.size());
+    };
+    impl_->pretokenizer.split(plain, encode_piece, go_on ? watch : nullptr);
   };
   const auto on_normalized = [&](std::string_view piece, int32_t id) {
     id >= 0 ? out.push_back(id) : encode_plain(piece);
@@ -204,6 +223,8 @@ std::vector<std::string> Tokenizer::special_tokens() const {
 }
 
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->bytes.size()); }
+
+std::span<const int32_t> Tokenizer::prefix() const { return impl_->prefix; }
 
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special)
     : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {}

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,9 +32,11 @@ class Tokenizer {
 
   // Ids of `text` (UTF-8; each invalid byte sequence is read as U+FFFD, as Python's errors="replace" does).
   // With `special`, strings of special tokens in the text become their ids; without, they are plain text.
-  std::vector<int32_t> encode(std::string_view text, bool special = true) const;
+  // `go_on` is asked now and then while a long text is encoded; false is Error (kCancelled).
+  std::vector<int32_t> encode(std::string_view text, bool special = true,
+                              const std::function<bool()>& go_on = {}) const;
   // Ids of the parts together, as of one text.
-  std::vector<int32_t> encode(std::span<const TextPart> parts) const;
+  std::vector<int32_t> encode(std::span<const TextPart> parts, const std::function<bool()>& go_on = {}) const;
 
   // Text of `ids`, invalid UTF-8 replaced by U+FFFD. Ids out of range throw Error (kInvalidArgument).
   std::string decode(std::span<const int32_t> ids, bool skip_special = true) const;
@@ -45,6 +48,8 @@ class Tokenizer {
   bool is_special(int32_t id) const;
   std::vector<std::string> special_tokens() const;  // their contents, in no order
   int32_t vocab_size() const;                       // including added tokens
+  // What the file's post-processor puts in front of a text, mostly nothing or BOS; encode() does not.
+  std::span<const int32_t> prefix() const;
 
  private:
   struct Impl;

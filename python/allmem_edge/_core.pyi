@@ -1,11 +1,13 @@
 """Types of the native module; allmem_edge.model, .session and .chat are the classes for users."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from _typeshed import ReadableBuffer
 from numpy.typing import ArrayLike, NDArray
+
+from allmem_edge.sampling import Sampling
 
 def isa_name() -> str: ...
 def measure_machine(threads: int, bytes: int, exact: bool) -> tuple[float, float, float]:
@@ -123,17 +125,7 @@ def delete_snapshot_file(path: str | bytes) -> bool: ...
 class Session:
     def __init__(self, model: Model, threads: int = 0) -> None: ...
     def forward(self, ids: NDArray[np.int64], last_only: bool = False) -> NDArray[np.float32]: ...
-    def set_sampling(
-        self,
-        *,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        repetition_penalty: float,
-        repetition_window: int,
-        seed: int,
-    ) -> None: ...
+    def set_sampling(self, sampling: Mapping[str, object]) -> None: ...
     def sample(self, tokenizer: Tokenizer | None) -> int: ...
     def reset(self) -> None: ...
     def wipe(self) -> None: ...
@@ -183,6 +175,17 @@ class Session:
     @property
     def threads(self) -> int: ...
 
+class Drawn:
+    """A token that was drawn, with the model's own log-probability."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def best(self) -> list[tuple[int, float]]:
+        """The most likely tokens with theirs, most likely first."""
+
 class Generator:
     """Pieces of text as they are generated. The session has read exactly the tokens counted here."""
 
@@ -190,23 +193,21 @@ class Generator:
         self,
         model: Session | Callable[[NDArray[np.int64], bool], NDArray[np.float32] | None],
         vocab_size: int,
-        tokenizer: Tokenizer,
-        prompt: Sequence[int],
-        *,
-        max_tokens: int,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        repetition_penalty: float,
-        repetition_window: int,
-        seed: int,
-        stop: Sequence[str],
-        stop_ids: Sequence[int],
+        text: ModelText,
+        prompt: NDArray[np.int64],
+        sampling: Mapping[str, object],
+        logprobs: int | None = None,
+        token_filter: Callable[[int, NDArray[np.uint32]], object] | None = None,
     ) -> None: ...
     @staticmethod
-    def resume(session: Session) -> Generator:
+    def resume(
+        session: Session,
+        logprobs: int | None = None,
+        token_filter: Callable[[int, NDArray[np.uint32]], object] | None = None,
+    ) -> Generator:
         """Goes on with the text that the session has begun and not finished."""
+    def take_tokens(self) -> list[Drawn]:
+        """The tokens drawn since the last call; none unless `logprobs` was given."""
     def __iter__(self) -> Generator: ...
     def __next__(self) -> str: ...
     def prefill(self) -> None:
@@ -215,7 +216,7 @@ class Generator:
         """Stop before the next token; may come from another thread."""
     @property
     def finish_reason(self) -> str:
-        """'stop_token', 'stop_string', 'max_tokens', 'cancelled', or 'unfinished'."""
+        """'stop_token', 'stop_string', 'max_tokens', 'no_token', 'cancelled', or 'unfinished'."""
     @property
     def prompt_tokens(self) -> int: ...
     @property
@@ -224,6 +225,22 @@ class Generator:
     def prefill_seconds(self) -> float: ...
     @property
     def decode_seconds(self) -> float: ...
+
+class ModelText:
+    """What a model's small files say: csrc/runtime/model_text.h."""
+
+    def __init__(self, files: dict[str, tuple[bytes, bytes]], vocab_size: int) -> None:
+        """files: by name, (the place that errors name, the content)."""
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+    @property
+    def stop_ids(self) -> list[int]: ...
+    @property
+    def prefix(self) -> list[int]: ...
+    @property
+    def special_tokens(self) -> dict[str, str]: ...
+    @property
+    def sampling(self) -> Sampling: ...
 
 class Tokenizer:
     """Raises InvalidArgumentError for arguments of another type."""

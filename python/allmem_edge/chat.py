@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from allmem_edge import _core
 from allmem_edge.errors import InvalidArgumentError, SnapshotError
-from allmem_edge.sampling import Sampling, check_text
+from allmem_edge.sampling import Sampling, check_text, next_seed
 from allmem_edge.session import Session
 from allmem_edge.turns import Exchange, Turns
 from allmem_edge.words import Segment
@@ -97,6 +97,17 @@ class Chat:
         other.turns, other.answer, other._message = self.turns, self.answer, self._message
         return other
 
+    def __copy__(self) -> Chat:
+        return self.fork()
+
+    def __deepcopy__(self, memo: object) -> Chat:
+        return self.fork()
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidArgumentError(
+            "A chat cannot be pickled: save() it, and load() it into a chat of the model."
+        )
+
     @property
     def unfinished(self) -> bool:
         """Whether the last answer was stopped before its end, so that resume() can go on with it."""
@@ -129,8 +140,7 @@ class Chat:
         text = self._past[-1].text if self._past else ""
         if not self.undo():
             raise InvalidArgumentError("There is no answer to take back.")
-        if self.sampling.seed is not None:  # the same seed would give the same answer
-            self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
+        self.sampling = next_seed(self.sampling)  # the same seed would give the same answer
         return self.send(text)
 
     def reset(self) -> None:
@@ -217,8 +227,7 @@ class Chat:
             raise
         self.turns, self.answer, self.last = self.turns + 1, "", generator
         self._message = text
-        if self.sampling.seed is not None:  # each turn draws anew, and a whole chat still repeats
-            self.sampling = replace(self.sampling, seed=(self.sampling.seed + 1) % (1 << 64))
+        self.sampling = next_seed(self.sampling)  # each turn draws anew, and a whole chat still repeats
         yield from self._speak(generator)
 
     def _frozen_answer(self, text: str) -> Iterator[str]:

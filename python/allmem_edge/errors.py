@@ -55,5 +55,9 @@ class ConflictError(AllMemError):
     """Somebody else has changed a saved memory since this session loaded or saved it; nothing was written."""
 
 
+class SessionInUseError(AllMemError):
+    """Another thread is using the session or the text: nothing was changed; try again, or use a clone."""
+
+
 class PoisonedSessionError(AllMemError):
     """An earlier error left the session unusable until `reset()`."""

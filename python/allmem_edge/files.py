@@ -3,35 +3,58 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from allmem_edge import _core
-from allmem_edge.errors import ModelFormatError, StorageError
+from allmem_edge.errors import InvalidArgumentError, ModelFormatError, StorageError
 
+# Every file of a model directory beside the graph and its weights (docs/format.md).
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
+    "chat_format.json",
+)
 _LIMIT = 16 << 20  # bytes; a config or a template is some kilobytes
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_LIMITS = {"tokenizer.json": 1 << 30}
 
 
 class ModelFiles:
-    """Reads a model's files by name."""
+    """A model's small files: in memory once a model is loaded, so that none is looked for later."""
 
     def __init__(self, source: Path | Mapping[str, bytes]) -> None:
-        """source: the model's directory, or the files' content by name."""
-        self._source = source
+        """source: the directory, or the files' content by name. Raises StorageError, ModelFormatError."""
+        self._directory = source if isinstance(source, Path) else None  # for errors
+        if isinstance(source, Path):
+            read = {name: _content(source / name) for name in SMALL_FILES}
+            source = {name: content for name, content in read.items() if content is not None}
+        self._files = dict(source)
 
     def place(self, name: str) -> str:
         """The file as errors call it."""
-        return str(self._source / name) if isinstance(self._source, Path) else name
+        return str(self._directory / name) if self._directory is not None else name
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
-        return (self._source / name).is_file() if isinstance(self._source, Path) else name in self._source
+        return name in self._files
+
+    def model_text(self, vocab_size: int) -> _core.ModelText:
+        """What they say of text. Raises TokenizerError, UnsupportedModelError, OutOfMemoryError."""
+        placed = {name: (os.fsencode(self.place(name)), data) for name, data in self._files.items()}
+        text = _core.ModelText(placed, vocab_size)
+        self._files.pop("tokenizer.json", None)  # megabytes that nobody needs again
+        return text
 
     def read_text(self, name: str) -> str | None:
         """The file's UTF-8 text, or None if there is no such file."""
-        content = self._content(name)
+        content = self._files.get(name)
         try:
             return None if content is None else content.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -56,58 +79,30 @@ class ModelFiles:
             )
         return value
 
-    def tokenizer(self) -> _core.Tokenizer:
-        """Of tokenizer.json, which there must be. Raises TokenizerError, StorageError."""
-        place = self.place("tokenizer.json")
-        if isinstance(self._source, Path):
-            return _core.Tokenizer.from_file(self._source / "tokenizer.json")
-        return _core.Tokenizer.from_json(self._source["tokenizer.json"], place)
 
-    def eos_ids(self) -> list[int]:
-        """`eos_token_id` of generation_config.json: one id, a list of them, or none."""
-        name = "generation_config.json"
-        value = self.read_json(name).get("eos_token_id")
-        ids = value if isinstance(value, list) else [] if value is None else [value]
-        for item in ids:
-            if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < 1 << 31:
-                raise ModelFormatError(
-                    f"eos_token_id in {self.place(name)} is {value!r}; "
-                    "it must be a token id or a list of them."
-                )
-        return ids
+def _content(path: Path) -> bytes | None:
+    """The content of a small file; None if there is none. Raises StorageError, ModelFormatError."""
+    limit = _LIMITS.get(path.name, _LIMIT)
+    try:
+        if not path.is_file():
+            return None
+        if path.stat().st_size > limit:
+            raise ModelFormatError(f"{path} is larger than {limit >> 20} MiB, which no such file needs.")
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
 
-    def sampling(self) -> dict[str, float]:
-        """The sampling options that generation_config.json sets; greedy if it says not to sample."""
-        name = "generation_config.json"
-        config = self.read_json(name)
-        chosen = {key: config[key] for key in _SAMPLING if config.get(key) is not None}
-        for key, value in chosen.items():
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
-                raise ModelFormatError(f"{key} in {self.place(name)} is {value!r}; it must be a number.")
-        if config.get("do_sample") is False:
-            chosen["temperature"] = 0.0
-        return chosen
 
-    def _content(self, name: str) -> bytes | None:
-        if not isinstance(self._source, Path):
-            content = self._source.get(name)
-            if content is not None and len(content) > _LIMIT:
-                raise self._too_large(name)
-            return content
-        path = self._source / name
-        try:
-            if not path.is_file():
-                return None
-            if path.stat().st_size > _LIMIT:
-                raise self._too_large(name)
-            return path.read_bytes()
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-    def _too_large(self, name: str) -> ModelFormatError:
-        return ModelFormatError(
-            f"{self.place(name)} is larger than {_LIMIT >> 20} MiB, which no such file needs."
-        )
+def checked_path(path: Any) -> str | Path:
+    """A str or a Path, as both can mean different things; anything else that names a file as a str."""
+    if isinstance(path, (str, Path)):
+        return path
+    try:
+        return os.fsdecode(path)
+    except TypeError as error:
+        raise InvalidArgumentError(
+            f"The path is a {type(path).__name__}; it must be a str, bytes or a path-like object."
+        ) from error
 
 
 def token_text(value: Any) -> str | None:

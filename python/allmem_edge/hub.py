@@ -9,6 +9,7 @@ from pathlib import Path
 from allmem_edge.arguments import native_path
 from allmem_edge.checksums import CHECKSUMS, damaged_files
 from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageError
+from allmem_edge.files import SMALL_FILES
 
 BUNDLED = Path(__file__).parent / "models" / "small"
 
@@ -22,15 +23,7 @@ TOKENIZER_FILES = [
     TOOL_TEMPLATE,
 ]
 # What a model directory holds (docs/format.md); nothing else of a repository is downloaded.
-FILES = [
-    "model.onnx",
-    "model.onnx.data",
-    "config.json",
-    "generation_config.json",
-    *TOKENIZER_FILES,
-    "chat_format.json",
-    CHECKSUMS,
-]
+FILES = ["model.onnx", "model.onnx.data", *SMALL_FILES, CHECKSUMS]
 _COMPLETE = [*FILES[:2], "tokenizer.json"]  # without these a download was cut short
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

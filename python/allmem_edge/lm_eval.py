@@ -272,7 +272,9 @@ def _generation(options: dict[str, Any], most: int) -> dict[str, Any]:
     max_tokens = next((int(options[name]) for name in named if options.get(name) is not None), most)
     until = options.get("until") or []
     stop = [until] if isinstance(until, str) else [text for text in until if text]
-    chosen: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "temperature": 0.0}
+    # Nothing is left to the model's generation_config.json: figures are compared across models.
+    plain = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    chosen: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, **plain}
     if options.get("do_sample", bool(options.get("temperature"))):
         chosen["temperature"] = float(options.get("temperature", 1.0))
         casts: dict[str, Callable[[Any], Any]] = {"top_p": float, "top_k": int, "min_p": float, "seed": int}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from allmem_edge import _core
 from allmem_edge.added_tokens import check_added_tokens
@@ -15,20 +15,20 @@ from allmem_edge.chat import Chat
 from allmem_edge.checksums import check_files
 from allmem_edge.engine import EngineModel, EngineSession
 from allmem_edge.errors import InvalidArgumentError, StorageError, TokenizerError
-from allmem_edge.files import ModelFiles, token_text
-from allmem_edge.hub import FILES, find_model
-from allmem_edge.sampling import Sampling, check_text
+from allmem_edge.files import SMALL_FILES, ModelFiles, checked_path
+from allmem_edge.hub import find_model
+from allmem_edge.sampling import Sampling, check_text, chosen
 from allmem_edge.session import Session
 from allmem_edge.template import ChatTemplate
 from allmem_edge.turns import Turns
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from typing_extensions import Unpack
 
 Backend = Literal["native", "onnxruntime"]
 MemoryUse = Literal["on", "frozen", "off"]
 Log = Callable[[str], object]
-_TEXT_FILES = FILES[2:]  # of pieces, those that Python reads itself
 
 
 class Model:
@@ -39,9 +39,10 @@ class Model:
     ) -> None:
         """Use Model.load(), .load_memory() or .load_fds()."""
         self.path = path  # None for a model in pieces
-        self.files = files
         self.backend: Backend = backend
         self.engine = engine
+        self.files = files
+        self.text = files.model_text(engine.vocab_size)  # what it needs of files is in memory from here on
 
     @classmethod
     def load(
@@ -74,7 +75,7 @@ class Model:
         Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError,
         MissingDependencyError, or InvalidArgumentError for a choice that the model does not allow.
         """
-        found = find_model(path)
+        found = find_model(None if path is None else checked_path(path))
         if check:
             check_files(found if found.is_dir() else found.parent)
         files = ModelFiles(found if found.is_dir() else found.parent)
@@ -117,7 +118,7 @@ class Model:
         chosen = _choices(window, sinks, chunk, memory)
         engine = _core.Model.from_memory(list(files.items()), exact, log, **chosen)
         return cls(
-            None, ModelFiles({name: bytes(files[name]) for name in _TEXT_FILES if name in files}), engine
+            None, ModelFiles({name: bytes(files[name]) for name in SMALL_FILES if name in files}), engine
         )
 
     @classmethod
@@ -142,7 +143,7 @@ class Model:
         chosen = _choices(window, sinks, chunk, memory)
         engine = _core.Model.from_fds([(name, *part) for name, part in files.items()], exact, log, **chosen)
         content = {}
-        for name in _TEXT_FILES:
+        for name in SMALL_FILES:
             if name in files:
                 fd, offset, size = files[name]
                 try:
@@ -150,6 +151,15 @@ class Model:
                 except OSError as error:
                     raise StorageError(f"{name} cannot be read: {error.strerror}.") from error
         return cls(None, ModelFiles(content), engine)
+
+    def __copy__(self) -> Model:
+        return self  # immutable
+
+    def __deepcopy__(self, memo: object) -> Model:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidArgumentError("A model cannot be pickled: send its path, and load it there.")
 
     def session(self, threads: int = 0) -> Session:
         """A new conversation with its own state, of its final size. threads: 0 uses every fast core."""
@@ -160,18 +170,11 @@ class Model:
         *,
         system: str | None = None,
         threads: int = 0,
-        max_tokens: int = 512,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        repetition_window: int = 64,
-        seed: int | None = None,
         undo_bytes: int = 64 << 20,
         template_variables: Mapping[str, Any] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
+        **sampling: Unpack[Sampling],
     ) -> Chat:
         """A new chat in the model's own chat format.
 
@@ -181,19 +184,9 @@ class Model:
         undo_bytes: how much memory the states of earlier turns may take, for Chat.undo(). The last turn's is
         always kept, however large, unless this is 0.
 
-        Options as in Session.generate(); one that is None is what the model's generation_config.json says,
-        else temperature 0.7 and no filter. Raises ChatTemplateError, TokenizerError, InvalidArgumentError.
+        Options as in Session.generate(). Raises ChatTemplateError, TokenizerError, InvalidArgumentError.
         """
-        given = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-        }
-        chosen: dict[str, Any] = {"temperature": 0.7, **self.sampling}
-        chosen |= {key: value for key, value in given.items() if value is not None}
-        sampling = Sampling(max_tokens=max_tokens, repetition_window=repetition_window, seed=seed, **chosen)
+        options = chosen(self.sampling, sampling)
         if isinstance(undo_bytes, bool) or not isinstance(undo_bytes, int) or not 0 <= undo_bytes < 1 << 63:
             raise InvalidArgumentError(f"undo_bytes is {undo_bytes!r}; it must be a number of bytes.")
         turns = Turns(
@@ -204,7 +197,7 @@ class Model:
             documents=documents,
             variables=template_variables,
         )
-        return Chat(self.session(threads), turns, sampling=sampling, undo_bytes=undo_bytes)
+        return Chat(self.session(threads), turns, sampling=options, undo_bytes=undo_bytes)
 
     def new_engine_session(self, threads: int) -> EngineSession:
         """The backend's own session object, in its initial state."""
@@ -213,7 +206,9 @@ class Model:
                 f"threads is {threads!r}; it must be between 0 (all fast cores) and 256."
             )
         if isinstance(self.engine, _core.Model):
-            return _core.Session(self.engine, threads)
+            session = _core.Session(self.engine, threads)
+            session.set_sampling(self.text.sampling)
+            return session
         from allmem_edge.ort_backend import OrtModel, OrtSession
 
         assert isinstance(self.engine, OrtModel)
@@ -238,21 +233,16 @@ class Model:
     @property
     def has_tokenizer(self) -> bool:
         """Whether there is a tokenizer.json; without it the model takes and gives token ids alone."""
-        return self.files.has("tokenizer.json")
+        return self.text.tokenizer is not None
 
-    @cached_property
+    @property
     def tokenizer(self) -> _core.Tokenizer:
-        """The model's tokenizer. Raises TokenizerError if it is missing, broken or another model's."""
-        path = self.files.place("tokenizer.json")
-        if not self.has_tokenizer:
+        """The model's tokenizer. Raises TokenizerError if there is none."""
+        tokenizer = self.text.tokenizer
+        if tokenizer is None:
+            place = self.files.place("tokenizer.json")
             raise TokenizerError(
-                f"The model has no tokenizer: {path} is missing. Pass token ids, or add the file."
-            )
-        tokenizer = self.files.tokenizer()
-        if tokenizer.vocab_size > self.engine.vocab_size:
-            raise TokenizerError(
-                f"{path} has {tokenizer.vocab_size} tokens, but the model knows {self.engine.vocab_size}; "
-                "the file belongs to another model."
+                f"The model has no tokenizer: {place} is missing. Pass token ids, or add the file."
             )
         check_added_tokens(self.files, tokenizer)
         return tokenizer
@@ -262,18 +252,15 @@ class Model:
         """The model's chat template. Raises ChatTemplateError."""
         return ChatTemplate.of_model(self.files)
 
-    @cached_property
-    def sampling(self) -> dict[str, float]:
-        """How the model is best drawn from, by its generation_config.json. Raises ModelFormatError."""
-        return self.files.sampling()
+    @property
+    def sampling(self) -> Sampling:
+        """How the model is drawn from: every option, as generation_config.json says or by default."""
+        return self.text.sampling
 
-    @cached_property
+    @property
     def stop_ids(self) -> list[int]:
-        """The tokens that end a text, by generation_config.json and tokenizer_config.json."""
-        ids = self.files.eos_ids()
-        text = token_text(self.files.read_json("tokenizer_config.json").get("eos_token"))
-        id_of_text = self.tokenizer.token_id(text) if text else None
-        return [*ids, id_of_text] if id_of_text is not None and id_of_text not in ids else ids
+        """The tokens that end a text: docs/format.md says which."""
+        return self.text.stop_ids
 
 
 def _choices(window: int | None, sinks: int | None, chunk: int | None, memory: MemoryUse) -> dict[str, Any]:

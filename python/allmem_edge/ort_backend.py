@@ -23,6 +23,7 @@ from allmem_edge.errors import (
     InvalidArgumentError,
     MissingDependencyError,
     ModelFormatError,
+    SessionInUseError,
     UnsupportedModelError,
 )
 
@@ -172,7 +173,7 @@ class OrtSession:
                 else "The tokens must be a list of at least one id."
             )
         if not self._busy.acquire(blocking=False):
-            raise InvalidArgumentError(
+            raise SessionInUseError(
                 "This session is in use by another thread; give each thread its own (Session.clone())."
             )
         try:

@@ -1,97 +1,60 @@
-"""The options of generating text, checked for type; their ranges are the native sampler's to check."""
+"""The options of generating text. The native module checks types and ranges; here are their names."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from allmem_edge.errors import InvalidArgumentError
 
-_INT64 = (-(1 << 63), (1 << 63) - 1)
 
+class Sampling(TypedDict, total=False):
+    """How text is generated. What is left out, or None, is as the model's files say (Model.sampling).
 
-class NativeOptions(TypedDict):
-    """Keyword arguments of _core.Generator."""
-
-    max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    repetition_window: int
-    seed: int
-    stop: list[str]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How text is generated.
-
-    max_tokens: at most this many tokens, >= 0.
-    temperature: >= 0; 0 always takes the most likely token.
+    max_tokens: at most this many tokens, >= 0; 512.
+    temperature: >= 0; 0 always takes the most likely token; 0.7 where generation_config.json says nothing.
     top_k: keep the k most likely tokens; 0 keeps all.
     top_p: in (0, 1]; keep the smallest set of most likely tokens with at least this probability.
     min_p: in [0, 1]; drop tokens less likely than min_p times the most likely one.
     repetition_penalty: in [0.1, 10]; above 1, tokens among the last `repetition_window` become less likely.
+    repetition_window: in [0, 1048576] tokens; 64.
     seed: in [0, 2^64); the same seed gives the same text. None draws one.
-    stop: strings that end the text; they are not part of it.
+    stop: strings that end the text; they are not part of it. A special token ends it as such.
+    logit_bias: what is added to the logits of tokens, by id: in [-100, 100], or -inf for never.
     """
 
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    repetition_window: int = 64
-    seed: int | None = None
-    stop: Sequence[str] = ()
-
-    def native(self) -> NativeOptions:
-        """The options as the native module takes them. Raises InvalidArgumentError."""
-        seed = secrets.randbits(64) if self.seed is None else _integer("seed", self.seed, 0, (1 << 64) - 1)
-        return {
-            "max_tokens": _integer("max_tokens", self.max_tokens),
-            "temperature": _real("temperature", self.temperature),
-            "top_k": _integer("top_k", self.top_k),
-            "top_p": _real("top_p", self.top_p),
-            "min_p": _real("min_p", self.min_p),
-            "repetition_penalty": _real("repetition_penalty", self.repetition_penalty),
-            "repetition_window": _integer("repetition_window", self.repetition_window),
-            "seed": seed,
-            "stop": _strings("stop", self.stop),
-        }
+    max_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    repetition_window: int | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    logit_bias: Mapping[int, float] | None
 
 
-def _integer(name: str, value: Any, low: int = _INT64[0], high: int = _INT64[1]) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} is {value!r}; it must be an integer.")
-    if not low <= int(value) <= high:
-        raise InvalidArgumentError(f"{name} is {value}; it must be between {low} and {high}.")
-    return int(value)
+def chosen(model: Sampling, given: Sampling) -> Sampling:
+    """The model's own options with those that were given, each with a value; but a seed may be None."""
+    options: Sampling = {**model, "seed": None}
+    for name, value in given.items():
+        if value is not None:
+            options[name] = dict(value) if isinstance(value, Mapping) else value  # type: ignore[literal-required]
+    return options
 
 
-def _real(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise InvalidArgumentError(f"{name} is {value!r}; it must be a number.")
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise InvalidArgumentError(f"{name} is far out of its range.") from error
+def native(options: Sampling) -> dict[str, Any]:
+    """The options as the native module takes them, with a seed."""
+    seed = options.get("seed")
+    return {**options, "seed": secrets.randbits(64) if seed is None else seed}
 
 
-def _strings(name: str, values: Any) -> list[str]:
-    if isinstance(values, str):
-        values = [values]
-    if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
-        raise InvalidArgumentError(f"{name} must be a list of strings.")
-    for value in values:
-        check_text(name, value)
-    return list(values)
+def next_seed(options: Sampling) -> Sampling:
+    """For another text with the same options: as repeatable, but not the same."""
+    seed = options.get("seed")
+    return {**options, "seed": None if seed is None else (seed + 1) % (1 << 64)}
 
 
 def check_text(name: str, text: Any) -> str:

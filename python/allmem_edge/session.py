@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,12 +20,15 @@ from allmem_edge.errors import (
     SnapshotError,
     UnsupportedModelError,
 )
-from allmem_edge.sampling import Sampling, check_text
+from allmem_edge.sampling import Sampling, check_text, chosen, native
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from typing_extensions import Unpack
 
     from allmem_edge.model import Model
+
+TokenFilter: TypeAlias = Callable[[int, NDArray[np.uint32]], object]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class SessionReport:
 class Session:
     """One conversation.
 
-    For one thread at a time; a call while another thread is inside one raises InvalidArgumentError. Only
+    For one thread at a time; a call while another thread is inside one raises SessionInUseError. Only
     cancel() may come from any thread. Long calls release the GIL and heed Ctrl-C between blocks of tokens.
     An error of the runtime itself poisons the session: what reads, writes, marks or saves raises
     PoisonedSessionError until reset(), wipe(), undo() or load().
@@ -83,104 +86,82 @@ class Session:
 
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: str | ArrayLike,
         *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        repetition_window: int = 64,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
+        logprobs: int | None = None,
+        token_filter: TokenFilter | None = None,
+        **sampling: Unpack[Sampling],
     ) -> _core.Generator:
         """Reads `prompt` (text, or token ids) and yields the pieces of what the model writes after it.
 
         The iterator also has finish_reason, prompt_tokens, generated_tokens, prefill_seconds, decode_seconds.
         The session has read every token whose text was yielded, so a second call goes on from there. A text
         that is left in the middle belongs to the session: save() keeps it, and resume() goes on with it.
-        Options: see allmem_edge.sampling.Sampling. Raises InvalidArgumentError before anything is read.
-        """
-        sampling = Sampling(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            repetition_window=repetition_window,
-            seed=seed,
-            stop=stop,
-        )
-        if isinstance(prompt, str):
-            prompt = self.model.tokenizer.encode(check_text("The prompt", prompt))
-        return self.start_generator(prompt, sampling)
 
-    def start_generator(self, prompt: Sequence[int], sampling: Sampling) -> _core.Generator:
-        """generate() with the options in one object."""
+        logprobs: record the tokens that are drawn, each with the model's own log-probability and this many of
+        the most likely tokens; take_tokens() of the iterator gives them.
+        token_filter: is called before each draw with the token drawn before (-1: none) and a uint32 array in
+        which bit i % 32 of word i / 32 is 1; it clears the bits of tokens that must not follow.
+        Options: allmem_edge.sampling.Sampling; what is left out is as the model's files say. A first text
+        begins with what the model's makers put there (BOS). Raises InvalidArgumentError before anything is
+        read.
+        """
+        if isinstance(prompt, str):
+            prefix = self.model.text.prefix if self.position == 0 else []
+            prompt = [*prefix, *self.model.tokenizer.encode(check_text("The prompt", prompt))]
+        options = chosen(self.model.sampling, sampling)
+        return self.start_generator(prompt, options, logprobs=logprobs, token_filter=token_filter)
+
+    def start_generator(
+        self,
+        prompt: ArrayLike,
+        sampling: Sampling,
+        *,
+        logprobs: int | None = None,
+        token_filter: TokenFilter | None = None,
+    ) -> _core.Generator:
+        """generate() with the options in one object, which has them all."""
         engine = self._engine
         if isinstance(engine, _core.Session):
-            return self._generator(engine, prompt, sampling)
-        return self._generator(lambda ids, last: engine.forward(ids, last_only=True), prompt, sampling)
+            return self._generator(engine, prompt, sampling, logprobs, token_filter)
+        return self._generator(
+            lambda ids, last: engine.forward(ids, last_only=True), prompt, sampling, logprobs, token_filter
+        )
 
-    def check_generator(self, prompt: Sequence[int], sampling: Sampling) -> None:
+    def check_generator(self, prompt: ArrayLike, sampling: Sampling) -> None:
         """Raises what start_generator() would, and starts nothing."""
         self._generator(lambda ids, last: None, prompt, sampling)
 
     def _generator(
         self,
         runner: _core.Session | Callable[[NDArray[np.int64], bool], NDArray[np.float32] | None],
-        prompt: Sequence[int],
+        prompt: ArrayLike,
         sampling: Sampling,
+        logprobs: int | None = None,
+        token_filter: TokenFilter | None = None,
     ) -> _core.Generator:
-        return _core.Generator(
-            runner,
-            self.model.engine.vocab_size,
-            self.model.tokenizer,
-            _token_array(prompt).tolist(),
-            stop_ids=self.model.stop_ids,
-            **sampling.native(),
-        )
+        self.model.tokenizer  # noqa: B018 - raises when there is none
+        vocab_size, text = self.model.engine.vocab_size, self.model.text
+        hooks = _hooks(logprobs, token_filter)
+        return _core.Generator(runner, vocab_size, text, _token_array(prompt), native(sampling), **hooks)
 
-    def resume(self) -> _core.Generator:
+    def resume(
+        self, *, logprobs: int | None = None, token_filter: TokenFilter | None = None
+    ) -> _core.Generator:
         """Goes on with the unfinished text as if it had never been stopped, with the options it began with.
 
         Also after load() in another process. Pieces that were yielded do not come again. Raises
-        InvalidArgumentError when nothing is unfinished: see `unfinished`.
+        InvalidArgumentError when nothing is unfinished: see `unfinished`. logprobs, token_filter: as for
+        generate(); they are no part of the text.
         """
-        return _core.Generator.resume(self._native())
+        return _core.Generator.resume(self._native(), **_hooks(logprobs, token_filter))
 
-    def set_sampling(
-        self,
-        *,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        repetition_window: int = 64,
-        seed: int | None = None,
-    ) -> None:
-        """Starts a new sequence of draws for sample(), with an empty repetition window."""
-        options = Sampling(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            repetition_window=repetition_window,
-            seed=seed,
-        ).native()
-        self._native().set_sampling(
-            temperature=options["temperature"],
-            top_k=options["top_k"],
-            top_p=options["top_p"],
-            min_p=options["min_p"],
-            repetition_penalty=options["repetition_penalty"],
-            repetition_window=options["repetition_window"],
-            seed=options["seed"],
-        )
+    def set_sampling(self, **sampling: Unpack[Sampling]) -> None:
+        """Starts a new sequence of draws for sample(), with an empty repetition window.
+
+        Until then they are as the model's files say, with seed 0. Options as in generate().
+        """
+        self._native().set_sampling(native(chosen(self.model.sampling, sampling)))
 
     def sample(self) -> int:
         """Draws a token from the logits of the last one read; pass it to forward() to go on."""
@@ -210,8 +191,19 @@ class Session:
         return self._engine.frozen
 
     def clone(self) -> Session:
-        """An independent session in the same state, without marks."""
+        """An independent session in the same state, without marks. copy.copy() does the same."""
         return Session(self.model, self._engine.clone())
+
+    def __copy__(self) -> Session:
+        return self.clone()
+
+    def __deepcopy__(self, memo: object) -> Session:
+        return self.clone()
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidArgumentError(
+            "A session cannot be pickled: send its snapshot(), and restore() it in a session of the model."
+        )
 
     def mark(self, max_bytes: int) -> None:
         """Keeps the present state for undo(); call it before a turn.
@@ -321,6 +313,19 @@ class Session:
 
     def _tokenizer(self) -> _core.Tokenizer | None:
         return self.model.tokenizer if self.model.has_tokenizer else None
+
+
+class _Hooks(TypedDict):
+    logprobs: int | None
+    token_filter: TokenFilter | None
+
+
+def _hooks(logprobs: Any, token_filter: TokenFilter | None) -> _Hooks:
+    if logprobs is not None and (type(logprobs) is not int or not 0 <= logprobs < 1 << 31):
+        raise InvalidArgumentError(f"logprobs is {logprobs!r}; it must be None or a number of tokens.")
+    if token_filter is not None and not callable(token_filter):
+        raise InvalidArgumentError(f"token_filter is {token_filter!r}; it must be None or a function.")
+    return {"logprobs": logprobs, "token_filter": token_filter}
 
 
 def _token_array(ids: Any) -> NDArray[np.int64]:

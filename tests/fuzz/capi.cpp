@@ -89,6 +89,10 @@ allmem_sampling sampling_from(Input& input) {
   if (input.byte() % 2 == 0) sampling.repetition_penalty = number(input);
   if (input.byte() % 2 == 0) sampling.repetition_window = input.number<int32_t>() % 4096;
   sampling.max_tokens = input.byte() % 4;
+  static allmem_logit_bias bias;
+  bias = {input.number<int16_t>(), number(input)};
+  sampling.logit_bias = &bias;
+  sampling.logit_bias_count = input.byte() % 8 == 0;
   return sampling;
 }
 
@@ -390,6 +394,37 @@ void delete_file(World& world, Input& input) {
       allmem_snapshot_delete_file((world.directory + (input.byte() % 2 == 0 ? "/memory" : "/\xFF")).c_str()));
 }
 
+void text_prefix(World& world, Input& input) {
+  std::vector<int32_t> out(input.byte());
+  size_t count = 0;
+  check(allmem_text_prefix(world.model, out.data(), out.size(), &count));
+}
+
+void hooks(World& world, Input& input) {
+  const auto look = [](allmem_token_score token, const allmem_token_score* best, size_t count, void*) {
+    if (count > 0 && !(token.logprob <= best[0].logprob)) std::abort();
+  };
+  const auto filter = [](int32_t, uint32_t* allowed, size_t words, void* user_data) {
+    for (size_t i = 0; i < words; ++i)
+      allowed[i] &= static_cast<uint32_t>(reinterpret_cast<uintptr_t>(user_data));
+  };
+  check(allmem_session_set_token_callback(world.session, input.number<uint16_t>(),
+                                          input.byte() % 4 ? +look : nullptr, nullptr));
+  check(allmem_session_set_token_filter(world.session, input.byte() % 2 ? +filter : nullptr,
+                                        reinterpret_cast<void*>(uintptr_t{input.number<uint32_t>()})));
+}
+
+void init_sized(World&, Input& input) {
+  const size_t size = input.byte() % 128;
+  std::vector<uint8_t> room(128);  // a program may know a longer struct than the library
+  allmem_sampling_init_sized(reinterpret_cast<allmem_sampling*>(room.data()), size);
+  allmem_model_options_init_sized(reinterpret_cast<allmem_model_options*>(room.data()), size);
+  allmem_session_options_init_sized(reinterpret_cast<allmem_session_options*>(room.data()), size);
+  for (size_t i = size; i < room.size(); ++i) {
+    if (room[i] != 0) std::abort();
+  }
+}
+
 // A call's place is its number in corpus/capi: new ones go to the end.
 constexpr void (*kCalls[])(World&, Input&) = {tokenize,
                                               detokenize,
@@ -421,13 +456,18 @@ constexpr void (*kCalls[])(World&, Input&) = {tokenize,
                                               snapshot_inspect,
                                               token_bytes,
                                               save_to_and_load_from,
-                                              delete_file};
+                                              delete_file,
+                                              text_prefix,
+                                              hooks,
+                                              init_sized};
 
 }  // namespace
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static World world;
   check(allmem_session_reset(world.session));
+  check(allmem_session_set_token_callback(world.session, 0, nullptr, nullptr));
+  check(allmem_session_set_token_filter(world.session, nullptr, nullptr));
   world.snapshot.clear();
   Input input(data, size);
   for (int calls = 0; !input.empty() && calls < 16; ++calls) {

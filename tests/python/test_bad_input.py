@@ -297,7 +297,6 @@ BAD_OPTIONS: list[dict[str, Any]] = [
     {"temperature": -1},
     {"temperature": 1e300},
     {"temperature": "hot"},
-    {"temperature": None},
     {"top_k": -1},
     {"top_k": 1.5},
     {"top_k": 1 << 40},
@@ -318,6 +317,20 @@ BAD_OPTIONS: list[dict[str, Any]] = [
     {"stop": [1]},
     {"stop": ["\ud800"]},
     {"stop": 5},
+    {"stop": b"x"},
+    {"logit_bias": [1]},
+    {"logit_bias": {VOCAB: 1}},
+    {"logit_bias": {-1: 1}},
+    {"logit_bias": {1 << 40: 1}},
+    {"logit_bias": {"a": 1}},
+    {"logit_bias": {1: NAN}},
+    {"logit_bias": {1: 101}},
+    {"logit_bias": {1: "x"}},
+    {"logprobs": -1},
+    {"logprobs": True},
+    {"logprobs": 1.5},
+    {"token_filter": 5},
+    {"temprature": 1},
 ]
 
 

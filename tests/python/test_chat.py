@@ -274,8 +274,8 @@ def test_undo_keeps_the_memory_frozen(tiny: ae.Model) -> None:
 
 
 def test_the_models_generation_config_gives_the_defaults(tiny: ae.Model) -> None:
-    assert tiny.chat().sampling.temperature == 0.9
-    assert tiny.chat(temperature=0.1).sampling.temperature == 0.1
+    assert tiny.chat().sampling["temperature"] == 0.9
+    assert tiny.chat(temperature=0.1).sampling["temperature"] == 0.1
 
 
 HOSTILE = {

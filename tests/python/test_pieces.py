@@ -75,9 +75,10 @@ def test_pieces_that_are_no_model_are_sentences(tiny_dir: Path) -> None:
     with pytest.raises(ae.ModelFormatError):
         ae.Model.load_memory({"model.onnx": b"garbage"})
     with pytest.raises(ae.TokenizerError, match=r"tokenizer\.json is not valid JSON"):
-        ae.Model.load_memory(files | {"tokenizer.json": b""}).chat()
-    with pytest.raises(ae.ModelFormatError, match=r"generation_config\.json"):
-        ae.Model.load_memory(files | {"generation_config.json": b"{"}).chat()
+        ae.Model.load_memory(files | {"tokenizer.json": b""})
+    for name in ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json"):
+        with pytest.raises(ae.TokenizerError, match=name):
+            ae.Model.load_memory(files | {name: b"{"})
     with pytest.raises(ae.ChatTemplateError, match=r"chat_template\.jinja"):
         ae.Model.load_memory({name: files[name] for name in files if name != "chat_template.jinja"}).chat()
     with pytest.raises(TypeError):

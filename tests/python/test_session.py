@@ -99,7 +99,7 @@ def test_a_sessions_bytes_do_not_grow(tiny: ae.Model) -> None:
 
 
 def test_greedy_generation_is_the_argmax_of_forward(tiny: ae.Model) -> None:
-    generator = tiny.session().generate(IDS[:20], max_tokens=1)
+    generator = tiny.session().generate(IDS[:20], max_tokens=1, temperature=0)
     text = "".join(generator)
     session = tiny.session()
     token = int(session.forward(IDS[:20])[-1].argmax())
@@ -181,7 +181,7 @@ def test_two_threads_in_one_session_are_an_error_and_not_a_race(tiny: ae.Model) 
         try:
             for _ in range(20):
                 session.forward(IDS * 10, last_only=True)
-        except ae.InvalidArgumentError as error:
+        except ae.SessionInUseError as error:
             errors.append(str(error))
 
     threads = [threading.Thread(target=read) for _ in range(2)]
@@ -267,3 +267,65 @@ def test_a_wiped_session_is_as_new(tiny: ae.Model) -> None:
     session.wipe()
     assert session.snapshot() == untouched
     assert session.marks == 0
+
+
+def test_a_logit_bias_excludes_a_token_and_forces_another(tiny: ae.Model) -> None:
+    def write(bias: dict[int, float]) -> str:
+        return "".join(
+            tiny.session().generate("Hello", max_tokens=5, temperature=1.0, seed=1, logit_bias=bias)
+        )
+
+    x, y = (tiny.tokenizer.encode(letter)[0] for letter in "xy")
+    assert write({x: 100.0}) == "xxxxx"
+    only = {token: -np.inf for token in range(VOCAB) if token != y}
+    assert write(only) == "yyyyy"
+    generator = tiny.session().generate("Hello", logit_bias=dict.fromkeys(range(VOCAB), -np.inf))
+    assert "".join(generator) == ""
+    assert generator.finish_reason == "no_token"
+
+
+def test_logprobs_are_the_log_softmax_of_forward(tiny: ae.Model) -> None:
+    session = tiny.session()
+    generator = session.generate(
+        IDS[:20], max_tokens=8, temperature=2.0, seed=4, logprobs=3, logit_bias={ord("a"): 5.0}
+    )
+    text = "".join(generator)
+    tokens = generator.take_tokens()
+    assert generator.take_tokens() == []
+    assert len(tokens) == generator.generated_tokens > 0
+    assert tiny.tokenizer.decode([token.id for token in tokens]) == text
+    read = tiny.session().forward([*IDS[:20], *(token.id for token in tokens)])[19:-1].astype(np.float64)
+    expected = read - np.log(np.exp(read).sum(axis=1, keepdims=True))
+    for token, row in zip(tokens, expected, strict=True):
+        assert abs(token.logprob - row[token.id]) < 2 * TOLERANCE
+        assert [best for best, _ in token.best] == list(np.argsort(-row, kind="stable")[:3])
+        assert all(abs(score - row[best]) < 2 * TOLERANCE for best, score in token.best)
+
+
+def test_a_token_filter_decides_what_may_follow(tiny: ae.Model) -> None:
+    wanted = "never said by chance"
+    seen: list[int] = []
+
+    def only_wanted(last: int, allowed: np.ndarray) -> None:
+        seen.append(last)
+        allowed[:] = 0
+        if len(seen) <= len(wanted):
+            token = ord(wanted[len(seen) - 1])
+            token = next(t for t in range(256) if tiny.tokenizer.token_bytes(t) == bytes([token]))
+            allowed[token // 32] = 1 << (token % 32)
+
+    generator = tiny.session().generate("Hello", token_filter=only_wanted)
+    assert "".join(generator) == wanted
+    assert generator.finish_reason == "no_token"
+    assert seen[0] == -1
+    assert tiny.tokenizer.decode(seen[1:]) == wanted
+
+
+def test_an_error_of_a_token_filter_comes_out_and_the_text_can_go_on(tiny: ae.Model) -> None:
+    session = tiny.session()
+    generator = session.generate("Hello", max_tokens=9, temperature=0, token_filter=lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(generator)
+    assert session.position == 5 and session.unfinished
+    text = "".join(session.resume())
+    assert text == "".join(tiny.session().generate("Hello", max_tokens=9, temperature=0))

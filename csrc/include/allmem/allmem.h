@@ -17,8 +17,9 @@
  *  - Where you give a buffer, its capacity follows it, then `count`, which receives the size that is needed.
  *    A buffer that is NULL or too small gives ALLMEM_BUFFER_TOO_SMALL and still the count: ask, allocate, ask
  *    again.
- *  - Structs that begin with struct_size: those of options are filled by their _init function, and NULL means
- *    the defaults; of those that you receive, set struct_size = sizeof before the call.
+ *  - Structs that begin with struct_size: those of options are filled by their _init, and NULL means the
+ *    defaults; of those that you receive, set struct_size = sizeof before the call. They may grow at their
+ * end: _init is a macro that says how large yours is (where there are no macros, call its _sized function).
  *  - free(NULL) does nothing. A session keeps its model alive, so they may be freed in any order.
  *  - A session has one caller at a time; a second one gets ALLMEM_IN_USE. Only allmem_session_cancel() may be
  *    called from any thread at any time, while the session exists.
@@ -135,14 +136,17 @@ typedef struct allmem_model_info {
 } allmem_model_info;
 
 ALLMEM_API void allmem_model_options_init(allmem_model_options* options);
+ALLMEM_API void allmem_model_options_init_sized(allmem_model_options* options, size_t struct_size);
+#define allmem_model_options_init(options) \
+  allmem_model_options_init_sized((options), sizeof(allmem_model_options))
 /* `path`: a directory as `allmem-edge export` writes it, or its .onnx file. The files stay mapped: do not
  * change them while the model lives. A missing tokenizer.json is no error until something needs it. */
 ALLMEM_API int32_t allmem_model_load(const char* path, const allmem_model_options* options,
                                      allmem_model** model);
 
 /* A model in pieces, as an app's assets hold it: "model.onnx", the data file that it names
- * ("model.onnx.data") and, for text, "tokenizer.json"; "generation_config.json" may say which tokens end a
- * text. */
+ * ("model.onnx.data") and, for text, "tokenizer.json"; "generation_config.json", "tokenizer_config.json",
+ * "special_tokens_map.json" and "config.json" may say which tokens end a text. */
 typedef struct allmem_file {
   const char* name;
   const void* data; /* used by _load_memory: stays yours, readable and unchanged until the model is gone */
@@ -171,6 +175,10 @@ ALLMEM_API int32_t allmem_tokenize(const allmem_model* model, const char* text, 
  * added. */
 ALLMEM_API int32_t allmem_detokenize(const allmem_model* model, const int32_t* ids, size_t id_count,
                                      char* text, size_t capacity, size_t* count);
+/* What every text of this model begins with, often nothing (BOS, where its makers put it): let a session read
+ * these before the first text. Chats have their own beginning. */
+ALLMEM_API int32_t allmem_text_prefix(const allmem_model* model, int32_t* ids, size_t capacity,
+                                      size_t* count);
 /* 1 in `is_stop` when the model ends its text with this token. */
 ALLMEM_API int32_t allmem_token_is_stop(const allmem_model* model, int32_t id, int32_t* is_stop);
 
@@ -211,6 +219,9 @@ typedef struct allmem_session_options {
 } allmem_session_options;
 
 ALLMEM_API void allmem_session_options_init(allmem_session_options* options);
+ALLMEM_API void allmem_session_options_init_sized(allmem_session_options* options, size_t struct_size);
+#define allmem_session_options_init(options) \
+  allmem_session_options_init_sized((options), sizeof(allmem_session_options))
 ALLMEM_API int32_t allmem_session_create(const allmem_model* model, const allmem_session_options* options,
                                          allmem_session** session);
 /* An independent session with the same state, without its marks: to try two answers. */
@@ -229,6 +240,11 @@ ALLMEM_API int32_t allmem_session_forward(allmem_session* session, const int32_t
 ALLMEM_API int32_t allmem_session_logits(allmem_session* session, float* logits, size_t capacity,
                                          size_t* count);
 
+typedef struct allmem_logit_bias {
+  int32_t id;
+  float bias; /* [-100, 100], or -INFINITY: never this token */
+} allmem_logit_bias;
+
 typedef struct allmem_sampling {
   size_t struct_size;
   float temperature;         /* finite, >= 0; 0 takes the most likely token. Default 0.7 */
@@ -240,10 +256,16 @@ typedef struct allmem_sampling {
   uint64_t seed;             /* the same seed and logits give the same tokens on every platform. Default 0:
                                 set your own, or the same question gets the same answer every time */
   int64_t max_tokens;        /* of one generation, >= 0. Default 512 */
-  const char* const* stop;   /* texts that end a generation and are not shown; may be NULL */
+  const char* const* stop;   /* texts that end a generation and are not shown; may be NULL. One that is a
+                                special token ("<|im_end|>") ends it where the model writes that token */
   size_t stop_count;
+  /* Added to the logits of these tokens before anything else; may be NULL. */
+  const allmem_logit_bias* logit_bias;
+  size_t logit_bias_count;
 } allmem_sampling;
 ALLMEM_API void allmem_sampling_init(allmem_sampling* sampling);
+ALLMEM_API void allmem_sampling_init_sized(allmem_sampling* sampling, size_t struct_size);
+#define allmem_sampling_init(sampling) allmem_sampling_init_sized((sampling), sizeof(allmem_sampling))
 
 /* How the model is best drawn from, by its generation_config.json; the defaults where that says nothing. Set
  * struct_size before (_init does). Where a function takes NULL for its sampling, this is what it takes. */
@@ -258,7 +280,8 @@ typedef enum allmem_finish {
   ALLMEM_FINISH_STOP_TOKEN = 1, /* not read, not shown */
   ALLMEM_FINISH_STOP_TEXT = 2,
   ALLMEM_FINISH_MAX_TOKENS = 3,
-  ALLMEM_FINISH_CANCELLED = 4 /* by allmem_session_cancel(), or by the callback */
+  ALLMEM_FINISH_CANCELLED = 4, /* by allmem_session_cancel(), or by the callback */
+  ALLMEM_FINISH_NO_TOKEN = 5   /* the logit bias or the token filter leaves none that could follow */
 } allmem_finish;
 
 typedef struct allmem_generation {
@@ -270,11 +293,32 @@ typedef struct allmem_generation {
 } allmem_generation;
 
 /* Receives the text piece by piece: whole characters, `size` bytes, NUL-terminated, valid during the call.
- * While a long prompt is read it is called after every block of tokens, with size 0. Return 0 to go on,
- * anything else to end the prefill or the generation as a cancel would: unlike one, that cannot come too
- * early. It may call allmem_session_cancel() and nothing else of this session, and may look at the
- * `generation` that its call was given, whose figures are up to date: for a progress bar. */
+ * Now and then while a long message is turned into tokens, and after every block of tokens while a long
+ * prompt is read, it is called with size 0. Return 0 to go on, anything else to end the prefill or the
+ * generation as a cancel would: unlike one, that cannot come too early. It must not throw. It may call
+ * allmem_session_cancel() and nothing else of this session, and may look at the `generation` that its call
+ * was given, whose figures are up to date: for a progress bar. */
 typedef int32_t (*allmem_text_callback)(const char* text, size_t size, void* user_data);
+
+/* Tokens of a text as they are drawn, with the model's own log-probabilities: of the softmax of its logits,
+ * before bias, penalty, temperature and filters. `best`: the most likely tokens, most likely first. Not
+ * called for a token that ends the text. Both callbacks are called on the thread that generates, and may call
+ * what a text callback may. They stay with the session, in no clone and no snapshot, until NULL takes them
+ * away. */
+typedef struct allmem_token_score {
+  int32_t id;
+  float logprob;
+} allmem_token_score;
+typedef void (*allmem_token_callback)(allmem_token_score token, const allmem_token_score* best,
+                                      size_t best_count, void* user_data);
+ALLMEM_API int32_t allmem_session_set_token_callback(allmem_session* session, size_t best_count,
+                                                     allmem_token_callback callback, void* user_data);
+/* Says before each draw of a text which tokens may follow, a grammar for instance. `last`: the token drawn
+ * before, -1 at first. `allowed`: all bits are 1; clear bit i % 32 of word i / 32 to exclude token i. A text
+ * for which no token is left ends with ALLMEM_FINISH_NO_TOKEN. */
+typedef void (*allmem_token_filter)(int32_t last, uint32_t* allowed, size_t word_count, void* user_data);
+ALLMEM_API int32_t allmem_session_set_token_filter(allmem_session* session, allmem_token_filter filter,
+                                                   void* user_data);
 
 /* Reads the prompt, then generates. A cancelled prefill gives ALLMEM_CANCELLED; a generation that is stopped,
  * by whatever, gives ALLMEM_OK and says so in `generation` (may be NULL; set its struct_size), which is

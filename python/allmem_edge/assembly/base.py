@@ -18,7 +18,13 @@ from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageErro
 Floats = NDArray[np.float32]
 
 INDEX = "model.safetensors.index.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 
 
 class BaseModel(Protocol):

@@ -27,6 +27,7 @@ from allmem_edge.errors import AllMemError, PoisonedSessionError, StorageError
 from allmem_edge.hub import find_model
 from allmem_edge.memory_lock import MemoryLock
 from allmem_edge.model import Model
+from allmem_edge.sampling import Sampling
 
 
 @click.command("chat")
@@ -42,11 +43,8 @@ from allmem_edge.model import Model
 @click.option(
     "--or-bundled", is_flag=True, help="Take the bundled model if MODEL cannot be had, and say why."
 )
-@click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Of an answer."
-)
 @template_option
-@sampling_options(temperature=None)
+@sampling_options
 @choice_options(with_frozen=False)
 @threads_option
 def command(
@@ -55,14 +53,8 @@ def command(
     frozen: bool,
     system: str | None,
     or_bundled: bool,
-    max_tokens: int,
     template_variables: dict[str, Any],
-    temp: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    repetition_penalty: float | None,
-    seed: int | None,
+    sampling: Sampling,
     threads: int,
     choices: dict[str, Any],
 ) -> None:
@@ -73,16 +65,7 @@ def command(
     is a message and its answer a line of stdout.
     """
     chat = Model.load(_at_hand(model, or_bundled), **choices).chat(
-        system=system,
-        threads=threads,
-        max_tokens=max_tokens,
-        template_variables=template_variables,
-        temperature=temp,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
+        system=system, threads=threads, template_variables=template_variables, **sampling
     )
     with contextlib.ExitStack() as held:
         if memory is not None:

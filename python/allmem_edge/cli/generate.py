@@ -17,6 +17,7 @@ from allmem_edge.cli.options import (
 )
 from allmem_edge.errors import InvalidArgumentError
 from allmem_edge.model import Model
+from allmem_edge.sampling import Sampling
 
 
 @click.command("generate")
@@ -24,23 +25,14 @@ from allmem_edge.model import Model
 @click.option(
     "--prompt", help="The text to continue; - reads stdin. Without it, stdin is read if it is piped."
 )
-@click.option("--max-tokens", type=click.IntRange(min=0), default=256, show_default=True)
-@click.option("--stop", multiple=True, help="End the text before this string; may be given several times.")
-@sampling_options(temperature=0.0)
+@sampling_options
 @choice_options()
 @threads_option
 @json_option
 def command(
     model: str | None,
     prompt: str | None,
-    max_tokens: int,
-    stop: tuple[str, ...],
-    temp: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    repetition_penalty: float,
-    seed: int | None,
+    sampling: Sampling,
     threads: int,
     as_json: bool,
     choices: dict[str, Any],
@@ -56,17 +48,7 @@ def command(
     if not prompt:
         raise InvalidArgumentError("The prompt is empty; give the model a text to continue.")
     loaded = Model.load(model, **choices)
-    generator = loaded.session(threads).generate(
-        prompt,
-        max_tokens=max_tokens,
-        temperature=temp,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=stop,
-    )
+    generator = loaded.session(threads).generate(prompt, **sampling)
     if as_json:
         text = "".join(generator)
         console.write_json(

@@ -6,11 +6,11 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from allmem_edge.sampling import Sampling
 
 model_argument = click.argument("model", required=False)
 threads_option = click.option(
@@ -34,6 +34,26 @@ format_option = click.option(
     help="Ask in the model's chat format, or with a plain text; auto: chat, if it has one.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+
+_SAMPLING = [
+    click.option(
+        "--max-tokens", type=click.IntRange(min=0), help="Tokens of an answer at most. [default: 512]"
+    ),
+    click.option(
+        "--temp",
+        "temperature",
+        type=float,
+        help="0 takes the likeliest token. [default: as the model's generation_config.json says]",
+    ),
+    click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
+    click.option("--top-p", type=float, help="Keep the likeliest of this mass."),
+    click.option("--min-p", type=float, help="Drop tokens below this share of the best."),
+    click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
+    click.option("--seed", type=int, help="The same seed gives the same text."),
+    click.option(
+        "--stop", multiple=True, help="End the text before this string; may be given several times."
+    ),
+]
 
 
 def _variables(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
@@ -103,38 +123,14 @@ def choice_options(*, with_frozen: bool = True) -> Callable[[Callable[..., Any]]
     return apply
 
 
-def sampling_options(temperature: float | None) -> Callable[[Function], Function]:
-    """--temp, --top-k, --top-p, --min-p, --repetition-penalty, --seed; the runtime checks their ranges."""
-    unset = temperature is None
-    described = "as the model's generation_config.json says" if unset else f"{temperature:g}"
-    options = [
-        click.option(
-            "--temp",
-            type=float,
-            default=temperature,
-            help=f"0 takes the likeliest token. [default: {described}]",
-        ),
-        click.option(
-            "--top-k", type=int, default=None if unset else 0, help="Keep the k likeliest tokens; 0: all."
-        ),
-        click.option(
-            "--top-p", type=float, default=None if unset else 1.0, help="Keep the likeliest of this mass."
-        ),
-        click.option(
-            "--min-p",
-            type=float,
-            default=None if unset else 0.0,
-            help="Drop tokens below this share of the best.",
-        ),
-        click.option(
-            "--repetition-penalty", type=float, default=None if unset else 1.0, help="Above 1: repeat less."
-        ),
-        click.option("--seed", type=int, default=None, help="The same seed gives the same text."),
-    ]
+def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags of allmem_edge.sampling.Sampling, as the argument `sampling`; the runtime checks them."""
 
-    def apply(function: Function) -> Function:
-        for option in reversed(options):
-            function = option(function)
-        return function
+    @functools.wraps(function)
+    def collected(**arguments: Any) -> Any:
+        sampling = {name: arguments.pop(name) for name in Sampling.__annotations__ if name in arguments}
+        return function(sampling=sampling, **arguments)
 
-    return apply
+    for option in reversed(_SAMPLING):
+        collected = option(collected)
+    return collected

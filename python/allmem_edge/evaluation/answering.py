@@ -57,7 +57,11 @@ class Answerer:
         for begin in range(0, done, _READ_TOKENS):
             session.forward(ids[begin : begin + _READ_TOKENS], last_only=True)
             step()
-        return "".join(session.generate(ids[done:], max_tokens=max_tokens, temperature=0.0, stop=stop))
+        return "".join(
+            session.generate(
+                ids[done:], max_tokens=max_tokens, temperature=0.0, repetition_penalty=1.0, stop=stop
+            )
+        )
 
 
 def cut_in_the_middle(ids: list[int], most: int | None) -> list[int]:

@@ -47,7 +47,9 @@ std::string layout() {
   DESCRIBE(out, allmem_message, role, content)
   DESCRIBE(out, allmem_session_options, struct_size, threads)
   DESCRIBE(out, allmem_sampling, struct_size, temperature, top_k, top_p, min_p, repetition_penalty,
-           repetition_window, seed, max_tokens, stop, stop_count)
+           repetition_window, seed, max_tokens, stop, stop_count, logit_bias, logit_bias_count)
+  DESCRIBE(out, allmem_logit_bias, id, bias)
+  DESCRIBE(out, allmem_token_score, id, logprob)
   DESCRIBE(out, allmem_generation, struct_size, finish, prompt_left, prompt_tokens, generated_tokens,
            prefill_seconds, decode_seconds)
   DESCRIBE(out, allmem_session_info, struct_size, position, state_bytes, window_bytes, fast_weight_bytes,

@@ -47,6 +47,13 @@ TEST_CASE("what cannot fail takes any number and NULL") {
   allmem_model_options_init(nullptr);
   allmem_session_options_init(nullptr);
   allmem_sampling_init(nullptr);
+  allmem_model_options_init_sized(nullptr, 0);
+  allmem_session_options_init_sized(nullptr, 0);
+  allmem_sampling_init_sized(nullptr, 0);
+  allmem_sampling unchanged;
+  unchanged.struct_size = 5;
+  allmem_sampling_init_sized(&unchanged, 4);  // less than a size_t
+  CHECK(unchanged.struct_size == 5);
   allmem_model_free(nullptr);
   allmem_session_free(nullptr);
   allmem_decoder_free(nullptr);
@@ -142,6 +149,8 @@ TEST_CASE_FIXTURE(Fixture, "text refuses") {
   refused(allmem_token_bytes(model, std::numeric_limits<int32_t>::max(), text, 16, &count, nullptr));
   refused(allmem_token_bytes(model, 5, text, 16, nullptr, nullptr));
   refused(allmem_token_bytes(model, 5, nullptr, 16, &count, nullptr), ALLMEM_BUFFER_TOO_SMALL);
+  refused(allmem_text_prefix(nullptr, ids, 4, &count));
+  refused(allmem_text_prefix(model, ids, 4, nullptr));
   int32_t is_stop = 0;
   refused(allmem_token_is_stop(nullptr, 0, &is_stop));
   refused(allmem_token_is_stop(model, 0, nullptr));
@@ -214,6 +223,8 @@ TEST_CASE_FIXTURE(Fixture, "sessions refuse") {
   }
   memory.struct_size = 0;
   refused(allmem_session_inspect(session, 0, &memory));
+  refused(allmem_session_set_token_callback(nullptr, 0, nullptr, nullptr));
+  refused(allmem_session_set_token_filter(nullptr, nullptr, nullptr));
   refused(allmem_session_mark(nullptr, 0));
   CHECK(allmem_session_mark(session, UINT64_MAX) == ALLMEM_OK);
   refused(allmem_session_undo(nullptr));
@@ -298,6 +309,17 @@ TEST_CASE_FIXTURE(Fixture, "sampling refuses what is out of range") {
   good.stop_count = kHuge;
   refused(allmem_session_generate(session, ids, 1, &good, nullptr, nullptr, nullptr));
   good.stop_count = 0;
+  good.logit_bias_count = 1;
+  refused(allmem_session_generate(session, ids, 1, &good, nullptr, nullptr, nullptr));
+  for (const allmem_logit_bias& bias : std::vector<allmem_logit_bias>{
+           {-1, 0.0f}, {2048, 0.0f}, {0, nan}, {0, infinity}, {0, 100.5f}, {0, -100.5f}}) {
+    good.logit_bias = &bias;
+    refused(allmem_session_generate(session, ids, 1, &good, nullptr, nullptr, nullptr));
+    refused(allmem_session_set_sampling(session, &good));
+  }
+  good.logit_bias_count = kHuge;
+  refused(allmem_session_generate(session, ids, 1, &good, nullptr, nullptr, nullptr));
+  good.logit_bias_count = 0;
   good.max_tokens = -1;
   refused(allmem_session_generate(session, ids, 1, &good, nullptr, nullptr, nullptr));
   good.max_tokens = 1;

@@ -1,6 +1,7 @@
 // The C API as an app uses it: the bundled model answers, remembers, is cancelled, saved and loaded.
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -400,6 +402,27 @@ TEST_CASE("the figures are up to date whenever the callback is called") {
   CHECK(watch.generation.finish == ALLMEM_FINISH_CANCELLED);
 }
 
+TEST_CASE("a callback is called while a long message is turned into tokens, and ends the call there") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  std::string words;
+  while (words.size() < size_t{1} << 18) words += "The weather was fine. ";
+  const allmem_message message = {"user", words.c_str()};
+  int32_t calls = 0;
+  const auto stop_at_once = [](const char*, size_t size, void* user_data) -> int32_t {
+    CHECK(size == 0);
+    return ++*static_cast<int32_t*>(user_data);
+  };
+  allmem_generation generation;
+  generation.struct_size = sizeof generation;
+  CHECK(allmem_session_chat(session.get(), &message, 1, nullptr, stop_at_once, &calls, &generation) ==
+        ALLMEM_CANCELLED);
+  CHECK(calls == 1);
+  CHECK(generation.finish == ALLMEM_FINISH_CANCELLED);
+  CHECK(generation.prompt_tokens == 0);
+  CHECK(position(session) == 0);
+}
+
 TEST_CASE("a callback ends a generation, and a stop text is not shown") {
   const ModelPtr model = load();
   const SessionPtr session = create(model);
@@ -425,6 +448,78 @@ TEST_CASE("a callback ends a generation, and a stop text is not shown") {
           ALLMEM_OK);
   CHECK(generation.finish == ALLMEM_FINISH_STOP_TEXT);
   CHECK(shown == answer.substr(0, answer.find(stop)));
+}
+
+TEST_CASE("what a callback throws ends the call as a cancel would, and is said") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model), whole = create(model);
+  const allmem_message message = {"user", "Hello!"};
+  const std::string expected = say(whole, "Hello!");
+  const allmem_sampling sampling = greedy();
+  const auto throw_error = [](const char*, size_t, void*) -> int32_t { throw std::runtime_error("mine\n"); };
+  const auto throw_number = [](const char*, size_t, void*) -> int32_t { throw 42; };
+  CHECK(allmem_session_chat(session.get(), &message, 1, &sampling, throw_error, nullptr, nullptr) ==
+        ALLMEM_CANCELLED);
+  CHECK(std::string(allmem_last_error()).find("(mine?)") != std::string::npos);
+  CHECK(allmem_session_resume(session.get(), throw_number, nullptr, nullptr) == ALLMEM_CANCELLED);
+  std::string rest;
+  CHECK(allmem_session_resume(session.get(), append, &rest, nullptr) == ALLMEM_OK);
+  CHECK(expected.ends_with(rest));
+  CHECK(!rest.empty());
+  const auto filter = [](int32_t, uint32_t*, size_t, void*) { throw 42; };
+  REQUIRE(allmem_session_set_token_filter(session.get(), filter, nullptr) == ALLMEM_OK);
+  CHECK(allmem_session_chat(session.get(), &message, 1, &sampling, nullptr, nullptr, nullptr) ==
+        ALLMEM_CANCELLED);
+}
+
+#if defined(__GLIBC__) && defined(__GLIBCXX__)
+TEST_CASE("pthread_exit() in a callback ends the thread and nothing else") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  for (const bool before_text : {true, false}) {
+    struct Call {
+      allmem_session* session;
+      bool before_text;
+    } call{session.get(), before_text};
+    pthread_t thread;
+    const auto work = [](void* argument) -> void* {
+      const Call& mine = *static_cast<const Call*>(argument);
+      const std::string text = mine.before_text ? std::string(4000, 'x') : "Hello!";
+      const allmem_message message = {"user", text.c_str()};
+      const auto leave = [](const char*, size_t, void*) -> int32_t { pthread_exit(nullptr); };
+      allmem_session_chat(mine.session, &message, 1, nullptr, leave, nullptr, nullptr);
+      std::abort();
+    };
+    REQUIRE(pthread_create(&thread, nullptr, work, &call) == 0);
+    pthread_join(thread, nullptr);
+    CHECK(info_of(session).unfinished == 1);
+    CHECK(!say(session, "Hello!").empty());
+  }
+}
+#endif
+
+TEST_CASE("damaged weights poison the session, and the status says that the model is bad") {
+  std::vector<std::string> contents;
+  std::vector<allmem_file> files;
+  const char* names[] = {"model.onnx", "model.onnx.data", "tokenizer.json"};
+  for (const char* name : names) {
+    std::ifstream file(kBundled + "/" + name, std::ios::binary);
+    contents.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  }
+  contents[1].replace(986000, 64, 64, '\xFF');  // scales that are NaN
+  for (size_t i = 0; i < 3; ++i) files.push_back({names[i], contents[i].data(), contents[i].size(), -1, 0});
+  allmem_model* raw = nullptr;
+  REQUIRE(allmem_model_load_memory(files.data(), 3, nullptr, &raw) == ALLMEM_OK);
+  const ModelPtr model(raw);
+  const SessionPtr session = create(model);
+  const allmem_message message = {"user", "Hello!"};
+  CHECK(allmem_session_chat(session.get(), &message, 1, nullptr, nullptr, nullptr, nullptr) ==
+        ALLMEM_BAD_MODEL);
+  CHECK(std::string(allmem_last_error()).find("damaged") != std::string::npos);
+  const int32_t id = 5;
+  CHECK(allmem_session_prefill(session.get(), &id, 1, nullptr) == ALLMEM_POISONED);
+  REQUIRE(allmem_session_reset(session.get()) == ALLMEM_OK);
+  CHECK(position(session) == 0);
 }
 
 TEST_CASE("prefill, sample and decode by hand give what generate gives") {
@@ -489,6 +584,144 @@ TEST_CASE("the logits of all tokens end with those of the last one") {
   CHECK(best(row) == best(of_last));  // equal up to rounding: one row or many are other kernels
   const std::vector<float> first(logits.begin(), logits.begin() + 2048);
   CHECK(best(first) != best(row));  // rows differ
+}
+
+TEST_CASE("a program compiled against the first release's structs gets what it had, and not a byte more") {
+  // As old programs have it: the functions by their own names, and structs that end earlier.
+  constexpr size_t kOld = offsetof(allmem_sampling, logit_bias);
+  struct {
+    allmem_sampling sampling;
+    char behind[16];
+  } room;
+  std::memset(&room, 0x5A, sizeof room);
+  (allmem_sampling_init)(&room.sampling);
+  CHECK(room.sampling.struct_size == kOld);
+  CHECK(room.sampling.temperature == 0.7f);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&room);
+  CHECK(std::all_of(bytes + kOld, bytes + sizeof room, [](unsigned char byte) { return byte == 0x5A; }));
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  CHECK(allmem_session_set_sampling(session.get(), &room.sampling) ==
+        ALLMEM_OK);  // the bias is not looked at
+  CHECK(allmem_model_get_sampling(model.get(), &room.sampling) == ALLMEM_OK);
+  CHECK(room.sampling.temperature == 0.3f);
+  CHECK(std::all_of(bytes + kOld, bytes + sizeof room, [](unsigned char byte) { return byte == 0x5A; }));
+  allmem_session_options session_options;
+  (allmem_session_options_init)(&session_options);
+  CHECK(session_options.struct_size == 16);
+  allmem_model_options model_options;
+  (allmem_model_options_init)(&model_options);
+  CHECK(model_options.struct_size == 32);
+
+  allmem_sampling sampling;
+  allmem_sampling_init(&sampling);  // the macro
+  CHECK(sampling.struct_size == sizeof sampling);
+  CHECK(sampling.logit_bias == nullptr);
+  allmem_sampling_init_sized(&sampling, kOld);
+  CHECK(sampling.struct_size == kOld);
+  allmem_session_options_init_sized(&session_options, sizeof session_options);
+  allmem_model_options_init_sized(&model_options, sizeof model_options);
+}
+
+TEST_CASE("a logit bias excludes a token, and log-probabilities do not know of it") {
+  const ModelPtr model = load();
+  const std::vector<int32_t> ids = many_tokens(model, 20);
+  struct Seen {
+    std::vector<allmem_token_score> tokens, best;
+  };
+  const auto look = [](allmem_token_score token, const allmem_token_score* best, size_t count,
+                       void* user_data) {
+    auto& seen = *static_cast<Seen*>(user_data);
+    seen.tokens.push_back(token);
+    seen.best.insert(seen.best.end(), best, best + count);
+  };
+  const auto generate = [&](const allmem_sampling& sampling) {
+    Seen seen;
+    const SessionPtr session = create(model);
+    REQUIRE(allmem_session_set_token_callback(session.get(), 2, look, &seen) == ALLMEM_OK);
+    REQUIRE(allmem_session_generate(session.get(), ids.data(), ids.size(), &sampling, nullptr, nullptr,
+                                    nullptr) == ALLMEM_OK);
+    REQUIRE(seen.best.size() == 2 * seen.tokens.size());
+    return seen;
+  };
+  allmem_sampling sampling = greedy();
+  sampling.max_tokens = 1;
+  const Seen free = generate(sampling);
+  REQUIRE(free.tokens.size() == 1);
+  CHECK(free.tokens[0].id == free.best[0].id);
+  CHECK(free.tokens[0].logprob == free.best[0].logprob);
+  const allmem_logit_bias never = {free.tokens[0].id, -std::numeric_limits<float>::infinity()};
+  sampling.logit_bias = &never;
+  sampling.logit_bias_count = 1;
+  const Seen biased = generate(sampling);
+  CHECK(biased.tokens[0].id == free.best[1].id);
+  CHECK(biased.tokens[0].logprob == free.best[1].logprob);
+  CHECK(biased.best[0].id == free.best[0].id);
+}
+
+TEST_CASE("a token filter has the last word, and a text ends where it leaves none") {
+  const ModelPtr model = load();
+  const SessionPtr session = create(model);
+  const std::vector<int32_t> wanted = tokenize(model, "exactly this");
+  struct Grammar {
+    const std::vector<int32_t>& wanted;
+    size_t next = 0;
+  } grammar{wanted};
+  const auto filter = [](int32_t last, uint32_t* allowed, size_t word_count, void* user_data) {
+    auto& self = *static_cast<Grammar*>(user_data);
+    CHECK(word_count == 2048 / 32);
+    CHECK(last == (self.next == 0 ? -1 : self.wanted[self.next - 1]));
+    std::fill(allowed, allowed + word_count, 0);
+    if (self.next == self.wanted.size()) return;
+    const auto id = static_cast<uint32_t>(self.wanted[self.next++]);
+    allowed[id / 32] = uint32_t{1} << (id % 32);
+  };
+  REQUIRE(allmem_session_set_token_filter(session.get(), filter, &grammar) == ALLMEM_OK);
+  std::string text;
+  allmem_generation generation;
+  generation.struct_size = sizeof generation;
+  REQUIRE(allmem_session_generate(session.get(), wanted.data(), 1, nullptr, append, &text, &generation) ==
+          ALLMEM_OK);
+  CHECK(text == "exactly this");
+  CHECK(generation.finish == ALLMEM_FINISH_NO_TOKEN);
+  REQUIRE(allmem_session_set_token_filter(session.get(), nullptr, nullptr) == ALLMEM_OK);
+}
+
+TEST_CASE("a special token as stop text ends the text where the model writes it") {
+  const ModelPtr whole = load();
+  // A model whose files name no end: only the stop text can.
+  const TempDir directory;
+  std::vector<std::string> contents;
+  std::vector<allmem_file> files;
+  for (const char* name : {"model.onnx", "model.onnx.data", "tokenizer.json"}) {
+    std::ifstream file(kBundled + "/" + name, std::ios::binary);
+    contents.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  }
+  contents[2].replace(contents[2].find("<|im_start|>"), 12,
+                      "<|xx_start|>");  // not ChatML's, so nothing ends a turn
+  const char* names[] = {"model.onnx", "model.onnx.data", "tokenizer.json"};
+  for (size_t i = 0; i < 3; ++i) files.push_back({names[i], contents[i].data(), contents[i].size(), -1, 0});
+  allmem_model* raw = nullptr;
+  REQUIRE(allmem_model_load_memory(files.data(), 3, nullptr, &raw) == ALLMEM_OK);
+  const ModelPtr model(raw);
+  const allmem_message message = {"user", "Hi, my name is Tobias."};
+  std::vector<int32_t> ids(100);
+  size_t count = 0;
+  REQUIRE(allmem_chat_encode(whole.get(), &message, 1, 0, ids.data(), ids.size(), &count) == ALLMEM_OK);
+  const char* stops[] = {"<|im_end|>"};
+  for (const size_t stop_count : {0, 1}) {
+    allmem_sampling sampling = greedy();
+    sampling.stop = stops;
+    sampling.stop_count = stop_count;
+    allmem_generation generation;
+    generation.struct_size = sizeof generation;
+    const SessionPtr session = create(model);
+    REQUIRE(allmem_session_generate(session.get(), ids.data(), count, &sampling, nullptr, nullptr,
+                                    &generation) == ALLMEM_OK);
+    CHECK(generation.finish == (stop_count == 1 ? ALLMEM_FINISH_STOP_TOKEN : ALLMEM_FINISH_MAX_TOKENS));
+  }
+  REQUIRE(allmem_text_prefix(model.get(), ids.data(), ids.size(), &count) == ALLMEM_OK);
+  CHECK(count == 0);  // nothing begins a text of this model
 }
 
 TEST_CASE("an answer is drawn as generation_config.json asks for") {

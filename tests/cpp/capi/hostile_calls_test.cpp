@@ -129,6 +129,15 @@ std::vector<T> hostile_values(T good) {
       changed = *good;
       changed.stop_count = SIZE_MAX;
       values.push_back(keep(changed));
+      for (const allmem_logit_bias& bias : {allmem_logit_bias{-1, 0.0f}, allmem_logit_bias{0, std::nanf("")},
+                                            allmem_logit_bias{INT32_MAX, 1.0f}}) {
+        for (const size_t length : {size_t{0}, size_t{1}, SIZE_MAX}) {
+          changed = *good;
+          changed.logit_bias = keep(bias);
+          changed.logit_bias_count = length;
+          values.push_back(keep(changed));
+        }
+      }
     } else if constexpr (std::is_same_v<Pointee, allmem_session_options>) {
       for (const int32_t threads : hostile_values(int32_t{})) {
         Pointee changed = *good;
@@ -217,6 +226,8 @@ T sized() {
 
 int32_t go_on(const char*, size_t, void*) { return 0; }
 int32_t stop(const char*, size_t, void*) { return 1; }
+void look(allmem_token_score, const allmem_token_score*, size_t, void*) {}
+void allow_all(int32_t, uint32_t*, size_t, void*) {}
 
 }  // namespace
 
@@ -262,6 +273,7 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   HOSTILE(allmem_tokenize, world.model, "Hello!", ALLMEM_NUL_TERMINATED, 0, world.ids.data(),
           world.ids.size(), &count);
   HOSTILE(allmem_detokenize, world.model, world.ids.data(), 3, world.text.data(), world.text.size(), &count);
+  HOSTILE(allmem_text_prefix, world.model, world.ids.data(), world.ids.size(), &count);
   HOSTILE(allmem_token_is_stop, world.model, 5, &number);
   HOSTILE(allmem_token_bytes, world.model, 5, world.text.data(), world.text.size(), &count, &number);
   HOSTILE(allmem_decoder_create, world.model, &other_decoder);
@@ -276,6 +288,8 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   HOSTILE(allmem_session_logits, world.session, world.logits.data(), world.logits.size(), &count);
   HOSTILE(allmem_session_set_sampling, world.session, &sampling);
   HOSTILE(allmem_session_sample, world.session, &number);
+  HOSTILE(allmem_session_set_token_callback, world.session, 3, look, nullptr);
+  HOSTILE(allmem_session_set_token_filter, world.session, allow_all, nullptr);
   HOSTILE(allmem_session_generate, world.session, world.ids.data(), 3, &sampling, go_on, nullptr,
           &generation);
   HOSTILE(allmem_session_chat, world.session, &message, 1, &sampling, go_on, nullptr, &generation);

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "platform/error.h"
 
@@ -100,6 +101,62 @@ TEST_CASE("a stop token is neither shown nor read nor counted") {
   CHECK(model.read == Ids{kC, kA});
 }
 
+TEST_CASE("a stop text that is a special token ends the text where the model writes that token") {
+  FakeModel model{{kA, kEnd, kB}};
+  const Result result = run(model, {.stop = {"<end>", "never there"}});
+  CHECK(result.text == "a");
+  CHECK(result.stats.finish == FinishReason::kStopToken);
+  CHECK(model.read == Ids{kC, kA});
+}
+
+TEST_CASE("who looks on is told each token with the model's own log-probabilities") {
+  FakeModel model{{kA, kB, kEnd}};
+  struct Seen {
+    TokenScore token;
+    std::vector<TokenScore> best;
+  };
+  std::vector<Seen> seen;
+  const DrawHooks hooks{.drawn =
+                            [&](TokenScore token, std::span<const TokenScore> best) {
+                              seen.push_back({token, {best.begin(), best.end()}});
+                            },
+                        .best = 2};
+  // A bias of -5 makes `a` and `b` the least likely: the log-probabilities are those from before it.
+  const GenerateOptions options{
+      .sampling = {.logit_bias = {{kA, -5.0f}, {kB, -5.0f}}}, .max_tokens = 2, .stop_ids = {kEnd}};
+  Generator generator(kVocab, tokenizer(), Ids{kC}, options);
+  while (generator.next(model.forward(), hooks)) {
+  }
+  REQUIRE(seen.size() == 2);
+  // One logit of 1 and five of 0: log(e + 5) below.
+  const double total = std::log(std::exp(1.0) + 5.0);
+  constexpr double kRounding = 4 * 0x1p-24;  // a float of size 2 at most, rounded once
+  CHECK(seen[0].token.id == kC);
+  CHECK(std::abs(seen[0].token.logprob - (0.0 - total)) < kRounding);
+  REQUIRE(seen[0].best.size() == 2);
+  CHECK(seen[0].best[0].id == kA);
+  CHECK(std::abs(seen[0].best[0].logprob - (1.0 - total)) < kRounding);
+  CHECK(seen[0].best[1].id == kB);  // of equals the lowest id
+  CHECK(seen[1].best[0].id == kB);
+}
+
+TEST_CASE("a filter has the last word on each token, and the text ends where it leaves none") {
+  FakeModel model{{kA, kA, kA}};
+  int draws = 0;
+  const DrawHooks hooks{.filter = [&](int32_t last, std::span<uint32_t> allowed) {
+    CHECK(last == (draws == 0 ? -1 : kB));
+    REQUIRE(allowed.size() == 1);
+    CHECK(allowed[0] == ~uint32_t{0});
+    allowed[0] = draws++ < 2 ? 1u << kB : 0;
+  }};
+  Generator generator(kVocab, tokenizer(), Ids{kC}, {});
+  std::string text;
+  while (const auto piece = generator.next(model.forward(), hooks)) text += *piece;
+  CHECK(text == "bb");
+  CHECK(generator.stats().finish == FinishReason::kNoToken);
+  CHECK(model.read == Ids{kC, kB, kB});
+}
+
 TEST_CASE("no tokens wanted: the prompt is read, nothing is said") {
   FakeModel model{{kA}};
   const Result result = run(model, {.max_tokens = 0});
@@ -185,7 +242,7 @@ TEST_CASE("a saved generation that cannot be right is refused") {
         read.next(its_own.forward());
       } catch (const Error& error) {
         // A logit that is no number shows when it is to be sampled from.
-        CHECK((error.code() == ErrorCode::kBadSnapshot || error.code() == ErrorCode::kInvalidArgument));
+        CHECK((error.code() == ErrorCode::kBadSnapshot || error.code() == ErrorCode::kBadModel));
       }
     }
   }

@@ -32,7 +32,7 @@ std::vector<float> logits_of(const std::vector<double>& probabilities) {
 std::map<int32_t, int> histogram(const SamplerOptions& options, const std::vector<float>& logits, int draws) {
   Sampler sampler(options, logits.size());
   std::map<int32_t, int> counts;
-  for (int i = 0; i < draws; ++i) ++counts[sampler.sample(logits)];
+  for (int i = 0; i < draws; ++i) ++counts[*sampler.sample(logits)];
   return counts;
 }
 
@@ -126,7 +126,7 @@ TEST_CASE("a seed fixes the tokens, another seed changes them, and a copy contin
   const std::vector<float> logits(50, 0.0f);
   auto draw = [&](Sampler& sampler) {
     std::vector<int32_t> ids;
-    for (int i = 0; i < 20; ++i) ids.push_back(sampler.sample(logits));
+    for (int i = 0; i < 20; ++i) ids.push_back(*sampler.sample(logits));
     return ids;
   };
   Sampler a({.temperature = 1, .seed = 3}, 50), b({.temperature = 1, .seed = 3}, 50);
@@ -163,9 +163,57 @@ TEST_CASE("options out of range are refused by name") {
   CHECK_THROWS_AS(Sampler({}, 0), Error);
 }
 
-TEST_CASE("logits that are not finite, missing or too many are refused") {
+TEST_CASE("a logit of minus infinity is probability 0, with whatever options") {
+  const std::vector<float> logits = {-kInf, 1.0f, -kInf, 1.0f, -kInf};
+  for (const SamplerOptions& options :
+       std::vector<SamplerOptions>{{.temperature = 1},
+                                   {.temperature = 1e30f},
+                                   {.temperature = 1, .top_k = 4},
+                                   {.temperature = 1, .top_p = 0.999f},
+                                   {.temperature = 1, .min_p = 0.0f},
+                                   {.temperature = 1, .repetition_penalty = 0.1f}}) {
+    CHECK(support(options, logits) == std::set<int32_t>{1, 3});
+  }
+  CHECK(Sampler({}, 5).sample(logits) == 1);
+  CHECK(Sampler({}, 2).sample(std::vector<float>{-kInf, -kInf}) == std::nullopt);
+}
+
+TEST_CASE("a bias is added to its logits before all else, minus infinity excludes, and twice adds twice") {
+  const std::vector<float> logits = {1, 2, 3, 4};
+  CHECK(Sampler({.logit_bias = {{3, -2.0f}}}, 4).sample(logits) == 2);
+  CHECK(Sampler({.logit_bias = {{0, 2.0f}, {3, -kInf}, {0, 2.5f}}}, 4).sample(logits) == 0);
+  Sampler penalised({.repetition_penalty = 2.0f, .logit_bias = {{2, -3.0f}, {3, -4.5f}}}, 4);
+  penalised.accept(3);  // 4 - 4.5, times 2
+  CHECK(penalised.sample(std::vector<float>{-0.9f, -2, 2, 4}) == 0);
+  CHECK(support({.temperature = 1, .top_k = 2, .logit_bias = {{0, 100.0f}}}, logits) == std::set<int32_t>{0});
+  check_refused({.logit_bias = {{0, 100.1f}}}, "logit_bias");
+  for (float bad : {kNan, kInf}) check_refused({.logit_bias = {{0, bad}}}, "logit_bias");
+  for (int32_t bad : {-1, 4}) check_refused({.logit_bias = {{bad, 1.0f}}}, "logit_bias");
+}
+
+TEST_CASE("a mask says which tokens may be drawn") {
+  std::vector<float> logits(70, 0.0f);
+  logits[5] = 9.0f;
+  std::vector<uint32_t> allowed(3, 0);
+  allowed[0] = 1u << 31;
+  allowed[2] = 1u << 5;
+  Sampler sampler({.temperature = 1, .seed = 3}, 70);
+  std::set<int32_t> drawn;
+  for (int i = 0; i < 100; ++i) drawn.insert(*sampler.sample(logits, allowed));
+  CHECK(drawn == std::set<int32_t>{31, 69});
+  CHECK(sampler.sample(logits, std::vector<uint32_t>(3, 0)) == std::nullopt);
+}
+
+TEST_CASE("logits that are no numbers, missing or too many are refused") {
   Sampler sampler({}, 3);
-  for (float bad : {kNan, kInf, -kInf}) CHECK_THROWS_AS(sampler.sample(std::vector<float>{0, bad, 0}), Error);
+  for (float bad : {kNan, kInf}) {
+    try {
+      sampler.sample(std::vector<float>{0, bad, 0});
+      FAIL("accepted");
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kBadModel);
+    }
+  }
   CHECK_THROWS_AS(sampler.sample(std::vector<float>{}), Error);
   CHECK_THROWS_AS(sampler.sample(std::vector<float>{1, 2, 3, 4}), Error);
   CHECK_THROWS_AS(sampler.accept(-1), Error);
@@ -176,7 +224,7 @@ TEST_CASE("extreme but finite logits and temperatures still give a token") {
   constexpr float kMax = std::numeric_limits<float>::max();
   for (float temperature : {1e-30f, 1e30f}) {
     Sampler sampler({.temperature = temperature, .top_p = 0.9f}, 3);
-    const int32_t id = sampler.sample(std::vector<float>{-kMax, kMax, 0});
+    const int32_t id = *sampler.sample(std::vector<float>{-kMax, kMax, 0});
     CHECK(id >= 0);
     CHECK(id < 3);
   }

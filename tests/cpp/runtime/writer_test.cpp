@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include "../tiny_model.h"
@@ -71,6 +72,20 @@ struct Fixture {
 };
 
 }  // namespace
+
+TEST_CASE_FIXTURE(Fixture, "a logit bias goes on in a snapshot, which is as ever without one") {
+  const std::vector<std::byte> plain = saved(writer());
+  options.sampling.logit_bias = {{0, 50.0f}, {1, -std::numeric_limits<float>::infinity()}};
+  Writer whole = writer();
+  whole.set_sampling({.logit_bias = {{2, 3.0f}}});
+  CHECK(saved(whole).size() == plain.size() + 16);  // a count, an id, a bias
+  whole.start(tokenizer, prompt, options);
+  CHECK(whole.next() == "a");
+  Writer later = writer();
+  load_snapshot(later, tokenizer, saved(whole));
+  CHECK(saved(later) == saved(whole));
+  CHECK(finish(later) == finish(whole));
+}
 
 TEST_CASE_FIXTURE(Fixture, "a text goes on bit for bit from wherever it is left: loaded, copied, undone") {
   Writer whole = writer();

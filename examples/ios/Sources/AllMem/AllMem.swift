@@ -64,9 +64,7 @@ public final class Model: @unchecked Sendable {
   /// window and memory. check: read all files and compare them with the SHA256SUMS beside them, once after a download.
   public init(directory: URL, window: Int32 = 0, memory: Memory = .on, check all: Bool = false) throws {
     var options = allmem_model_options()
-    allmem_model_options_init(&options)
-    options.struct_size = MemoryLayout<allmem_model_options>.size  // as this header has it, whatever the library knows
-    options.sinks = -1
+    allmem_model_options_init_sized(&options, MemoryLayout<allmem_model_options>.size)
     options.window = window
     options.memory = memory.rawValue
     if all { options.check = Int32(ALLMEM_CHECK_ALL.rawValue) }
@@ -88,7 +86,7 @@ public final class Model: @unchecked Sendable {
   /// How the model is best drawn from, with a new seed each time.
   public var sampling: Sampling {
     var own = allmem_sampling()
-    allmem_sampling_init(&own)
+    allmem_sampling_init_sized(&own, MemoryLayout<allmem_sampling>.size)
     allmem_model_get_sampling(handle, &own)
     var sampling = Sampling()
     sampling.temperature = own.temperature

@@ -21,7 +21,7 @@ public final class Chat: @unchecked Sendable {
   /// `Model.stateBytes`, and the newest is kept whatever it takes. 0 keeps none.
   public init(_ model: Model, system: String? = nil, threads: Int32 = 2, undoBytes: UInt64 = 0) throws {
     var options = allmem_session_options()
-    allmem_session_options_init(&options)
+    allmem_session_options_init_sized(&options, MemoryLayout<allmem_session_options>.size)
     options.threads = threads
     var created: OpaquePointer?
     try check(allmem_session_create(model.handle, &options, &created))
@@ -181,7 +181,7 @@ public final class Chat: @unchecked Sendable {
 
   private func write(_ turns: [String], _ sampling: Sampling, _ run: Run) throws {
     var options = allmem_sampling()
-    allmem_sampling_init(&options)
+    allmem_sampling_init_sized(&options, MemoryLayout<allmem_sampling>.size)
     options.temperature = sampling.temperature
     options.top_k = sampling.topK
     options.top_p = sampling.topP
