@@ -697,8 +697,10 @@ TEST_CASE("a special token as stop text ends the text where the model writes it"
     std::ifstream file(kBundled + "/" + name, std::ios::binary);
     contents.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
   }
-  contents[2].replace(contents[2].find("<|im_start|>"), 12,
-                      "<|xx_start|>");  // not ChatML's, so nothing ends a turn
+  const std::string start =
+      "<|im_start|>";  // without it the tokens are not ChatML's, and nothing ends a turn
+  for (size_t at; (at = contents[2].find(start)) != std::string::npos;)
+    contents[2].replace(at, start.size(), "<|xx_start|>");
   const char* names[] = {"model.onnx", "model.onnx.data", "tokenizer.json"};
   for (size_t i = 0; i < 3; ++i) files.push_back({names[i], contents[i].data(), contents[i].size(), -1, 0});
   allmem_model* raw = nullptr;
