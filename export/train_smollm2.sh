@@ -16,7 +16,9 @@ fi
 [ -d runs/smollm2 ] || "${run[@]}" convert "$gguf" --out runs/smollm2 --window 512 --sinks 4 --chunk 64 --gate dynamic \
   --memory-layers 3-10,14,15,17,18,20-24,26,28 --maps --no-norm --init-std 1 --eta 0.003
 [ -f runs/corpus/train.jsonl ] || python -m allmem_export.corpus --out runs/corpus
-for stage in tune transfer memory; do
+stages=(tune transfer memory)
+[ -n "$kind" ] || stages+=(memory-2) # a GPU has room for long sequences from the start
+for stage in "${stages[@]}"; do
   [ -f "runs/smollm2-$stage/adapter.safetensors" ] ||
     "${run[@]}" train "${CONFIGS:-export/configs}/smollm2-$kind$stage.toml" --resume
 done
