@@ -16,8 +16,12 @@ fi
 [ -d runs/smollm2 ] || "${run[@]}" convert "$gguf" --out runs/smollm2 --window 512 --sinks 4 --chunk 64 --gate dynamic \
   --memory-layers 3-10,14,15,17,18,20-24,26,28 --maps --no-norm --init-std 1 --eta 0.003
 [ -f runs/corpus/train.jsonl ] || python -m allmem_export.corpus --out runs/corpus
+if [ ! -f runs/corpus/answers.jsonl ]; then # an untrained memory's gate is 0: this is the base model
+  [ -d runs/smollm2-base ] || "${run[@]}" export runs/smollm2 --out runs/smollm2-base --quantize int8
+  python -m allmem_export.own_answers runs/smollm2-base --out runs/corpus/answers.jsonl
+fi
 stages=(tune transfer memory)
-[ -n "$kind" ] || stages+=(memory-2) # a GPU has room for long sequences from the start
+[ -n "$kind" ] || stages+=(memory-2 joint) # a GPU has room for long sequences from the start
 for stage in "${stages[@]}"; do
   [ -f "runs/smollm2-$stage/adapter.safetensors" ] ||
     "${run[@]}" train "${CONFIGS:-export/configs}/smollm2-$kind$stage.toml" --resume

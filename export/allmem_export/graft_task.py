@@ -5,6 +5,7 @@
     checkpoint = "runs/smollm2"         # what `allmem-edge convert` wrote: the base and the memory's shape
     adapter = "runs/tune/adapter.safetensors"   # what an earlier stage learned; none for the first
     rank = 16                           # of the low-rank update, for "tune"
+    joint = false                       # "memory": the low-rank update goes on learning, and the base teaches
     [draw]                              # window, sinks and chunk of a batch: lists to choose from
     window = [64, 128]
     sinks = [4]
@@ -52,6 +53,7 @@ STAGES = ("tune", "transfer", "memory")
 FULL = 1 << 20  # a window that no sequence fills
 NEAR_WEIGHT = 0.3  # of answers whose value is still in the window
 REPLY_WEIGHT = 0.2  # of an answer's other tokens
+TALK_SHARE = 0.5  # the same, of the base model's own answers
 FIRST_GATE = 0.1  # α where no memory has learned yet
 KL_SHARE = {"tune": 0.1, "transfer": 0.0, "memory": 0.2}  # of the positions that are no answers
 
@@ -78,6 +80,7 @@ class GraftTask:
     def __init__(self, config: dict[str, Any]) -> None:
         try:
             self._stage = str(config["stage"])
+            self._low_rank_learns = self._stage == "tune" or bool(config.get("joint", False))
             self._checkpoint = Path(config["checkpoint"])
             data, self._draw, self._evaluation = config["data"], config["draw"], config["evaluation"]
             self._lengths, self._tokens = list(data["length"]), int(data["tokens"])
@@ -106,12 +109,12 @@ class GraftTask:
         memory = {name: x for name, x in self._adapter.items() if ".lora_" not in name}
         self._low_rank = low_rank
         self.model.requires_grad_(False)
-        if self._stage == "tune":
+        if self._low_rank_learns:
             add_low_rank(self.model, rank)
             memory |= low_rank
         else:
             merge(self.model.state_dict(), low_rank)
-        if self._stage != "tune" and not memory:
+        if self._stage != "tune" and not any(".memory." in name for name in memory):
             for module in self.model.modules():
                 if isinstance(module, LongTermMemory):  # a gate of 0 would teach the memory nothing
                     nn.init.constant_(module.alpha, FIRST_GATE)
@@ -140,7 +143,9 @@ class GraftTask:
         spans = torch.tensor([window, sinks, min(window, chunk)])
         answer, reply = torch.from_numpy(made["answer"]), torch.from_numpy(made["reply"])
         share = KL_SHARE[self._stage]
-        if self._stage == "memory" and kind not in ("document", "copy") and rng.random() < 0.7:
+        if kind == "talk":
+            share = TALK_SHARE
+        elif self._stage == "memory" and kind not in ("document", "copy") and rng.random() < 0.7:
             share = 0.0  # the teacher is expensive, and answers need none
         generator = torch.Generator().manual_seed(seed)
         teach = torch.rand(answer.shape, generator=generator) < share

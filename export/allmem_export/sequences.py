@@ -3,7 +3,7 @@
 Every sequence is a list of tokens in which some are marked: values that can only be known from an earlier
 place. Kinds: `chat` (facts told to the assistant and asked for, between real text and small talk), `needle`
 (statements in real text), `list` (lines "name thing: code" that come again), `copy` (passages that come
-again) and `document`.
+again), `document` and, where the corpus has answers.jsonl, `talk` (the base model's own answers).
 Values and documents are split for ever into training and held-out ones (dialogues/values.py, corpus.py).
 """
 
@@ -106,6 +106,7 @@ class Documents:
     tokens: np.ndarray  # [N], all documents one after the other
     offsets: np.ndarray  # [documents + 1]
     paragraphs: list[str]
+    chats: list[list[tuple[str, str]]] = field(default_factory=list)  # own_answers.py
 
 
 def load_documents(corpus: Path, tokenizer: PreTrainedTokenizerBase, *, held_out: bool) -> Documents:
@@ -124,7 +125,14 @@ def load_documents(corpus: Path, tokenizer: PreTrainedTokenizerBase, *, held_out
         offsets = np.cumsum([0, *map(len, ids)])
         np.savez(cache, tokens=np.concatenate([np.array(x, np.int32) for x in ids]), offsets=offsets)
     stored = np.load(cache)
-    return Documents(stored["tokens"], stored["offsets"], [p for text in texts for p in _prose(text)])
+    chats = corpus / "answers.jsonl"
+    lines = chats.read_text(encoding="utf-8").splitlines() if chats.exists() else []
+    return Documents(
+        stored["tokens"],
+        stored["offsets"],
+        [p for text in texts for p in _prose(text)],
+        [json.loads(line) for line in lines],
+    )
 
 
 def _prose(text: str) -> list[str]:
@@ -150,6 +158,8 @@ class SequenceMaker:
             "copy": self.copy,
             "document": self.document,
         }
+        if documents.chats:
+            self.kinds["talk"] = self.talk
         text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
         user = "<|im_start|>user\nHi<|im_end|>\n"
         if not isinstance(text, str) or not text.endswith(user):
@@ -375,6 +385,19 @@ class SequenceMaker:
                 if start < len(seq.ids):
                     seq.answers.append((start, len(seq.ids), len(seq.ids)))
             self._add(seq, "\n")
+        return seq
+
+    def talk(self, rng: random.Random, length: int) -> Sequence:
+        """Ordinary questions and the base model's own answers, and now and then a fact."""
+        talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
+        seq = Sequence(list(self._start))
+        while len(seq.ids) < length:
+            if rng.random() < 0.15:
+                fact = talk.fact()
+                self.tell(seq, rng, fact, talk.tell(fact))
+            for question, answer in rng.choice(self.documents.chats):
+                self._say(seq, question, answer, {}, asked=False)
+        seq.answers.clear()
         return seq
 
     def document(self, rng: random.Random, length: int) -> Sequence:

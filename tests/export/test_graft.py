@@ -16,7 +16,7 @@ import tiny
 from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
 from allmem_export.distill_task import load_student
-from allmem_export.graft_task import GraftTask, full_attention
+from allmem_export.graft_task import STAGES, GraftTask, full_attention
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
 from allmem_export.sequences import SequenceMaker, load_documents
 from allmem_export.train import ConfigError, last_checkpoint, load_config, train
@@ -150,6 +150,27 @@ def test_a_stage_trains_its_own_parameters_and_nothing_else(
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.model.parameters())
 
 
+def test_a_joint_stage_trains_memory_and_update_and_is_taught_by_the_base(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = graft(places, tmp_path, "memory", joint=True)
+    config["data"] |= {"kinds": {"talk": 1}, "length": [200], "tokens": 200}
+    (places[1] / "answers.jsonl").write_text(json.dumps([["Who are you?", "A model."], ["Thanks!", "Bye."]]))
+    try:
+        task = GraftTask(config)
+    finally:
+        (places[1] / "answers.jsonl").unlink()
+    trained = {name for name, p in task.model.named_parameters() if p.requires_grad}
+    assert any(".lora_" in name for name in trained) and any(".memory." in name for name in trained)
+    batch = task.batch(0, 1)
+    assert batch["teach"].any() and not batch["weight"].any()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        before = task._teach(batch["input_ids"], batch["teach"])
+        for module in updates(task.model):
+            module.lora_B.normal_()
+        assert torch.equal(task._teach(batch["input_ids"], batch["teach"]), before)
+
+
 def test_transfer_explains_more_of_what_the_window_misses(places: tuple[Path, Path], tmp_path: Path) -> None:
     task = GraftTask(graft(places, tmp_path, "transfer"))
     batch = task.batch(0, 4)
@@ -263,4 +284,4 @@ def test_forms_of_one_page_lie_on_the_same_side_of_the_split() -> None:
 
 def test_the_shipped_configs_can_be_read() -> None:
     for path in Path("export/configs").glob("smollm2-*.toml"):
-        assert load_config(path)["stage"] in path.name
+        assert load_config(path)["stage"] in STAGES
