@@ -239,8 +239,8 @@ def _file_pages() -> int | None:
 def _print(report: dict[str, Any]) -> None:
     out = console.stdout()
     out.print(
-        f"{report['model']} ({report['quantization']}), {report['threads']} threads, {report['isa']}, "
-        f"median of {report['repeat']}"
+        f"{console.printable(report['model'])} ({report['quantization']}), {report['threads']} threads, "
+        f"{report['isa']}, median of {report['repeat']}"
     )
     table = Table("depth", "prefill tokens/s", "decode tokens/s", "first token", box=None)
     for row in report["results"]:
