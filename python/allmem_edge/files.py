@@ -18,6 +18,8 @@ SMALL_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "adapter.json",
     "chat_template.jinja",
     "additional_chat_templates/tool_use.jinja",
     "chat_format.json",

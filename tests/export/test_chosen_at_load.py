@@ -68,7 +68,7 @@ def test_a_memory_that_is_off_is_one_whose_gate_is_closed(
 
 def test_a_window_without_sinks_is_transformers_sliding_window(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 0}
-    qwen3 = random_qwen3(max_position_embeddings=1024, **fields)
+    qwen3 = random_qwen3(vocab_size=tiny.VOCAB_SIZE, max_position_embeddings=1024, **fields)
     qwen3.save_pretrained(tmp_path / "qwen3")
     convert(tmp_path / "qwen3", tmp_path / "checkpoint", window=16, sinks=2, chunk=16)
     tiny.make_tokenizer().save_pretrained(tmp_path / "checkpoint")
@@ -80,7 +80,7 @@ def test_a_window_without_sinks_is_transformers_sliding_window(tmp_path: Path) -
 
 
 def test_a_window_as_long_as_the_text_is_transformers_full_attention(tmp_path: Path) -> None:
-    qwen3 = random_qwen3(max_position_embeddings=1024)
+    qwen3 = random_qwen3(vocab_size=tiny.VOCAB_SIZE, max_position_embeddings=1024)
     qwen3.save_pretrained(tmp_path / "qwen3")
     convert(tmp_path / "qwen3", tmp_path / "checkpoint", window=16, sinks=2, chunk=16)
     tiny.make_tokenizer().save_pretrained(tmp_path / "checkpoint")
