@@ -59,9 +59,16 @@ struct SharedModel {
 int32_t fail(int32_t status, const char* sentence) noexcept;  // remembers it for allmem_last_error()
 int32_t fail_from_exception() noexcept;                       // within a catch block
 
+// GCC hands a forced unwind to its handler as a null reference, which UndefinedBehaviorSanitizer reports.
+#if defined(__GNUC__)
+#define ALLMEM_CATCHES_FORCED_UNWIND __attribute__((no_sanitize("undefined")))
+#else
+#define ALLMEM_CATCHES_FORCED_UNWIND
+#endif
+
 // Runs `body`, which may return a status or throw.
 template <class Body>
-int32_t guarded(Body&& body) {
+ALLMEM_CATCHES_FORCED_UNWIND int32_t guarded(Body&& body) {
   try {
     return body();
 #if defined(__GLIBCXX__)
@@ -75,7 +82,7 @@ int32_t guarded(Body&& body) {
 
 // Calls a callback of the host. What it throws ends the call as a cancel would.
 template <class Callback, class... Arguments>
-auto call_host(Callback callback, Arguments... arguments) {
+ALLMEM_CATCHES_FORCED_UNWIND auto call_host(Callback callback, Arguments... arguments) {
   const auto thrown = [](const std::string& what) {
     return Error(ErrorCode::kCancelled, "A callback threw " + what +
                                             "; callbacks must not throw, but return a "
@@ -133,18 +140,19 @@ int32_t output(std::span<const T> values, T* buffer, size_t capacity, size_t* co
 
 // The sizes that a struct had in earlier releases, which programs compiled then pass: of each, the offset of
 // the first field that came later.
-template <class T>
-inline constexpr std::array<size_t, 0> kOlderSizes{};
-template <>
-inline constexpr std::array kOlderSizes<allmem_sampling>{offsetof(allmem_sampling, logit_bias)};
-template <>
-inline constexpr std::array kOlderSizes<allmem_model_options>{offsetof(allmem_model_options, window)};
+constexpr std::array<size_t, 0> older_sizes(const void*) { return {}; }
+constexpr std::array<size_t, 1> older_sizes(const allmem_sampling*) {
+  return {offsetof(allmem_sampling, logit_bias)};
+}
+constexpr std::array<size_t, 1> older_sizes(const allmem_model_options*) {
+  return {offsetof(allmem_model_options, window)};
+}
 
 // A struct from the caller that begins with struct_size: of this release or of an earlier one.
 template <class T>
 void check_struct(const T* value, const char* name) {
   if (value == nullptr) throw Error(ErrorCode::kInvalidArgument, std::string(name) + " is NULL.");
-  const auto& older = kOlderSizes<T>;
+  const auto older = older_sizes(value);
   if (value->struct_size != sizeof(T) &&
       std::find(older.begin(), older.end(), value->struct_size) == older.end()) {
     throw Error(ErrorCode::kInvalidArgument, std::string(name) + "->struct_size is " +
@@ -158,7 +166,8 @@ void check_struct(const T* value, const char* name) {
 // another.
 template <class T>
 constexpr size_t first_size() {
-  return kOlderSizes<T>.size() > 0 ? *kOlderSizes<T>.begin() : sizeof(T);
+  constexpr auto older = older_sizes(static_cast<const T*>(nullptr));
+  return older.empty() ? sizeof(T) : *older.begin();
 }
 
 // As much of the defaults as the caller's struct has.

@@ -64,7 +64,7 @@ execute_process(COMMAND ${NM} -g --defined-only ${prefix}/lib/liballmem.a OUTPUT
 string(REGEX MATCHALL "[^\n]* [A-TX-Z] [^\n]*" strong "${symbols}")
 list(FILTER strong EXCLUDE REGEX " T allmem_[a-z0-9_]+$")
 string(REGEX MATCHALL "[^\n]* [VWu] [^\n]*" weak "${symbols}")
-list(FILTER weak EXCLUDE REGEX " _Z[A-Z]*(St|N[VKRO]*St|N[VKRO]*9__gnu_cxx|NK?St|v?IS)")
+list(FILTER weak EXCLUDE REGEX " _Z[A-Z]*(St|N[VKRO]*St|N[VKRO]*9__gnu_cxx|NK?St|v?IS)|_ZT[IS]P?F[a-z]RKNSt")
 if(strong OR weak)
   list(JOIN strong "\n" strong)
   list(JOIN weak "\n" weak)
