@@ -103,4 +103,4 @@ def test_an_untrained_adapter_is_pulled_and_chats(
     assert text.startswith(
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
     )
-    assert model.files.eos_ids() == [2, 0]
+    assert set(model.stop_ids) == {0, 2}

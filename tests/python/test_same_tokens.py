@@ -40,16 +40,12 @@ class SamplingStruct(ctypes.Structure):
 
 
 def library() -> ctypes.CDLL:
-    """The newest liballmem that was built from this tree; ALLMEM_LIBRARY names another."""
-    named = os.environ.get("ALLMEM_LIBRARY")
-    built = (
-        [Path(named)]
-        if named
-        else [*ROOT.glob("build/*/csrc/liballmem.so"), *ROOT.glob("build/csrc/liballmem.so")]
-    )
-    if not built:
-        pytest.skip("liballmem is not built: cmake --build, or set ALLMEM_LIBRARY")
-    return ctypes.CDLL(str(max(built, key=lambda path: path.stat().st_mtime)))
+    """The liballmem that `make build` made of this tree; ALLMEM_LIBRARY names another."""
+    # Not any build's: others are for another processor or under sanitizers.
+    path = Path(os.environ.get("ALLMEM_LIBRARY") or ROOT / "build" / "release" / "csrc" / "liballmem.so")
+    if not path.exists():
+        pytest.skip("liballmem is not built: make build, or set ALLMEM_LIBRARY")
+    return ctypes.CDLL(str(path))
 
 
 class FromC:
