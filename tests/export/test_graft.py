@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_distill import write_toml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
@@ -89,16 +90,6 @@ def graft(places: tuple[Path, Path], out: Path, stage: str, **changes: Any) -> d
         },
         "evaluation": {"distances": [32], "sequences": 1},
     } | changes
-
-
-def write_toml(path: Path, config: dict[str, Any]) -> Path:
-    def value(x: Any) -> str:
-        if isinstance(x, dict):
-            return "{" + ", ".join(f"{k} = {value(v)}" for k, v in x.items()) + "}"
-        return json.dumps(x)
-
-    path.write_text("".join(f"{key} = {value(x)}\n" for key, x in config.items()))
-    return path
 
 
 @pytest.fixture(scope="module")
