@@ -93,78 +93,96 @@ struct MemoryHead {
 // not depend on how a stream is split into calls.
 inline constexpr size_t kOrderedRows = 128;
 
+// --- What each kernel computes
+
+// y[t, n] = Σ_k x[t, k] w[n, k] (+ bias[n] unless null), n in [n_begin, n_end).   x [T, K], w [N, K], y [T,
+// N]. Up to kOrderedRows rows of w, a sum is taken in the same order for every T.
+using LinearF32 = void(const float* x, const float* w, const float* bias, float* y, size_t T, size_t K,
+                       size_t N, size_t n_begin, size_t n_end);
+// The same with quantised weights, dequantised on the fly: (code - zero_point) * scale.   x [T, w.cols], y
+// [T, w.rows]
+using LinearNBits = void(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                         size_t n_begin, size_t n_end);
+
+// The same with activations quantised to 8 bits as well, for weights without zero points whose `block` is a
+// multiple of kQ8Group (so K is, too). Quantise fills q from x [T, K] for weights of `bits`; a group that
+// holds a NaN or an infinity gives NaN.
+//
+// Both give the same bits in every table and for every T, so that neither the instruction set nor the split
+// of a stream into calls changes a result: the integer products of a group are summed up first, and then
+// y = fma(sum, scale of w * scale of x, y) in float32, group after group, from what it is added to on (the
+// bias, or y keep rounded to float32).
+using Quantise = void(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
+using LinearQ8 = void(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
+                      size_t n_begin, size_t n_end);
+
+// y[r, :] = x[r, :] / sqrt(mean(x[r, :]²) + epsilon) ⊙ weight[:].   x, y [rows, cols]; y may be x
+using RmsNorm = void(const float* x, const float* weight, float* y, size_t rows, size_t cols, float epsilon);
+
+// Elementwise over n contiguous values; y may be an input.
+using Unary = void(const float* x, float* y, size_t n);
+using Binary = void(const float* a, const float* b, float* y, size_t n);
+
+// Rotary embedding, the "half" layout of Qwen and Llama: for i < D/2, (x[i], x[i + D/2]) is rotated by the
+// angle whose cosine and sine are cos[t, i], sin[t, i].   x, y [T, heads, D]; cos, sin [T, D/2]; y may be x
+using Rotate = void(const float* x, const float* cos, const float* sin, float* y, size_t T, size_t heads,
+                    size_t D);
+
+// Softmax attention of every token over the sinks and its window, for KV heads in [kv_begin, kv_end).
+// Reads ring and this call's keys, does not write the ring. `scratch` holds AttentionScratch floats, a size
+// that depends on the shapes alone, never on the position, and never shrinks as T grows.
+using AttentionScratch = size_t(const AttentionArgs& args);
+using Attention = void(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
+
+// One step of an online softmax over kKeyTile keys for each of `rows` queries, scores [rows, kKeyTile]. The
+// keys that a query sees get the weights e^(score - max), the others 0. Brings max and total = Σ weights,
+// which are those of the steps before (-inf and 0 at first), up to date, replaces each score by its weight
+// times the scale of its value, and sets shrink = e^(max before - max), by which the caller multiplies
+// what it has summed so far (1 where max stays). seen, max, total, shrink: [rows].
+using SoftmaxStep = void(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
+                         float* total, float* shrink);
+
+// r = norm0 / ||row of W|| (0 where ||row|| is 0), for the three matrices of a head.
+using MemoryRowScales = void(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,
+                             const float* norm0_down);
+// y[t] = M_W(q[t]) = q + W_d (silu(W_g q) ⊙ (W_u q)), for `n` vectors of D floats at the given strides (in
+// floats). scratch: MemoryScratch floats, as for MemoryAccumulate.
+using MemoryScratch = size_t(size_t dim, size_t hidden);
+using MemoryRead = void(const MemoryHead& head, const float* q, size_t q_stride, float* y, size_t y_stride,
+                        size_t n, float* scratch);
+// G += Σ_t η_t ∇_W ½||M_Ŵ(k_t) - v_t||²; eta[t * eta_stride].
+using MemoryAccumulate = void(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
+                              size_t v_stride, const float* eta, size_t eta_stride, size_t n, float* scratch);
+// The end of a chunk: S = beta_mean S + G;  W = r ⊙ W - S;  G = 0. Element by element: S may be G itself.
+using MemoryWrite = void(const MemoryHead& head, float beta_mean);
+
+// --- The table
+
 struct Kernels {
   const char* name;   // "ref", "avx2", ...: the value that ALLMEM_ISA takes
   CpuFeatures needs;  // what the machine must have
 
-  // y[t, n] = Σ_k x[t, k] w[n, k] (+ bias[n] unless null), n in [n_begin, n_end).   x [T, K], w [N, K], y [T,
-  // N]. Up to kOrderedRows rows of w, a sum is taken in the same order for every T.
-  void (*linear_f32)(const float* x, const float* w, const float* bias, float* y, size_t T, size_t K,
-                     size_t N, size_t n_begin, size_t n_end);
-  // The same with quantised weights, dequantised on the fly: (code - zero_point) * scale.   x [T, w.cols], y
-  // [T, w.rows]
-  void (*linear_nbits)(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
-                       size_t n_begin, size_t n_end);
+  LinearF32* linear_f32;
+  LinearNBits* linear_nbits;
+  Quantise* quantise;
+  LinearQ8* linear_q8;
 
-  // The same with activations quantised to 8 bits as well, for weights without zero points whose `block` is a
-  // multiple of kQ8Group (so K is, too). quantise() fills q from x [T, K] for weights of `bits`; a group that
-  // holds a NaN or an infinity gives NaN.
-  //
-  // Both give the same bits in every table and for every T, so that neither the instruction set nor the split
-  // of a stream into calls changes a result: the integer products of a group are summed up first, and then
-  // y = fma(sum, scale of w * scale of x, y) in float32, group after group, from what it is added to on (the
-  // bias, or y keep rounded to float32).
-  void (*quantise)(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
-  void (*linear_q8)(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
-                    size_t n_begin, size_t n_end);
+  RmsNorm* rms_norm;
+  Binary *add, *mul;
+  Unary *sigmoid, *silu, *softplus;  // silu(x) = x sigmoid(x)
+  Binary* silu_mul;                  // silu(gate) ⊙ up, fused SwiGLU
+  Rotate* rotate;
 
-  // y[r, :] = x[r, :] / sqrt(mean(x[r, :]²) + epsilon) ⊙ weight[:].   x, y [rows, cols]; y may be x
-  void (*rms_norm)(const float* x, const float* weight, float* y, size_t rows, size_t cols, float epsilon);
+  AttentionScratch* attention_scratch;
+  Attention* attention;
+  SoftmaxStep* softmax_step;
 
-  // Elementwise over n contiguous values; y may be an input.
-  void (*add)(const float* a, const float* b, float* y, size_t n);
-  void (*mul)(const float* a, const float* b, float* y, size_t n);
-  void (*sigmoid)(const float* x, float* y, size_t n);
-  void (*silu)(const float* x, float* y, size_t n);  // x * sigmoid(x)
-  void (*softplus)(const float* x, float* y, size_t n);
-  void (*silu_mul)(const float* gate, const float* up, float* y, size_t n);  // silu(gate) ⊙ up, fused SwiGLU
-
-  // Rotary embedding, the "half" layout of Qwen and Llama: for i < D/2, (x[i], x[i + D/2]) is rotated by the
-  // angle whose cosine and sine are cos[t, i], sin[t, i].   x, y [T, heads, D]; cos, sin [T, D/2]; y may be x
-  void (*rotate)(const float* x, const float* cos, const float* sin, float* y, size_t T, size_t heads,
-                 size_t D);
-
-  // Softmax attention of every token over the sinks and its window, for KV heads in [kv_begin, kv_end).
-  // Reads ring and this call's keys, does not write the ring. `scratch` holds attention_scratch(args) floats,
-  // a size that depends on the shapes alone, never on the position, and never shrinks as T grows.
-  size_t (*attention_scratch)(const AttentionArgs& args);
-  void (*attention)(const AttentionArgs& args, size_t kv_begin, size_t kv_end, float* scratch);
-
-  // One step of an online softmax over kKeyTile keys for each of `rows` queries, scores [rows, kKeyTile]. The
-  // keys that a query sees get the weights e^(score - max), the others 0. Brings max and total = Σ weights,
-  // which are those of the steps before (-inf and 0 at first), up to date, replaces each score by its weight
-  // times the scale of its value, and sets shrink = e^(max before - max), by which the caller multiplies
-  // what it has summed so far (1 where max stays). seen, max, total, shrink: [rows].
-  void (*softmax_step)(float* scores, const float* scales, const SeenKeys* seen, size_t rows, float* max,
-                       float* total, float* shrink);
-
-  // r = norm0 / ||row of W|| (0 where ||row|| is 0), for the three matrices of a head.
-  void (*memory_row_scales)(const MemoryHead& head, const float* norm0_gate, const float* norm0_up,
-                            const float* norm0_down);
-  // y[t] = M_W(q[t]) = q + W_d (silu(W_g q) ⊙ (W_u q)), for `n` vectors of D floats at the given strides (in
-  // floats). scratch: memory_scratch(dim, hidden) floats, as for accumulate.
-  size_t (*memory_scratch)(size_t dim, size_t hidden);
-  void (*memory_read)(const MemoryHead& head, const float* q, size_t q_stride, float* y, size_t y_stride,
-                      size_t n, float* scratch);
-  // G += Σ_t η_t ∇_W ½||M_Ŵ(k_t) - v_t||²; eta[t * eta_stride].
-  void (*memory_accumulate)(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
-                            size_t v_stride, const float* eta, size_t eta_stride, size_t n, float* scratch);
-  // The same with products that are exact to 2^-16 only.
-  void (*memory_accumulate_fast)(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
-                                 size_t v_stride, const float* eta, size_t eta_stride, size_t n,
-                                 float* scratch);
-  // The end of a chunk: S = beta_mean S + G;  W = r ⊙ W - S;  G = 0. Element by element: S may be G itself.
-  void (*memory_write)(const MemoryHead& head, float beta_mean);
+  MemoryRowScales* memory_row_scales;
+  MemoryScratch* memory_scratch;
+  MemoryRead* memory_read;
+  MemoryAccumulate* memory_accumulate;
+  MemoryAccumulate* memory_accumulate_fast;  // its products may be exact to 2^-16 only
+  MemoryWrite* memory_write;
 };
 
 // The scalar definition.

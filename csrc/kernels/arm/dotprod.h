@@ -10,8 +10,7 @@
 
 namespace allmem::dotprod {
 
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
-               size_t n_end);
+LinearQ8 linear_q8;
 
 const Kernels& kernels();
 

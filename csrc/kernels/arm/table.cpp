@@ -5,34 +5,7 @@
 
 namespace allmem::neon {
 
-const Kernels& kernels() {
-  static constexpr Kernels kTable = {
-      .name = "neon",
-      .needs = 0,
-      .linear_f32 = linear_f32,
-      .linear_nbits = linear_nbits,
-      .quantise = quantise,
-      .linear_q8 = linear_q8,
-      .rms_norm = rms_norm,
-      .add = add,
-      .mul = mul,
-      .sigmoid = sigmoid,
-      .silu = silu,
-      .softplus = softplus,
-      .silu_mul = silu_mul,
-      .rotate = rotate,
-      .attention_scratch = attention_scratch,
-      .attention = attention,
-      .softmax_step = softmax_step,
-      .memory_row_scales = memory_row_scales,
-      .memory_scratch = memory_scratch,
-      .memory_read = memory_read,
-      .memory_accumulate = memory_accumulate,
-      .memory_accumulate_fast = memory_accumulate,
-      .memory_write = memory_write,
-  };
-  return kTable;
-}
+const Kernels& kernels() { return kTable; }
 
 }  // namespace allmem::neon
 

@@ -20,7 +20,7 @@ constexpr size_t kLanes = 16;
   return static_cast<__mmask16>((1u << smaller(count, kLanes)) - 1);
 }
 
-// eˣ of each, as in avx2_math.h, within 1 ulp; the power of two is one instruction, gradual underflow
+// eˣ of each, as in simd/vector.h, within 1 ulp; the power of two is one instruction, gradual underflow
 // included. Step by step for all of them, so that the latencies of one are hidden behind those of the others.
 template <size_t kCount>
 [[gnu::always_inline]] inline void exp_each(__m512 (&x)[kCount]) {

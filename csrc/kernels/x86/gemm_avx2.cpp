@@ -6,6 +6,7 @@
 //
 // The unroll pragmas make GCC take the small arrays of accumulators apart early enough to keep them in
 // registers; without them it stores each one in every iteration, at half the speed.
+#include "kernels/simd/vector.h"
 #include "kernels/x86/avx2.h"
 #include "kernels/x86/avx2_math.h"
 
@@ -159,7 +160,7 @@ void gemm_nn(const float* p, size_t p_row, size_t p_col, const float* v, size_t 
              size_t y_stride, size_t M, size_t N, size_t K) {
   if (M < 2 * kRows) return product(p, p_row, p_col, v, v_stride, y, y_stride, M, N, K);
   const auto copy_rows = [&](size_t n, size_t count, size_t k, size_t depth, float* columns) {
-    for (size_t i = 0; i < depth; ++i) copy(v + (k + i) * v_stride + n, columns + i * kCols, count);
+    for (size_t i = 0; i < depth; ++i) simd::copy(v + (k + i) * v_stride + n, columns + i * kCols, count);
   };
   product_of_copies(p, p_row, p_col, y, y_stride, M, N, K, copy_rows);
 }

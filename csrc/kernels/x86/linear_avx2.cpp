@@ -162,7 +162,7 @@ float dot_packed(const LaidOut<kBits>& x, const uint8_t* packed, const float* sc
     const __m256 factors = group_scales<kScales>(scales + (k >> block_log2), (count - k) >> block_log2);
     sum = add_group<kBits>(sum, codes, factors, x.x + k, x.start + k / kCodes);
   }
-  return horizontal_sum(sum);
+  return simd::sum(sum);
 }
 
 template <unsigned kBits, size_t kScales>
