@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/parts.h"
+#include "kernels/rows_q8.h"
 
 namespace allmem {
 
@@ -27,7 +27,7 @@ struct Queries {
   Q8Rows weights;      // [rows, kKeyTile] codes
   float* ones;         // [D]  instead of the values' scales, which the weights have taken
 
-  Queries(const KvRing& ring, size_t heads_in_group, size_t tokens, uint64_t position, Parts& parts)
+  Queries(const KvRing& ring, size_t heads_in_group, size_t tokens, uint64_t position, Scratch& parts)
       : group(heads_in_group), rows(tokens * heads_in_group), first(position) {
     own = parts.q8(rows, ring.stride());
     sink = parts.q8(rows, ring.stride());
@@ -72,10 +72,10 @@ void quantise_padded(const Kernels& kernels, const float* x, size_t dim, size_t 
 }
 
 // y[row, 0..n) = the product of the rows [begin, end) of x with the first n rows of an 8-bit matrix; with
-// `keep` [rows], that and keep[row] y[row].
-void multiply(const Kernels& kernels, const Q8Rows& x, const NBitsMatrix& w, size_t n, const float* keep,
+// `beta` [rows], that and beta[row] y[row].
+void multiply(const Kernels& kernels, const Q8Rows& x, const NBitsMatrix& w, size_t n, const float* beta,
               float* y, size_t begin, size_t end) {
-  kernels.linear_q8(from_row(x, begin, w.cols), w, Onto{.keep = keep}.from_token(begin), y + begin * w.rows,
+  kernels.linear_q8(from_row(x, begin, w.cols), w, Init{.beta = beta}.from_token(begin), y + begin * w.rows,
                     end - begin, 0, n);
 }
 
@@ -171,7 +171,7 @@ void attend(const Kernels& kernels, const AttentionQ8Args& args, size_t kv, cons
 
 size_t attention_q8_scratch(const KvRing& ring, size_t heads, size_t T) {
   const size_t group = heads / ring.kv_heads;
-  Parts parts(nullptr);
+  Scratch parts(nullptr);
   const Queries queries(ring, group, tokens_at_once(T, group), 0, parts);
   return std::max(parts.used(), values_scratch(ring)) + row_scratch(ring);
 }
@@ -179,7 +179,7 @@ size_t attention_q8_scratch(const KvRing& ring, size_t heads, size_t T) {
 void store_kv(const Kernels& kernels, const KvRing& ring, const float* k, const float* v, size_t T,
               uint64_t position, const KvBytes& to, size_t kv_begin, size_t kv_end, float* scratch) {
   const size_t stride = ring.stride(), D = ring.dim;
-  Parts parts(scratch);
+  Scratch parts(scratch);
   float* padded = parts.floats(stride);
   auto* sums = reinterpret_cast<int32_t*>(parts.floats(stride / kQ8Group));
   auto* codes = reinterpret_cast<uint8_t*>(parts.floats(values_scratch(ring)));  // [kKeyTile, D]
@@ -216,7 +216,7 @@ void attention_q8(const Kernels& kernels, const AttentionQ8Args& args, size_t kv
   for (size_t kv = kv_begin; kv < kv_end; ++kv) {
     for (size_t token = 0; token < args.tokens; token += step) {
       const size_t tokens = std::min(step, args.tokens - token);
-      Parts parts(scratch);
+      Scratch parts(scratch);
       const Queries queries(ring, group, tokens, args.position + token, parts);
       float* padded = parts.floats(row_scratch(ring));
       const auto offset = [&](size_t row) {

@@ -37,19 +37,19 @@ struct Q8Rows {
   int32_t* sums;  // [T, K/kQ8Group]  -2^(bits-1) Σ codes: takes the weights' zero point out of the products
 };
 
-// What a product of T tokens is added to: a bias [N], or 0 if it is null; or, with `keep` [T], whatever the
-// bias, what y is before, y[t, n] keep[t].
-struct Onto {
+// What the accumulators of a product start from: a bias [N], or 0 if it is null; or, with `beta` [T],
+// whatever the bias, what y is before, y[t, n] beta[t].
+struct Init {
   const float* bias = nullptr;
-  const float* keep = nullptr;
+  const float* beta = nullptr;
 
   // Always inlined: no copy of them may have a file's special instructions in it.
-  [[gnu::always_inline]] Onto from_token(size_t t) const {
-    return {bias, keep == nullptr ? nullptr : keep + t};
+  [[gnu::always_inline]] Init from_token(size_t t) const {
+    return {bias, beta == nullptr ? nullptr : beta + t};
   }
-  // What y[t, n], which is `y`, starts from. Without `keep` y is not read.
+  // What y[t, n], which is `y`, starts from. Without `beta` y is not read.
   [[gnu::always_inline]] float start(size_t t, size_t n, const float& y) const {
-    if (keep != nullptr) return y * keep[t];
+    if (beta != nullptr) return y * beta[t];
     return bias == nullptr ? 0.0f : bias[n];
   }
 };
@@ -111,9 +111,9 @@ using LinearNBits = void(const float* x, const NBitsMatrix& w, const float* bias
 // Both give the same bits in every table and for every T, so that neither the instruction set nor the split
 // of a stream into calls changes a result: the integer products of a group are summed up first, and then
 // y = fma(sum, scale of w * scale of x, y) in float32, group after group, from what it is added to on (the
-// bias, or y keep rounded to float32).
+// bias, or y beta rounded to float32).
 using Quantise = void(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q);
-using LinearQ8 = void(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
+using LinearQ8 = void(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                       size_t n_begin, size_t n_end);
 
 // y[r, :] = x[r, :] / sqrt(mean(x[r, :]²) + epsilon) ⊙ weight[:].   x, y [rows, cols]; y may be x

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels/parts.h"
+#include "kernels/rows_q8.h"
 
 namespace allmem {
 
@@ -12,7 +12,7 @@ namespace {
 // Rows [rows, cols] of float32 as 8-bit weights; rows and columns that are not there are 0.
 void copy_matrix(const Kernels& kernels, const float* from, size_t rows, size_t cols, const NBitsMatrix& to,
                  float* scratch) {
-  Parts parts(scratch);
+  Scratch parts(scratch);
   float* filled_up = parts.floats(to.cols);
   auto* sums = reinterpret_cast<int32_t*>(parts.floats(to.cols / kQ8Group));
   std::fill_n(filled_up, to.cols, 0.0f);
@@ -69,7 +69,7 @@ void MemoryQ8::read(const Kernels& kernels, const float* q, float* y, size_t T, 
   const size_t step = tokens_at_once(T, group), Dp = gate_.cols, hp = down_.cols;
   for (size_t begin = 0; begin < T; begin += step) {
     const size_t rows = std::min(step, T - begin) * group;
-    Parts parts(scratch);
+    Scratch parts(scratch);
     float* z = parts.floats(rows * Dp);
     float* a = parts.floats(rows * hp);
     float* u = parts.floats(rows * hp);
@@ -92,7 +92,7 @@ void MemoryQ8::read(const Kernels& kernels, const float* q, float* y, size_t T, 
 
 size_t MemoryQ8::scratch_floats(size_t dim, size_t hidden, size_t T, size_t group) {
   const size_t Dp = whole_groups(dim), hp = whole_groups(hidden), rows = tokens_at_once(T, group) * group;
-  Parts parts(nullptr);
+  Scratch parts(nullptr);
   parts.floats(rows * (Dp + 2 * hp));
   parts.q8(rows, std::max(Dp, hp));
   return parts.used();

@@ -5,7 +5,7 @@
 #include <set>
 
 #include "kernels/kernels.h"
-#include "kernels/parts.h"
+#include "kernels/rows_q8.h"
 #include "ops/parallel.h"
 #include "ops/registry.h"
 
@@ -32,18 +32,18 @@ class PerHead : public Op {
   }
 
   size_t scratch_floats(const Kernels& /*kernels*/, size_t tokens) const override {
-    Parts parts(nullptr);
-    parts.floats(tokens * (sizes_.K + sizes_.N));
-    count_scratch(parts, tokens);
-    return parts.used();
+    Scratch scratch(nullptr);
+    scratch.floats(tokens * (sizes_.K + sizes_.N));
+    count_scratch(scratch, tokens);
+    return scratch.used();
   }
 
  protected:
   // y [T, N] = x [T, K] times the matrix of a head.
   virtual void multiply(const RunContext& ctx, size_t head, const float* x, float* y,
-                        Parts& scratch) const = 0;
+                        Scratch& scratch) const = 0;
   // Takes what multiply() takes.
-  virtual void count_scratch(Parts& /*scratch*/, size_t /*tokens*/) const {}
+  virtual void count_scratch(Scratch& /*scratch*/, size_t /*tokens*/) const {}
 
   Sizes sizes_;
 
@@ -52,7 +52,7 @@ class PerHead : public Op {
     const auto [heads, N, K] = sizes_;
     const float* from = ctx.in(0) + head * K;
     float* to = ctx.out(0) + head * N;
-    Parts scratch(memory);
+    Scratch scratch(memory);
     if (ctx.tokens == 1) return multiply(ctx, head, from, to, scratch);
     float* x = scratch.floats(ctx.tokens * K);
     float* y = scratch.floats(ctx.tokens * N);
@@ -67,7 +67,7 @@ class PerHeadFloat : public PerHead {
  public:
   using PerHead::PerHead;
 
-  void multiply(const RunContext& ctx, size_t head, const float* x, float* y, Parts&) const override {
+  void multiply(const RunContext& ctx, size_t head, const float* x, float* y, Scratch&) const override {
     const auto [heads, N, K] = sizes_;
     ctx.kernels.linear_f32(x, ctx.in(1) + head * N * K, nullptr, y, ctx.tokens, K, N, 0, N);
   }
@@ -79,7 +79,8 @@ class PerHeadNBits : public PerHead {
   PerHeadNBits(const Sizes& sizes, const Binder::Codes& codes, bool in_8_bits)
       : PerHead(sizes), codes_(codes), in_8_bits_(in_8_bits) {}
 
-  void multiply(const RunContext& ctx, size_t head, const float* x, float* y, Parts& scratch) const override {
+  void multiply(const RunContext& ctx, size_t head, const float* x, float* y,
+                Scratch& scratch) const override {
     const auto [heads, N, K] = sizes_;
     const NBitsMatrix w{.packed = ctx.in<uint8_t>(1) + head * N * K,
                         .scales = ctx.in(codes_.scales) + head * N * (K / codes_.block),
@@ -94,7 +95,7 @@ class PerHeadNBits : public PerHead {
     ctx.kernels.linear_q8(rows, w, {}, y, ctx.tokens, 0, N);
   }
 
-  void count_scratch(Parts& scratch, size_t tokens) const override {
+  void count_scratch(Scratch& scratch, size_t tokens) const override {
     if (in_8_bits_) scratch.q8(tokens, sizes_.K);
   }
 

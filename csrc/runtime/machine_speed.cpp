@@ -83,7 +83,7 @@ struct Product {
 };
 
 // A memory and tokens that it learns, for one thread.
-struct Lesson {
+struct Learning {
   static constexpr size_t kDim = 128, kHidden = 256, kSize = kDim * kHidden;
   static constexpr double kProducts =
       7.0 * kSize * kTokens;  // three forward, one back, three for the gradient
@@ -131,7 +131,7 @@ MachineSpeed measure_machine(int threads, size_t bytes, bool exact) {
   return {.read_bytes = read_rate(pool, bytes),
           .integer_operations = product_rate(pool, kProducts, &Product::integer),
           .floating_operations = exact ? product_rate(pool, kProducts / 4, &Product::floating)
-                                       : product_rate(pool, Lesson::kProducts, &Lesson::learn)};
+                                       : product_rate(pool, Learning::kProducts, &Learning::learn)};
 }
 
 }  // namespace allmem

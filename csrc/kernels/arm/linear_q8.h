@@ -90,7 +90,7 @@ class RowScales {
 
 // y[n..n + R) for M tokens, 1 or 2. R is 4, or 1 at the end of a slice.
 template <typename Dot, unsigned kBits, size_t R, size_t M>
-void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t n) {
+void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t n) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
   const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
   const int log2 = __builtin_ctzll(w.block / kQ8Group);
@@ -99,10 +99,10 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, flo
   const uint8_t* packed = w.packed + n * row_bytes;
   float32x4_t sums[M];  // a lane for each row
   for (size_t i = 0; i < M; ++i) {
-    if (onto.keep != nullptr) {
-      sums[i] = vmulq_n_f32(load_first(y + i * w.rows + n, R), onto.keep[i]);
+    if (init.beta != nullptr) {
+      sums[i] = vmulq_n_f32(load_first(y + i * w.rows + n, R), init.beta[i]);
     } else {
-      sums[i] = onto.bias ? load_first(onto.bias + n, R) : vdupq_n_f32(0);
+      sums[i] = init.bias ? load_first(init.bias + n, R) : vdupq_n_f32(0);
     }
   }
   for (size_t g = 0; g < groups; ++g, packed += kGroupBytes) {
@@ -134,15 +134,15 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, flo
 }
 
 template <typename Dot, unsigned kBits>
-void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
+void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                     size_t n_begin, size_t n_end) {
   const auto tokens = [&]<size_t M>(size_t t) {
     const size_t groups = w.cols / kQ8Group;
     const Q8Rows from{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
     float* to = y + t * w.rows;
     size_t n = n_begin;
-    for (; n + 4 <= n_end; n += 4) rows_by_tokens<Dot, kBits, 4, M>(from, w, onto.from_token(t), to, n);
-    for (; n < n_end; ++n) rows_by_tokens<Dot, kBits, 1, M>(from, w, onto.from_token(t), to, n);
+    for (; n + 4 <= n_end; n += 4) rows_by_tokens<Dot, kBits, 4, M>(from, w, init.from_token(t), to, n);
+    for (; n < n_end; ++n) rows_by_tokens<Dot, kBits, 1, M>(from, w, init.from_token(t), to, n);
   };
   size_t t = 0;
   for (; t + 2 <= T; t += 2) tokens.template operator()<2>(t);
@@ -240,20 +240,20 @@ void add_product_of_block(const Q8Rows& x, const NBitsMatrix& w, float* y, size_
 }
 
 template <typename Dot>
-void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
+void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                       size_t n_begin, size_t n_end) {
   for (size_t t = 0; t < T; ++t) {
     float* row = y + t * w.rows;
-    for (size_t n = n_begin; n < n_end; ++n) row[n] = onto.start(t, n, row[n]);
+    for (size_t n = n_begin; n < n_end; ++n) row[n] = init.start(t, n, row[n]);
   }
   (w.bits == 4 ? add_product_of_block<Dot, 4> : add_product_of_block<Dot, 8>)(x, w, y, T, n_begin, n_end);
 }
 
 template <typename Dot>
-void product(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
+void product(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
              size_t n_end) {
-  if (T >= kFewTokens) return product_of_block<Dot>(x, w, onto, y, T, n_begin, n_end);
-  (w.bits == 4 ? product_of_few<Dot, 4> : product_of_few<Dot, 8>)(x, w, onto, y, T, n_begin, n_end);
+  if (T >= kFewTokens) return product_of_block<Dot>(x, w, init, y, T, n_begin, n_end);
+  (w.bits == 4 ? product_of_few<Dot, 4> : product_of_few<Dot, 8>)(x, w, init, y, T, n_begin, n_end);
 }
 
 }  // namespace

@@ -115,10 +115,10 @@ struct Smmla {
 
 }  // namespace
 
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
-  if (T < kFewTokens) return dotprod::linear_q8(x, w, onto, y, T, n_begin, n_end);
-  product_of_block<Smmla>(x, w, onto, y, T, n_begin, n_end);
+  if (T < kFewTokens) return dotprod::linear_q8(x, w, init, y, T, n_begin, n_end);
+  product_of_block<Smmla>(x, w, init, y, T, n_begin, n_end);
 }
 
 }  // namespace allmem::i8mm

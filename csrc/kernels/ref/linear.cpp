@@ -85,12 +85,12 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
   }
 }
 
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
   const size_t K = w.cols, groups = K / kQ8Group, row_bytes = K * w.bits / 8;
   for (size_t t = 0; t < T; ++t) {
     for (size_t n = n_begin; n < n_end; ++n) {
-      float sum = onto.start(t, n, y[t * w.rows + n]);
+      float sum = init.start(t, n, y[t * w.rows + n]);
       for (size_t g = 0; g < groups; ++g) {
         const int8_t* codes = x.codes + t * K + g * kQ8Group;
         int products = x.sums[t * groups + g];

@@ -113,10 +113,10 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
   }
 }
 
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
-  if (T >= kFewTokens) return product_of_many<Vnni>(x, w, onto, y, T, n_begin, n_end);
-  (w.bits == 4 ? product_of_few<4> : product_of_few<8>)(x, w, onto, y, T, n_begin, n_end);
+  if (T >= kFewTokens) return product_of_many<Vnni>(x, w, init, y, T, n_begin, n_end);
+  (w.bits == 4 ? product_of_few<4> : product_of_few<8>)(x, w, init, y, T, n_begin, n_end);
 }
 
 }  // namespace allmem::avx512vnni

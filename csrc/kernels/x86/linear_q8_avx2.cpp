@@ -137,9 +137,9 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
   }
 }
 
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
-  product<Maddubs>(x, w, onto, y, T, n_begin, n_end);
+  product<Maddubs>(x, w, init, y, T, n_begin, n_end);
 }
 
 }  // namespace allmem::avx2

@@ -45,9 +45,9 @@ struct Dpbusd {
 
 }  // namespace
 
-void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T, size_t n_begin,
+void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
-  avx2::product<Dpbusd>(x, w, onto, y, T, n_begin, n_end);
+  avx2::product<Dpbusd>(x, w, init, y, T, n_begin, n_end);
 }
 
 }  // namespace allmem::avxvnni

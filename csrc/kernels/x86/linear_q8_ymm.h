@@ -122,7 +122,7 @@ inline void multiply_scales(const NBitsMatrix& w, const Q8Rows& x, const Rows& r
 
 // y[row[r]] for one token, two groups at a time.
 template <typename Dot, unsigned kBits>
-inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y,
+inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
                           const Rows& row) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
   const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
@@ -131,7 +131,7 @@ inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Onto& ont
 #pragma GCC unroll 4
   for (size_t r = 0; r < kStreams; ++r) {
     packed[r] = w.packed + row[r] * row_bytes;
-    values[r] = onto.start(0, row[r], y[row[r]]);
+    values[r] = init.start(0, row[r], y[row[r]]);
   }
   __m128 sums = _mm_load_ps(values);
   alignas(32) float factors[kTileGroups][kStreams];
@@ -188,7 +188,7 @@ template <size_t kGroups>
 // The rows [n_begin, n_end) of a matrix with few columns, kGroups groups in blocks of one, for one token;
 // their count is a multiple of 8.
 template <typename Dot, unsigned kBits, size_t kGroups>
-inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t n_begin,
+inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t n_begin,
                        size_t n_end) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kRowBytes = kGroups * kGroupBytes, kRows = kLanes;
   for (size_t n = n_begin; n < n_end; n += kRows) {
@@ -196,8 +196,8 @@ inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, 
 #pragma GCC unroll 4
     for (size_t g = 0; g < kGroups; ++g) scales[g] = eight_scales(w, n * kGroups + g * kRows);
     split_groups<kGroups>(scales);
-    __m256 sums = onto.bias ? _mm256_loadu_ps(onto.bias + n) : _mm256_setzero_ps();
-    if (onto.keep != nullptr) sums = _mm256_mul_ps(_mm256_loadu_ps(y + n), _mm256_set1_ps(*onto.keep));
+    __m256 sums = init.bias ? _mm256_loadu_ps(init.bias + n) : _mm256_setzero_ps();
+    if (init.beta != nullptr) sums = _mm256_mul_ps(_mm256_loadu_ps(y + n), _mm256_set1_ps(*init.beta));
 #pragma GCC unroll 4
     for (size_t g = 0; g < kGroups; ++g) {
       const __m256i low = load(x.codes + g * kQ8Group), high = load(x.codes + g * kQ8Group + 32);
@@ -219,23 +219,23 @@ inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, 
 }
 
 template <typename Dot, unsigned kBits>
-inline void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y,
+inline void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
                              size_t n_begin, size_t n_end) {
   const size_t groups = w.cols / kQ8Group, whole = n_begin + (n_end - n_begin) / kLanes * kLanes;
   size_t n = whole;
   if (w.block == kQ8Group && groups == 1) {
-    short_rows<Dot, kBits, 1>(x, w, onto, y, n_begin, whole);
+    short_rows<Dot, kBits, 1>(x, w, init, y, n_begin, whole);
   } else if (w.block == kQ8Group && groups == 2) {
-    short_rows<Dot, kBits, 2>(x, w, onto, y, n_begin, whole);
+    short_rows<Dot, kBits, 2>(x, w, init, y, n_begin, whole);
   } else if (w.block == kQ8Group && groups == 4) {
-    short_rows<Dot, kBits, 4>(x, w, onto, y, n_begin, whole);
+    short_rows<Dot, kBits, 4>(x, w, init, y, n_begin, whole);
   } else {
     const size_t step = (n_end - n_begin) / kStreams;
-    for (n = n_begin; n < n_begin + step; ++n) rows_by_token<Dot, kBits>(x, w, onto, y, {n, step, kStreams});
+    for (n = n_begin; n < n_begin + step; ++n) rows_by_token<Dot, kBits>(x, w, init, y, {n, step, kStreams});
     n = n_begin + kStreams * step;
   }
   for (; n < n_end; n += kStreams)
-    rows_by_token<Dot, kBits>(x, w, onto, y, {n, 1, smaller(kStreams, n_end - n)});
+    rows_by_token<Dot, kBits>(x, w, init, y, {n, 1, smaller(kStreams, n_end - n)});
 }
 
 // --- A block of tokens
@@ -306,15 +306,15 @@ inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, si
 struct Target {
   float* y;
   size_t N, rows;
-  Onto onto;   // its bias from the tile's first row on
-  bool first;  // y starts from `onto`; else it has the products of earlier columns
+  Init init;   // its bias from the tile's first row on
+  bool first;  // y starts from `init`; else it has the products of earlier columns
 
   size_t count(size_t r) const { return rows > r ? smaller(rows - r, kLanes) : 0; }
   void load(size_t t, float sums[kTileRows]) const {
-    const float* from = first && onto.keep == nullptr ? onto.bias : y + t * N;
+    const float* from = first && init.beta == nullptr ? init.bias : y + t * N;
     for (size_t r = 0; r < kTileRows; r += kLanes) {
       __m256 start = from == nullptr ? _mm256_setzero_ps() : load_first(from + r, count(r));
-      if (first && onto.keep != nullptr) start = _mm256_mul_ps(start, _mm256_set1_ps(onto.keep[t]));
+      if (first && init.beta != nullptr) start = _mm256_mul_ps(start, _mm256_set1_ps(init.beta[t]));
       _mm256_store_ps(sums + r, start);
     }
   }
@@ -352,7 +352,7 @@ inline void multiply(const Tile& tile, const Q8Rows& x, size_t t, size_t K, size
 }
 
 template <typename Dot, unsigned kBits>
-inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
+inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                              size_t n_begin, size_t n_end) {
   const size_t groups = w.cols / kQ8Group;
   Tile tile;
@@ -361,7 +361,7 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Onto& 
     for (size_t g = 0; g < groups; g += kTileGroups) {
       const size_t count = smaller(kTileGroups, groups - g);
       unpack<Dot, kBits>(w, n, rows, g, count, tile);
-      const Target to{y + n, w.rows, rows, {onto.bias ? onto.bias + n : nullptr, onto.keep}, g == 0};
+      const Target to{y + n, w.rows, rows, {init.bias ? init.bias + n : nullptr, init.beta}, g == 0};
       size_t t = 0;
       for (; t + kTokens <= T; t += kTokens) multiply<Dot, kBits, kTokens>(tile, x, t, w.cols, g, count, to);
       for (; t < T; ++t) multiply<Dot, kBits, 1>(tile, x, t, w.cols, g, count, to);
@@ -370,18 +370,18 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Onto& 
 }
 
 template <typename Dot>
-inline void product(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
+inline void product(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                     size_t n_begin, size_t n_end) {
   if (T < kFewTokens) {
     const size_t groups = w.cols / kQ8Group;
     for (size_t t = 0; t < T; ++t) {
       const Q8Rows row{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
-      (w.bits == 4 ? product_of_token<Dot, 4> : product_of_token<Dot, 8>)(row, w, onto.from_token(t),
+      (w.bits == 4 ? product_of_token<Dot, 4> : product_of_token<Dot, 8>)(row, w, init.from_token(t),
                                                                           y + t * w.rows, n_begin, n_end);
     }
     return;
   }
-  (w.bits == 4 ? product_of_block<Dot, 4> : product_of_block<Dot, 8>)(x, w, onto, y, T, n_begin, n_end);
+  (w.bits == 4 ? product_of_block<Dot, 4> : product_of_block<Dot, 8>)(x, w, init, y, T, n_begin, n_end);
 }
 
 }  // namespace

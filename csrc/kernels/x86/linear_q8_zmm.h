@@ -113,7 +113,7 @@ template <unsigned kBits>
 
 // y[n + r step] for one token, r < rows <= 4, four groups at a time.
 template <unsigned kBits>
-[[maybe_unused]] inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y,
+[[maybe_unused]] inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
                                            size_t n, size_t step, size_t rows) {
   constexpr size_t kRows = kStreams, kGroups = 4;
   const size_t groups = w.cols / kQ8Group, row_bytes = groups * kQ8Group * kBits / 8;
@@ -124,7 +124,7 @@ template <unsigned kBits>
 #pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
     packed[r] = w.packed + row(r) * row_bytes;
-    totals[r] = onto.start(0, row(r), y[row(r)]);
+    totals[r] = init.start(0, row(r), y[row(r)]);
   }
   __m128 sums = _mm_load_ps(totals);
   alignas(64) float factors[kGroups][kLanes];  // [g % 4][g / 4 * 4 + row] of the 16 groups at hand
@@ -185,7 +185,7 @@ template <size_t kRows, size_t kGroups>
 // The rows [n_begin, n_end) of a matrix with few columns (kGroups groups in blocks of one) for M tokens, 1 or
 // 2: 16 sums at a time.
 template <unsigned kBits, size_t kGroups, size_t M>
-[[maybe_unused]] inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y,
+[[maybe_unused]] inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
                                         size_t n_begin, size_t n_end) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kRows = kLanes / M;
   constexpr size_t kRegisters = (kRows * kGroups + kLanes - 1) / kLanes;  // of the scales of kRows rows
@@ -211,9 +211,9 @@ template <unsigned kBits, size_t kGroups, size_t M>
       scales[i] = scales_at(w, n * kGroups + first, all > first ? first_lanes(all - first) : 0);
     }
     const auto start_of = [&] [[gnu::always_inline]] (size_t t) {
-      if (onto.keep != nullptr)
-        return _mm512_mul_ps(_mm512_maskz_loadu_ps(there, y + t * w.rows + n), _mm512_set1_ps(onto.keep[t]));
-      return onto.bias ? _mm512_maskz_loadu_ps(there, onto.bias + n) : _mm512_setzero_ps();
+      if (init.beta != nullptr)
+        return _mm512_mul_ps(_mm512_maskz_loadu_ps(there, y + t * w.rows + n), _mm512_set1_ps(init.beta[t]));
+      return init.bias ? _mm512_maskz_loadu_ps(there, init.bias + n) : _mm512_setzero_ps();
     };
     __m512 sums = start_of(0);
     if constexpr (M == 2) sums = _mm512_shuffle_f32x4(sums, start_of(1), 0x44);
@@ -252,7 +252,7 @@ template <unsigned kBits, size_t kGroups, size_t M>
 
 // A row after the other: W is read once for each token, which pays as long as there are few.
 template <unsigned kBits>
-[[maybe_unused]] inline void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y,
+[[maybe_unused]] inline void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
                                             size_t T, size_t n_begin, size_t n_end) {
   const size_t groups = w.cols / kQ8Group;
   const auto from = [&](size_t t) {
@@ -261,8 +261,8 @@ template <unsigned kBits>
   const auto short_ones = [&]<size_t kGroups>() {
     size_t t = 0;
     for (; t + 2 <= T; t += 2)
-      short_rows<kBits, kGroups, 2>(from(t), w, onto.from_token(t), y + t * w.rows, n_begin, n_end);
-    if (t < T) short_rows<kBits, kGroups, 1>(from(t), w, onto.from_token(t), y + t * w.rows, n_begin, n_end);
+      short_rows<kBits, kGroups, 2>(from(t), w, init.from_token(t), y + t * w.rows, n_begin, n_end);
+    if (t < T) short_rows<kBits, kGroups, 1>(from(t), w, init.from_token(t), y + t * w.rows, n_begin, n_end);
   };
   if (w.block == kQ8Group && groups == 1) return short_ones.template operator()<1>();
   if (w.block == kQ8Group && groups == 2) return short_ones.template operator()<2>();
@@ -271,9 +271,9 @@ template <unsigned kBits>
   const size_t left = n_begin + kStreams * step;
   for (size_t t = 0; t < T; ++t) {
     for (size_t n = n_begin; n < n_begin + step; ++n)
-      rows_by_token<kBits>(from(t), w, onto.from_token(t), y + t * w.rows, n, step, kStreams);
+      rows_by_token<kBits>(from(t), w, init.from_token(t), y + t * w.rows, n, step, kStreams);
     for (size_t n = left; n < n_end; n += kStreams)
-      rows_by_token<kBits>(from(t), w, onto.from_token(t), y + t * w.rows, n, 1,
+      rows_by_token<kBits>(from(t), w, init.from_token(t), y + t * w.rows, n, 1,
                            smaller(kStreams, n_end - n));
   }
 }
@@ -322,13 +322,13 @@ struct Target {
   size_t N;
   __mmask16 rows[2];  // the rows of the tile that exist
   __m512 bias[2];
-  const float* keep;
-  bool first;  // y starts from bias or keep; else it has the products of earlier columns
+  const float* beta;
+  bool first;  // y starts from bias or beta; else it has the products of earlier columns
 
   __m512 start(size_t t, size_t half) const {
-    if (first && keep == nullptr) return bias[half];
+    if (first && beta == nullptr) return bias[half];
     const __m512 before = _mm512_maskz_loadu_ps(rows[half], y + t * N + half * kLanes);
-    return first ? _mm512_mul_ps(before, _mm512_set1_ps(keep[t])) : before;
+    return first ? _mm512_mul_ps(before, _mm512_set1_ps(beta[t])) : before;
   }
   void store(size_t t, size_t half, __m512 sums) const {
     _mm512_mask_storeu_ps(y + t * N + half * kLanes, rows[half], sums);
@@ -338,16 +338,16 @@ struct Target {
 // `Block`: kSigned, as for unpack(); multiply(tile, x, T, K, group, count, to) adds the tile's product with
 // all T tokens to `to`.
 template <typename Block, unsigned kBits>
-inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
+inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                              size_t n_begin, size_t n_end) {
   const size_t groups = w.cols / kQ8Group;
   Tile tile;
   for (size_t n = n_begin; n < n_end; n += kTileRows) {
     const size_t rows = smaller(kTileRows, n_end - n);
     Target to{y + n, w.rows,    {first_lanes(rows), first_lanes(rows < kLanes ? 0 : rows - kLanes)},
-              {},    onto.keep, true};
+              {},    init.beta, true};
     for (size_t half = 0; half < 2; ++half)
-      to.bias[half] = onto.bias ? _mm512_maskz_loadu_ps(to.rows[half], onto.bias + n + half * kLanes)
+      to.bias[half] = init.bias ? _mm512_maskz_loadu_ps(to.rows[half], init.bias + n + half * kLanes)
                                 : _mm512_setzero_ps();
     for (size_t g = 0; g < groups; g += kTileGroups) {
       const size_t count = smaller(kTileGroups, groups - g);
@@ -359,9 +359,9 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Onto& 
 }
 
 template <typename Block>
-inline void product_of_many(const Q8Rows& x, const NBitsMatrix& w, const Onto& onto, float* y, size_t T,
+inline void product_of_many(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                             size_t n_begin, size_t n_end) {
-  (w.bits == 4 ? product_of_block<Block, 4> : product_of_block<Block, 8>)(x, w, onto, y, T, n_begin, n_end);
+  (w.bits == 4 ? product_of_block<Block, 4> : product_of_block<Block, 8>)(x, w, init, y, T, n_begin, n_end);
 }
 
 }  // namespace

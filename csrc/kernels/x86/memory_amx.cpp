@@ -4,6 +4,7 @@
 // factors as they lie in memory, and what scales their rows scales rows of the results. Every factor is split
 // into bfloat16 once; one that two products need in different forms gets the second from the same numbers
 // while they are at hand. G is read and written once.
+#include "kernels/scratch.h"
 #include "kernels/x86/amx.h"
 #include "kernels/x86/avx512vnni.h"
 #include "kernels/x86/bfloat16_tiles.h"
@@ -19,26 +20,10 @@ constexpr size_t kTokensAtOnce = 128;  // what belongs to them then stays in the
 
 constexpr size_t whole(size_t n) { return (n + kSide - 1) / kSide * kSide; }
 
-// What Parts (kernels/parts.h) is to files of no instruction set: its inline functions must not be compiled
-// here.
-class Room {
- public:
-  explicit Room(float* memory) : memory_(memory) {}
-  size_t used() const { return used_; }
-  float* floats(size_t n) {
-    float* part = memory_ == nullptr ? nullptr : memory_ + used_;
-    used_ += n;
-    return part;
-  }
-  // A factor with `outer` rows or columns and a sum over `sum`, both whole.
-  Factor factor(size_t outer, size_t sum) {
-    return {reinterpret_cast<Split*>(floats(outer * sum)), sum / kSide};
-  }
-
- private:
-  float* memory_;
-  size_t used_ = 0;
-};
+// A factor with `outer` rows or columns and a sum over `sum`, both whole.
+Factor factor(Scratch& scratch, size_t outer, size_t sum) {
+  return {reinterpret_cast<Split*>(scratch.floats(outer * sum)), sum / kSide};
+}
 
 float* aligned(float* memory) {
   return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory) + 63) / 64 * 64);
@@ -135,42 +120,42 @@ void transposed_difference(const float* x, size_t x_stride, const float* y, size
 }
 
 // Some tokens' keys, values and learning rates.
-struct Lesson {
+struct Batch {
   const float *k, *v, *eta;
   size_t k_stride, v_stride, eta_stride, tokens;
 };
 
 class Learning {
  public:
-  Learning(const MemoryHead& head, size_t tokens, Room& room)
+  Learning(const MemoryHead& head, size_t tokens, Scratch& scratch)
       : head_(head),
         D_(whole(head.dim)),
         h_(whole(head.hidden)),
         T_(whole(tokens)),
-        keys_by_dim_(room.factor(T_, D_)),
-        keys_by_token_(room.factor(D_, T_)),
-        hidden_by_unit_(room.factor(T_, h_)),
-        hidden_by_token_(room.factor(h_, T_)),
-        errors_by_token_(room.factor(D_, T_)),
-        errors_by_dim_(room.factor(T_, D_)),
-        rows_by_dim_{room.factor(kSide, D_), room.factor(kSide, D_)},
-        rows_by_unit_(room.factor(kSide, h_)),
-        rows_by_token_{room.factor(kSide, T_), room.factor(kSide, T_)},
-        slopes_gate_(room.floats(h_ * T_)),
-        slopes_up_(room.floats(h_ * T_)),
-        eta_(room.floats(T_)) {}
+        keys_by_dim_(factor(scratch, T_, D_)),
+        keys_by_token_(factor(scratch, D_, T_)),
+        hidden_by_unit_(factor(scratch, T_, h_)),
+        hidden_by_token_(factor(scratch, h_, T_)),
+        errors_by_token_(factor(scratch, D_, T_)),
+        errors_by_dim_(factor(scratch, T_, D_)),
+        rows_by_dim_{factor(scratch, kSide, D_), factor(scratch, kSide, D_)},
+        rows_by_unit_(factor(scratch, kSide, h_)),
+        rows_by_token_{factor(scratch, kSide, T_), factor(scratch, kSide, T_)},
+        slopes_gate_(scratch.floats(h_ * T_)),
+        slopes_up_(scratch.floats(h_ * T_)),
+        eta_(scratch.floats(T_)) {}
 
-  void learn(const Lesson& lesson) {
-    for (size_t t = 0; t < T_; ++t) eta_[t] = t < lesson.tokens ? lesson.eta[t * lesson.eta_stride] : 0.0f;
-    in_pieces(lesson.tokens, [&](size_t t, size_t tokens) {
+  void learn(const Batch& batch) {
+    for (size_t t = 0; t < T_; ++t) eta_[t] = t < batch.tokens ? batch.eta[t * batch.eta_stride] : 0.0f;
+    in_pieces(batch.tokens, [&](size_t t, size_t tokens) {
       in_pieces(head_.dim, [&](size_t d, size_t dims) {
-        const float* k = lesson.k + t * lesson.k_stride + d;
-        split_right_transposed(k, lesson.k_stride, tokens, dims, keys_by_dim_, t / kLanes, d / kSide);
-        split_right(k, lesson.k_stride, tokens, dims, keys_by_token_, d / kLanes, t / kSide);
+        const float* k = batch.k + t * batch.k_stride + d;
+        split_right_transposed(k, batch.k_stride, tokens, dims, keys_by_dim_, t / kLanes, d / kSide);
+        split_right(k, batch.k_stride, tokens, dims, keys_by_token_, d / kLanes, t / kSide);
       });
     });
     in_pieces(head_.hidden, [&](size_t i, size_t units) { forward(i, units); });
-    in_pieces(head_.dim, [&](size_t d, size_t dims) { compare(lesson, d, dims); });
+    in_pieces(head_.dim, [&](size_t d, size_t dims) { compare(batch, d, dims); });
     in_pieces(head_.hidden, [&](size_t i, size_t units) { backward(i, units); });
   }
 
@@ -209,7 +194,7 @@ class Learning {
   }
 
   // e = η (K + r_d ⊙ W_d m - V)ᵀ for some dimensions, and G_d += e mᵀ.
-  void compare(const Lesson& lesson, size_t d, size_t dims) {
+  void compare(const Batch& batch, size_t d, size_t dims) {
     in_pieces(head_.hidden, [&](size_t i, size_t units) {
       split_left(head_.w_down + d * head_.hidden + i, head_.hidden, dims, units, rows_by_unit_, 0, i / kSide);
     });
@@ -218,10 +203,10 @@ class Learning {
       multiply<Start::kZero>(rows_by_unit_.tiles, hidden_by_unit_.tile(t / kLanes, 0), h_ / kSide, y.of[0],
                              kSide);
       for (size_t c = 0; c < kSide; c += kLanes) {
-        const size_t tokens = lesson.tokens > t + c ? lesson.tokens - t - c : 0;
+        const size_t tokens = batch.tokens > t + c ? batch.tokens - t - c : 0;
         for (size_t r = 0; r < kSide; r += kLanes)
-          transposed_difference(lesson.k + (t + c) * lesson.k_stride + d + r, lesson.k_stride,
-                                lesson.v + (t + c) * lesson.v_stride + d + r, lesson.v_stride, tokens,
+          transposed_difference(batch.k + (t + c) * batch.k_stride + d + r, batch.k_stride,
+                                batch.v + (t + c) * batch.v_stride + d + r, batch.v_stride, tokens,
                                 dims > r ? dims - r : 0, e.of[r] + c);
       }
       for (size_t r = 0; r < dims; ++r) {
@@ -295,10 +280,10 @@ size_t memory_scratch(size_t dim, size_t hidden) {
   MemoryHead head{};
   head.dim = dim;
   head.hidden = hidden;
-  Room room(nullptr);
-  Learning learning(head, kTokensAtOnce, room);
+  Scratch parts(nullptr);
+  Learning learning(head, kTokensAtOnce, parts);
   const size_t others = avx512vnni::kernels().memory_scratch(dim, hidden);
-  return (room.used() > others ? room.used() : others) + kLanes;
+  return (parts.used() > others ? parts.used() : others) + kLanes;
 }
 
 void memory_accumulate_fast(const MemoryHead& head, const float* k, size_t k_stride, const float* v,
@@ -308,8 +293,8 @@ void memory_accumulate_fast(const MemoryHead& head, const float* k, size_t k_str
   const Tiles tiles;
   for (size_t begin = 0; begin < n; begin += kTokensAtOnce) {
     const size_t tokens = smaller(kTokensAtOnce, n - begin);
-    Room room(aligned(scratch));
-    Learning learning(head, tokens, room);
+    Scratch parts(aligned(scratch));
+    Learning learning(head, tokens, parts);
     learning.learn({.k = k + begin * k_stride,
                     .v = v + begin * v_stride,
                     .eta = eta + begin * eta_stride,

@@ -164,11 +164,11 @@ void check_quantise(const Kernels& kernels, const std::vector<float>& x, size_t 
 // Against the exact sum of the quantised activations; and against that of the activations themselves, from
 // which each may be half a step away.
 void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bits, bool with_bias,
-              bool with_keep, bool half) {
+              bool with_beta, bool half) {
   Random random(static_cast<uint32_t>(s.T * 7919 + s.K * 31 + s.N + block * 3 + bits));
   const Quantised w(random, s.N, s.K, block, bits, false, half);
   const auto x = random.floats(s.T * s.K), bias = random.floats(s.N);
-  const auto before = random.floats(s.T * s.N), keep = random.floats(s.T);
+  const auto before = random.floats(s.T * s.N), beta = random.floats(s.T);
   std::vector<float> y(s.T * s.N, kUntouched), rounded_x(x.size());
   std::vector<double> exact_x(x.size());
   Activations q(s.T, s.K);
@@ -183,13 +183,13 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
   }
   const float* b = with_bias ? bias.data() : nullptr;
   const auto start = [&](size_t t, size_t n) {
-    return with_keep ? before[t * s.N + n] * keep[t] : with_bias ? bias[n] : 0.0f;
+    return with_beta ? before[t * s.N + n] * beta[t] : with_bias ? bias[n] : 0.0f;
   };
-  if (with_keep) {
+  if (with_beta) {
     for (size_t t = 0; t < s.T; ++t)
       for (size_t n = s.n_begin; n < s.n_end; ++n) y[t * s.N + n] = before[t * s.N + n];
   }
-  kernels.linear_q8(q.view(), w.view, {.bias = b, .keep = with_keep ? keep.data() : nullptr}, y.data(), s.T,
+  kernels.linear_q8(q.view(), w.view, {.bias = b, .beta = with_beta ? beta.data() : nullptr}, y.data(), s.T,
                     s.n_begin, s.n_end);
   // Bit for bit what kernels.h says, so that it depends neither on the table nor on T.
   bool same = true;
@@ -207,8 +207,8 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
     }
   }
   CHECK_MESSAGE(same, describe(kernels, s), " q8 block=", block, " bits=", bits,
-                half ? " float16 scales" : "", with_keep ? " onto what was there" : "");
-  if (with_keep) return check_outside(describe(kernels, s), s, y);
+                half ? " float16 scales" : "", with_beta ? " onto what was there" : "");
+  if (with_beta) return check_outside(describe(kernels, s), s, y);
   // One rounding more for each term: rounded_x for exact_x.
   check_linear(describe(kernels, s) + " q8 block=" + std::to_string(block) + " bits=" + std::to_string(bits),
                s, rounded_x, b, y, 6, [&](size_t n, size_t k) { return w.weight(n, k); });
