@@ -28,6 +28,8 @@ fastest: give a build without it as well, with a second --rival, compiled with
 
 and for `--isa avx2`, which limits both sides to AVX2, one compiled with the first line alone.
 
+For a real model, `--ours DIR --theirs FILE` names a model directory and the GGUF file of the same base.
+
 Compared are one call that reads 512 tokens and calls that read one token each, with the logits of the last
 token only, at several depths of context. Each side is a process of its own; they run in turn, one
 repetition each. The rival runs in several settings (flash attention off and on, K/V in f16 and q8_0,
@@ -83,6 +85,7 @@ def our_model(folder: Path, like: str, quantize: str) -> Path:
     checkpoint, out = folder / like, folder / f"{like}-{quantize}"
     command = [sys.executable, "-m", "allmem_edge"]
     if not out.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
         if not checkpoint.is_dir():
             subprocess.run([*command, "convert", "--random", "--like", like, "--out", checkpoint], check=True)
         subprocess.run([*command, "export", checkpoint, "--out", out, "--quantize", quantize], check=True)
@@ -106,11 +109,10 @@ class Sides:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         quantize, vocabulary = {4: ("int4-pure", "q4_0"), 8: ("int4", "q6_k")}[args.vocabulary]
-        args.dir.mkdir(parents=True, exist_ok=True)
-        self.our_model = our_model(args.dir, args.like, quantize)
+        self.our_model = args.ours or our_model(args.dir, args.like, quantize)
         config = self.our_model / "config.json"
         self.config: dict[str, Any] = json.loads(config.read_text())
-        self.rival_model = rival_model(args.dir, args.like, vocabulary, config, args.rival[0])
+        self.rival_model = args.theirs or rival_model(args.dir, args.like, vocabulary, config, args.rival[0])
         self.rivals = {  # name -> (python, settings)
             f"{setting}, build {build}" if len(args.rival) > 1 else setting: (python, SETTINGS[setting])
             for (build, python), setting in itertools.product(enumerate(args.rival, 1), args.setting)
@@ -273,7 +275,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dir", type=Path, required=True, help="where the models are, or will be")
+    parser.add_argument("--dir", type=Path, default=Path("models"), help="where the models are, or will be")
+    parser.add_argument("--ours", type=Path, help="a model directory instead")
+    parser.add_argument("--theirs", type=Path, help="the GGUF file of the same base, with --ours")
     parser.add_argument("--rival", action="append", required=True, help="a Python that has llama-cpp-python")
     parser.add_argument("--like", default="qwen3-0.6b", help="the shape")
     parser.add_argument("--vocabulary", type=int, choices=[4, 8], default=4, help="bits of its table")
@@ -289,6 +293,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--library", type=Path, help="liballmem.so, to give its size")
     parser.add_argument("--json", type=Path, help="where to write all that was measured")
     args = parser.parse_args()
+    if (args.ours is None) != (args.theirs is None):
+        parser.error("--ours and --theirs go together.")
+    if args.ours is not None:
+        args.like = args.ours.name
     args.setting = args.setting or list(SETTINGS)
     args.cores = args.cores or ",".join(map(str, sorted(os.sched_getaffinity(0))[: args.threads]))
     if len(args.cores.split(",")) != args.threads:
