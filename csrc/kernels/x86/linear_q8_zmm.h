@@ -49,9 +49,10 @@ template <unsigned kBits>
   return _mm512_maskz_permutexvar_ps(first_lanes(count), index, scales);
 }
 
+// Into the second-level cache: few lines at a time can be on their way to the first, and those are for loads.
 // Always inlined: GCC takes a function that only prefetches for one without effect, and drops its calls.
 [[gnu::always_inline]] inline void fetch(const uint8_t* codes) {
-  _mm_prefetch(reinterpret_cast<const char*>(codes), _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(codes), _MM_HINT_T1);
 }
 
 // --- Few tokens
@@ -61,6 +62,14 @@ template <unsigned kBits>
   const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1])),
                 b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
   return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+// The same where sums of two lanes fit into 16 bits.
+[[maybe_unused]] inline __m512i quarter_sums_of_small(const __m512i* v) {
+  const __m512i ones = _mm512_set1_epi16(1);
+  const __m512i a = _mm512_madd_epi16(_mm512_packs_epi32(v[0], v[1]), ones),
+                b = _mm512_madd_epi16(_mm512_packs_epi32(v[2], v[3]), ones);
+  return _mm512_madd_epi16(_mm512_packs_epi32(a, b), ones);
 }
 
 // Sums of neighbouring quarters: the two of a, then the two of b.
@@ -74,56 +83,62 @@ template <unsigned kBits>
                    half_sums(quarter_sums(v + 8), quarter_sums(v + 12)));
 }
 
-// Lane 4i + r = the sum of the products of row r with group g + i of x; 0 for i >= present.
-template <unsigned kBits>
-[[gnu::always_inline]] inline __m512i four_by_four(const uint8_t* const rows[4], const Q8Rows& x, size_t g,
-                                                   size_t present) {
-  constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kLoads = kBits == 8 ? 4 : 2, kEach = 4 / kLoads;
-  __m512i products[4 * kLoads];
+// Lane 4i + r, i < kCount <= 4: the sum of the products of row r with group g + i of x.
+template <unsigned kBits, size_t kCount>
+[[gnu::always_inline]] inline __m512i sums_of_groups(const uint8_t* const rows[4], const int8_t* codes) {
+  constexpr size_t kGroupBytes = kQ8Group * kBits / 8, kEach = 8 / kBits;  // groups of a load
+  constexpr size_t kLoads = (kCount + kEach - 1) / kEach;
+  __m512i quarters[kLoads];
 #pragma GCC unroll 4
-  for (size_t i = 0; i < kLoads; ++i) {  // a load is a group, or two, the first in the lower half
-    const size_t first = i * kEach, count = present > first ? smaller(kEach, present - first) : 0;
-    const __mmask8 there = static_cast<__mmask8>(count == kEach ? 0xFF : count == 1 ? 0x0F : 0);
-    const int8_t* codes = x.codes + (g + first) * kQ8Group;
-    const __m512i xs = _mm512_maskz_loadu_epi64(count > 0 ? 0xFF : 0, codes);
-    __m512i evens = xs, odds = xs;
-    if constexpr (kBits == 4) {
-      const __m512i next = _mm512_maskz_loadu_epi64(count > 1 ? 0xFF : 0, codes + kQ8Group);
-      evens = _mm512_shuffle_i64x2(xs, next, 0x44);
-      odds = _mm512_shuffle_i64x2(xs, next, 0xEE);
-    }
+  for (size_t i = 0; i < kLoads; ++i) {
+    const int8_t* from = codes + i * kEach * kQ8Group;
+    const __m512i x = _mm512_loadu_si512(from);
+    __m512i products[4];
+    if constexpr (kBits == 8) {
 #pragma GCC unroll 4
-    for (size_t r = 0; r < 4; ++r) {
-      const uint8_t* packed = rows[r] + (g + first) * kGroupBytes;
-      fetch(packed + kAhead);
-      const __m512i w = _mm512_maskz_loadu_epi64(there, packed);
-      if constexpr (kBits == 8) {
-        products[4 * i + r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, xs);
-      } else {  // high nibbles stay where they are and count 16 times, and so low ones are made to
-        const __m512i low = _mm512_set1_epi8(0x0F), high = _mm512_set1_epi8(-0x10);
-        const __m512i lows = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(w, low), evens);
-        products[4 * i + r] =
-            _mm512_dpbusd_epi32(_mm512_slli_epi32(lows, 4), _mm512_and_si512(w, high), odds);
+      for (size_t r = 0; r < 4; ++r) {
+        const uint8_t* packed = rows[r] + i * kGroupBytes;
+        fetch(packed + kAhead);
+        products[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(packed), x);
       }
+      quarters[i] = quarter_sums(products);
+    } else {
+      const bool both = i * kEach + 1 < kCount;  // else the upper halves are empty
+      const __m512i next = both ? _mm512_loadu_si512(from + kQ8Group) : x;
+      const __m512i evens = _mm512_shuffle_i64x2(x, next, 0x44), odds = _mm512_shuffle_i64x2(x, next, 0xEE);
+      const __m512i low = _mm512_set1_epi8(0x0F);
+#pragma GCC unroll 4
+      for (size_t r = 0; r < 4; ++r) {
+        const uint8_t* packed = rows[r] + i * kEach * kGroupBytes;
+        fetch(packed + kAhead);
+        const __m512i w =
+            both ? _mm512_loadu_si512(packed)
+                 : _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(packed)));
+        const __m512i lows = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(w, low), evens);
+        products[r] = _mm512_dpbusd_epi32(lows, _mm512_and_si512(_mm512_srli_epi16(w, 4), low), odds);
+      }
+      quarters[i] = quarter_sums_of_small(products);  // a lane's eight products: at most 8 * 15 * 127
     }
   }
-  if constexpr (kBits == 8) return sums_of(products);
-  return _mm512_srai_epi32(half_sums(quarter_sums(products), quarter_sums(products + 4)), 4);
+  if constexpr (kBits == 4) return half_sums(quarters[0], quarters[kLoads - 1]);
+  const __m512i first = half_sums(quarters[0], quarters[kLoads > 1 ? 1 : 0]);
+  if constexpr (kLoads <= 2) return half_sums(first, first);
+  return half_sums(first, half_sums(quarters[kLoads - 2 < 2 ? 2 : kLoads - 2], quarters[kLoads - 1]));
 }
 
 // y[n + r step] for one token, r < rows <= 4, four groups at a time.
 template <unsigned kBits>
 [[maybe_unused]] inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
                                            size_t n, size_t step, size_t rows) {
-  constexpr size_t kRows = kStreams, kGroups = 4;
-  const size_t groups = w.cols / kQ8Group, row_bytes = groups * kQ8Group * kBits / 8;
+  constexpr size_t kRows = kStreams, kGroups = 4, kGroupBytes = kQ8Group * kBits / 8;
+  const size_t groups = w.cols / kQ8Group;
   const __m512i quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   const auto row = [&](size_t r) { return n + smaller(r, rows - 1) * step; };
   const uint8_t* packed[kRows];
   alignas(16) float totals[kRows];  // a lane for each row
 #pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
-    packed[r] = w.packed + row(r) * row_bytes;
+    packed[r] = w.packed + row(r) * groups * kGroupBytes;
     totals[r] = init.start(0, row(r), y[row(r)]);
   }
   __m128 sums = _mm_load_ps(totals);
@@ -142,23 +157,29 @@ template <unsigned kBits>
     _mm512_store_ps(factors[1], _mm512_castpd_ps(_mm512_unpackhi_pd(even, even2)));
     _mm512_store_ps(factors[2], _mm512_castpd_ps(_mm512_unpacklo_pd(odd, odd2)));
     _mm512_store_ps(factors[3], _mm512_castpd_ps(_mm512_unpackhi_pd(odd, odd2)));
-    const auto four = [&](size_t g, size_t present) {
-      const __m128i start = _mm_maskz_loadu_epi32(static_cast<__mmask8>((1u << present) - 1), x.sums + g);
+    const auto add = [&]<size_t kCount> [[gnu::always_inline]] (size_t i) {
+      constexpr __mmask8 kThere = (1u << kCount) - 1;
+      const uint8_t* at[kRows];
+#pragma GCC unroll 4
+      for (size_t r = 0; r < kRows; ++r) at[r] = packed[r] + (begin + i) * kGroupBytes;
+      const __m128i start = _mm_maskz_loadu_epi32(kThere, x.sums + begin + i);
       const __m512 totals = _mm512_cvtepi32_ps(
-          _mm512_add_epi32(four_by_four<kBits>(packed, x, g, present),
+          _mm512_add_epi32(sums_of_groups<kBits, kCount>(at, x.codes + (begin + i) * kQ8Group),
                            _mm512_permutexvar_epi32(quarter, _mm512_castsi128_si512(start))));
-      const float* factor = factors[0] + (g - begin);
+      const float* factor = factors[0] + i;
       sums = _mm_fmadd_ps(_mm512_castps512_ps128(totals), _mm_load_ps(factor), sums);
-      if (present > 1)
+      if constexpr (kCount > 1)
         sums = _mm_fmadd_ps(_mm512_extractf32x4_ps(totals, 1), _mm_load_ps(factor + kLanes), sums);
-      if (present > 2)
+      if constexpr (kCount > 2)
         sums = _mm_fmadd_ps(_mm512_extractf32x4_ps(totals, 2), _mm_load_ps(factor + 2 * kLanes), sums);
-      if (present > 3)
+      if constexpr (kCount > 3)
         sums = _mm_fmadd_ps(_mm512_extractf32x4_ps(totals, 3), _mm_load_ps(factor + 3 * kLanes), sums);
     };
     size_t i = 0;
-    for (; i + kGroups <= count; i += kGroups) four(begin + i, kGroups);
-    if (i < count) four(begin + i, count - i);
+    for (; i + kGroups <= count; i += kGroups) add.template operator()<kGroups>(i);
+    if (count - i == 3) add.template operator()<3>(i);
+    if (count - i == 2) add.template operator()<2>(i);
+    if (count - i == 1) add.template operator()<1>(i);
   }
   _mm_store_ps(totals, sums);
   for (size_t r = 0; r < rows; ++r) y[row(r)] = totals[r];
