@@ -35,27 +35,41 @@ class Stages {
   void form() {
     for (size_t i = 0; i < old_.size(); ++i) {
       if (old_[i].op == nullptr) continue;  // brought forward
-      Stage stage{.kind = kind_of(old_[i]), .begin = program_.steps.size(), .end = 0};
-      const bool head = old_[i].head;
-      place(i);
-      if (stage.kind != Stage::Kind::kStep) {
-        for (size_t j = i + 1; j < std::min(old_.size(), i + kReach); ++j) {
-          if (stage.kind == Stage::Kind::kSideBySide &&
-              program_.steps.size() - stage.begin == kMostSideBySide)
-            break;
-          if (old_[j].op != nullptr && old_[j].head == head && kind_of(old_[j]) == stage.kind &&
-              is_ready(old_[j], stage))
-            place(j);
-        }
-      }
-      stage.end = program_.steps.size();
-      if (stage.end - stage.begin == 1) stage.kind = Stage::Kind::kStep;
-      program_.stages.push_back(stage);
+      if (kind_of(old_[i]) == Stage::Kind::kSideBySide) form_rows_before(i);
+      form_from(i);
     }
   }
 
  private:
   static constexpr size_t kNotYet = ~size_t{0};
+
+  // The stage that begins with step i.
+  void form_from(size_t i) {
+    Stage stage{.kind = kind_of(old_[i]), .begin = program_.steps.size(), .end = 0};
+    const bool head = old_[i].head;
+    place(i);
+    for (size_t j = i + 1; stage.kind != Stage::Kind::kStep && j < std::min(old_.size(), i + kReach); ++j) {
+      if (stage.kind == Stage::Kind::kSideBySide && program_.steps.size() - stage.begin == kMostSideBySide)
+        break;
+      if (fits(j, head, stage)) place(j);
+    }
+    stage.end = program_.steps.size();
+    if (stage.end - stage.begin == 1) stage.kind = Stage::Kind::kStep;
+    program_.stages.push_back(stage);
+  }
+
+  // Row-wise steps that need not wait for the loop i: what they lead to may then go beside it.
+  void form_rows_before(size_t i) {
+    for (size_t j = i + 1; j < std::min(old_.size(), i + kReach); ++j) {
+      if (fits(j, old_[i].head, {.kind = Stage::Kind::kRows})) return form_from(j);
+    }
+  }
+
+  // Whether the step can be brought forward into the stage.
+  bool fits(size_t j, bool head, const Stage& stage) const {
+    return old_[j].op != nullptr && old_[j].head == head && kind_of(old_[j]) == stage.kind &&
+           is_ready(old_[j], stage);
+  }
 
   Stage::Kind kind_of(const Step& step) const {
     if (step.op->as_loop() != nullptr) return Stage::Kind::kSideBySide;

@@ -52,7 +52,7 @@ void ThreadPool::parallel(size_t n, size_t grain, Body body) {
   const size_t threads = workers_.size() + 1;
   grain = std::max<size_t>(grain, 1);
   const size_t grains = (n - 1) / grain + 1;
-  const size_t slice = ((grains - 1) / (threads * kSlicesPerThread) + 1) * grain;
+  const size_t slice = std::max<size_t>(grains / (threads * kSlicesPerThread), 1) * grain;
   if (threads == 1 || slice >= n) {
     body(0, n, 0);
     return;

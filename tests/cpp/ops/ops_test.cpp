@@ -1,6 +1,7 @@
 // Operators against values computed by hand in the test, through the whole path: file, lowering, run.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <span>
@@ -108,6 +109,23 @@ TEST_CASE("constants are computed once at load: only what depends on tokens is l
   const auto program =
       lower(onnx::read_model(directory.write("m", b.build())), find_op, ref_kernels(), Precision::kFast);
   CHECK(program->steps.size() == 2);
+}
+
+TEST_CASE("loops with only row-wise steps between them run side by side") {
+  OnnxBuilder b = base(4);
+  const Values w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+  b.floats("v", {4, 4}, w).floats("w", {4, 4}, w);
+  b.node("Gemm", {"h", "v"}, {"a"}, {Attr::i("transB", 1)});
+  b.node("Neg", {"h"}, {"n"}).node("Relu", {"n"}, {"r"});
+  b.node("Gemm", {"r", "w"}, {"c"}, {Attr::i("transB", 1)}).node("Add", {"a", "c"}, {"logits"});
+  const TempDir directory;
+  const auto program =
+      lower(onnx::read_model(directory.write("m", b.build())), find_op, ref_kernels(), Precision::kFast);
+  const auto with_loops =
+      std::count_if(program->stages.begin(), program->stages.end(),
+                    [&](const Stage& stage) { return program->steps[stage.begin].kind == "Gemm"; });
+  CHECK(with_loops == 1);
+  CHECK(run(b, {1}) == Values{60, 148, 236, 324});
 }
 
 TEST_CASE("quantised rows are gathered and multiplied from the same bytes") {
