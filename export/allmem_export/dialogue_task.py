@@ -21,7 +21,7 @@ from allmem_edge.dialogues import Generator, Turn
 from .bundled_tokenizer import save_tokenizer, train_tokenizer
 from .configuration import AllMemConfig
 from .modeling import AllMemForCausalLM, AllMemMixer
-from .train import ConfigError, Metrics
+from .task import ConfigError, Metrics
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def start_from(model: AllMemForCausalLM, init: AllMemForCausalLM) -> None:
 
 
 class DialogueTask:
-    """Trains an AllMem model from scratch on generated dialogues (the Task of train.py)."""
+    """Trains an AllMem model from scratch on generated dialogues (a Task of task.py)."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         try:

@@ -36,7 +36,7 @@ from .configuration import AllMemConfig
 from .modeling import AllMemForCausalLM, LongTermMemory
 from .sources import COPIED
 from .streams import make_batch, make_stream
-from .train import ConfigError, Metrics
+from .task import ConfigError, Metrics
 
 Spans = tuple[int, int, int]  # window, sinks, chunk
 
@@ -104,7 +104,7 @@ def load_student(checkpoint: Path) -> AllMemForCausalLM:
 
 
 class DistillTask:
-    """Distils full attention into the memory (the Task of train.py)."""
+    """Distils full attention into the memory (a Task of task.py)."""
 
     model: AllMemForCausalLM
 

@@ -25,7 +25,7 @@ from allmem_edge.blocks import fits_float16
 from allmem_edge.chat_format import write_chat_format
 from allmem_edge.checksums import write_checksums
 from allmem_edge.errors import AllMemError
-from allmem_edge.hub import TOKENIZER_FILES, TOOL_TEMPLATE
+from allmem_edge.files import TOKENIZER_FILES, TOOL_TEMPLATE
 
 from . import quantize as quantization
 from .configuration import AllMemConfig

@@ -47,7 +47,7 @@ from .low_rank import LowRankLinear, add_low_rank, merge, without_updates
 from .modeling import AllMemForCausalLM, AllMemMixer, LongTermMemory
 from .sequences import Sequence, SequenceMaker, load_documents
 from .sources import COPIED
-from .train import ConfigError, Metrics
+from .task import ConfigError, Metrics
 
 STAGES = ("tune", "transfer", "memory")
 FULL = 1 << 20  # a window that no sequence fills

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from .streams import make_batch, make_stream
-from .train import ConfigError, Metrics
+from .task import ConfigError, Metrics
 
 
 class Qwen3Task:
-    """Next-token prediction in which a value that can be recalled counts more (the Task of train.py).
+    """Next-token prediction in which a value that can be recalled counts more (a Task of task.py).
 
     task = "qwen3"
     [model]  fields of Qwen3Config      [data]  as streams.py says

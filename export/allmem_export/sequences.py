@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from allmem_edge.dialogues import Fact, Generator, Turn
 from allmem_edge.dialogues.values import words
 
-from .train import ConfigError
+from .task import ConfigError
 
 THINGS = words("door safe garage locker phone bike alarm office vault archive laptop suitcase")
 PEOPLE = words("""

@@ -29,8 +29,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
-from .train import ConfigError
+from allmem_edge.dialogues import Generator
+
+from .dialogue_task import DialogueEncoder
+from .task import ConfigError
 
 
 class Stream(Protocol):
@@ -81,16 +85,12 @@ class DialogueStream:
     """The generated dialogues that the bundled model learns from."""
 
     def __init__(self, settings: dict[str, Any], tokenizer: Any) -> None:
-        from .dialogue_task import DialogueEncoder
-
         self._encoder = DialogueEncoder(tokenizer)
         self._facts: tuple[int, int] = tuple(settings["facts"])
         self._filler: tuple[float, float] = tuple(settings["filler"])
         self.vocab_size = len(tokenizer)
 
     def sample(self, rng: random.Random, length: int) -> tuple[list[int], list[int]]:
-        from allmem_edge.dialogues import Generator
-
         ids: list[int] = []
         while len(ids) < length:
             facts = rng.randint(*self._facts)
@@ -131,8 +131,6 @@ def make_stream(settings: dict[str, Any], checkpoint: Path | None) -> Stream:
         if kind == "recall":
             return RecallStream(settings)
         if kind in ("dialogues", "text"):
-            from transformers import AutoTokenizer
-
             if checkpoint is None or not (checkpoint / "tokenizer.json").is_file():
                 raise ConfigError(
                     f'[data] kind = "{kind}" needs a checkpoint with a tokenizer.json; {checkpoint} has none.'

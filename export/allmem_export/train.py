@@ -31,8 +31,9 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -42,40 +43,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from allmem_edge.errors import AllMemError
-
+from .dialogue_task import DialogueTask
+from .distill_task import DistillTask
+from .graft_task import GraftTask
 from .muon import Muon
+from .qwen3_task import Qwen3Task
+from .task import ConfigError, Metrics, Task
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Metrics = dict[str, float]
-
-
-class ConfigError(AllMemError):
-    """The training config is missing something, or says something that cannot be."""
-
-
-class Task(Protocol):
-    """What a training run trains."""
-
-    @property
-    def model(self) -> nn.Module:
-        """What is trained; a task may know more about it."""
-
-    def batch(self, step: int, seed: int) -> dict[str, Tensor]:
-        """The batch of a step, a function of its arguments alone."""
-
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
-        """The scalar to minimise, and figures to log. `model` is self.model, or accelerate's wrap of it."""
-
-    def evaluate(self, model: nn.Module) -> Metrics:
-        """Figures on held-out data, for the log; {} if there are none."""
-
-    def save(self, model: nn.Module, out: Path) -> None:
-        """Writes the finished checkpoint."""
+TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
+    "dialogues": DialogueTask,
+    "distill": DistillTask,
+    "graft": GraftTask,
+    "qwen3": Qwen3Task,
+}
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -94,25 +79,10 @@ def load_config(path: Path) -> dict[str, Any]:
 
 def make_task(config: dict[str, Any]) -> Task:
     """The Task that the config names."""
-    if config["task"] == "dialogues":
-        from .dialogue_task import DialogueTask
-
-        return DialogueTask(config)
-    if config["task"] == "distill":
-        from .distill_task import DistillTask
-
-        return DistillTask(config)
-    if config["task"] == "qwen3":
-        from .qwen3_task import Qwen3Task
-
-        return Qwen3Task(config)
-    if config["task"] == "graft":
-        from .graft_task import GraftTask
-
-        return GraftTask(config)
-    raise ConfigError(
-        f'Unknown task {config["task"]!r}: this version has "dialogues", "distill", "graft" and "qwen3".'
-    )
+    task = TASKS.get(str(config["task"]))
+    if task is None:
+        raise ConfigError(f"Unknown task {config['task']!r}: this version has {', '.join(TASKS)}.")
+    return task(config)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, final_fraction: float) -> float:

@@ -11,19 +11,17 @@ from typing import Any
 from allmem_edge import _core
 from allmem_edge.errors import InvalidArgumentError, ModelFormatError, StorageError
 
-# Every file of a model directory beside the graph and its weights (docs/format.md).
-SMALL_FILES = (
-    "config.json",
-    "generation_config.json",
+TOOL_TEMPLATE = "additional_chat_templates/tool_use.jinja"
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "adapter.json",
     "chat_template.jinja",
-    "additional_chat_templates/tool_use.jinja",
-    "chat_format.json",
+    TOOL_TEMPLATE,
 )
+# Every file of a model directory beside the graph and its weights (docs/format.md).
+SMALL_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES, "adapter.json", "chat_format.json")
 _LIMIT = 16 << 20  # bytes; a config or a template is some kilobytes
 _LIMITS = {"tokenizer.json": 1 << 30}
 

@@ -13,15 +13,6 @@ from allmem_edge.files import SMALL_FILES
 
 BUNDLED = Path(__file__).parent / "models" / "small"
 
-TOOL_TEMPLATE = "additional_chat_templates/tool_use.jinja"
-TOKENIZER_FILES = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    TOOL_TEMPLATE,
-]
 # What a model directory holds (docs/format.md); nothing else of a repository is downloaded.
 FILES = ["model.onnx", "model.onnx.data", *SMALL_FILES, CHECKSUMS]
 _COMPLETE = [*FILES[:2], "tokenizer.json"]  # without these a download was cut short

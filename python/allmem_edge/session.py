@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from allmem_edge import _core
 from allmem_edge.arguments import content, count, native_path
-from allmem_edge.engine import EngineSession
+from allmem_edge.engine import EngineModel, EngineSession
 from allmem_edge.errors import (
     InvalidArgumentError,
     ModelNotFoundError,
@@ -25,8 +25,6 @@ from allmem_edge.sampling import Sampling, check_text, chosen, native
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from typing_extensions import Unpack
-
-    from allmem_edge.model import Model
 
 TokenFilter: TypeAlias = Callable[[int, NDArray[np.uint32]], object]
 
@@ -62,6 +60,21 @@ class SessionReport:
     layers: list[LayerMemory]
 
 
+class SessionModel(Protocol):
+    """What a session and a chat ask of their allmem_edge.model.Model."""
+
+    @property
+    def engine(self) -> EngineModel: ...
+    @property
+    def text(self) -> _core.ModelText: ...
+    @property
+    def has_tokenizer(self) -> bool: ...
+    @property
+    def tokenizer(self) -> _core.Tokenizer: ...
+    @property
+    def sampling(self) -> Sampling: ...
+
+
 class Session:
     """One conversation.
 
@@ -71,7 +84,7 @@ class Session:
     PoisonedSessionError until reset(), wipe(), undo() or load().
     """
 
-    def __init__(self, model: Model, engine: EngineSession) -> None:
+    def __init__(self, model: SessionModel, engine: EngineSession) -> None:
         """Use Model.session()."""
         self.model = model
         self._engine = engine

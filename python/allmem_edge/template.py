@@ -22,8 +22,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from allmem_edge.errors import ChatTemplateError, InvalidArgumentError
-from allmem_edge.files import ModelFiles, token_text
-from allmem_edge.hub import TOOL_TEMPLATE
+from allmem_edge.files import TOOL_TEMPLATE, ModelFiles, token_text
 from allmem_edge.words import Guard, Segment, guard_of, shown, text_of
 
 _MAX_FRAME = 1 << 20  # characters that a template may write beside the messages; mostly it is some dozens

@@ -23,7 +23,8 @@ from allmem_export.distill_task import (
 from allmem_export.modeling import AllMemForCausalLM
 from allmem_export.qwen3_task import Qwen3Task
 from allmem_export.streams import make_batch, make_stream
-from allmem_export.train import ConfigError, train
+from allmem_export.task import ConfigError
+from allmem_export.train import train
 
 RECALL = {"kind": "recall", "length": 24, "batch": 4, "symbols": 8, "keys": [2, 6], "filler": [0.0, 0.5]}
 

@@ -20,7 +20,8 @@ from allmem_export.distill_task import load_student
 from allmem_export.graft_task import STAGES, GraftTask, full_attention
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
 from allmem_export.sequences import SequenceMaker, load_documents
-from allmem_export.train import ConfigError, last_checkpoint, load_config, train
+from allmem_export.task import ConfigError
+from allmem_export.train import last_checkpoint, load_config, train
 
 PROSE = (
     "The lazy dog sleeps in the warm sun while the quick fox runs over the green hill and back again. Nobody "

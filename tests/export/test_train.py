@@ -19,7 +19,8 @@ from allmem_export.configuration import AllMemConfig
 from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad, start_from
 from allmem_export.modeling import AllMemForCausalLM
 from allmem_export.muon import Muon, orthogonalize
-from allmem_export.train import ConfigError, learning_rate_factor, load_config, make_optimizers, train
+from allmem_export.task import ConfigError
+from allmem_export.train import learning_rate_factor, load_config, make_optimizers, make_task, train
 
 CONFIG = """
 task = "dialogues"
@@ -261,3 +262,9 @@ def test_an_init_of_another_shape_is_refused() -> None:
         start_from(small_model(intermediate_size=64), small_model())
     with pytest.raises(ConfigError, match="Only memory_ratio may be larger"):
         start_from(small_model(memory_ratio=1), small_model(memory_ratio=2))
+
+
+@pytest.mark.parametrize("task", ["dance", ["dialogues"], {"name": "dialogues"}])
+def test_an_unknown_task_is_refused_with_the_names_of_those_there_are(task: object) -> None:
+    with pytest.raises(ConfigError, match="this version has dialogues, distill, graft, qwen3"):
+        make_task({"task": task})

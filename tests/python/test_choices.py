@@ -40,14 +40,15 @@ def test_a_models_facts_are_those_chosen(tiny_dir: Path) -> None:
 def test_a_frozen_model_reads_as_a_frozen_session(tiny_dir: Path) -> None:
     session = ae.Model.load(tiny_dir).session(1)
     session.freeze()
-    frozen = ae.Model.load(tiny_dir, memory="frozen").session(1)
+    model = ae.Model.load(tiny_dir, memory="frozen")
+    frozen = model.session(1)
     np.testing.assert_array_equal(session.forward(IDS), frozen.forward(IDS))
     assert frozen.frozen
     with pytest.raises(InvalidArgumentError, match="frozen"):
         frozen.freeze(False)
     assert all(layer.momentum == layer.gradient == layer.drift == 0 for layer in frozen.inspect().layers)
-    engine = frozen.model.new_engine_session(1)
-    for i, state in enumerate(frozen.model.engine.states):
+    engine = model.new_engine_session(1)
+    for i, state in enumerate(model.engine.states):
         assert engine.state(i).shape == tuple(state.shape)
 
 

@@ -36,13 +36,11 @@ from allmem_edge.sampling import Sampling
     "--memory",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Remember across runs: go on from FILE if it is there, and save to it after every answer.",
+    help="Remember across runs: load FILE if it exists, and save to it after every answer.",
 )
-@click.option("--frozen", is_flag=True, help="Read the memory but never write it.")
-@click.option("--system", help="What the model is told before the conversation.")
-@click.option(
-    "--or-bundled", is_flag=True, help="Take the bundled model if MODEL cannot be had, and say why."
-)
+@click.option("--frozen", is_flag=True, help="Read the memory, but never write it.")
+@click.option("--system", help="System message.")
+@click.option("--or-bundled", is_flag=True, help="Fall back to the bundled model if MODEL is not available.")
 @template_option
 @sampling_options
 @choice_options(with_frozen=False)
@@ -60,13 +58,12 @@ def command(
 ) -> None:
     """Talk to a model; it remembers what it reads.
 
-    MODEL is a directory, a hub id or the name of an adapter (smollm2), whose model is put together first;
-    without it, the bundled model. Ctrl-C stops an answer, twice leaves; Ctrl-D leaves. Piped in, every line
-    is a message and its answer a line of stdout.
+    MODEL is a directory, a hub id or an adapter's name (smollm2), which is downloaded and assembled on first
+    use; default: the bundled model. Ctrl-C stops an answer; press it twice, or Ctrl-D, to leave. From a pipe,
+    each line is a message, and each answer a line of stdout.
     """
-    chat = Model.load(_at_hand(model, or_bundled), **choices).chat(
-        system=system, threads=threads, template_variables=template_variables, **sampling
-    )
+    loaded = Model.load(_at_hand(model, or_bundled), **choices)
+    chat = loaded.chat(system=system, threads=threads, template_variables=template_variables, **sampling)
     with contextlib.ExitStack() as held:
         if memory is not None:
             memory = memory.expanduser()
@@ -75,7 +72,7 @@ def command(
                 chat.load(memory)
         if frozen:
             chat.session.freeze()
-        _Conversation(chat, memory, interactive=console.stdin_is_terminal()).run()
+        _Conversation(loaded, chat, memory, interactive=console.stdin_is_terminal()).run()
 
 
 def _at_hand(model: str | None, or_bundled: bool) -> str | Path | None:
@@ -102,8 +99,8 @@ def _at_hand(model: str | None, or_bundled: bool) -> str | Path | None:
 class _Conversation:
     """The loop of messages, answers and /commands."""
 
-    def __init__(self, chat: Chat, memory: Path | None, *, interactive: bool) -> None:
-        self._chat = chat
+    def __init__(self, model: Model, chat: Chat, memory: Path | None, *, interactive: bool) -> None:
+        self._model, self._chat = model, chat
         self._file = memory
         self._interactive = interactive
         self._stderr = console.stderr()
@@ -191,7 +188,7 @@ class _Conversation:
     def _banner(self) -> None:
         if not (self._interactive and self._stderr.is_terminal):
             return
-        model, session = self._chat.session.model, self._chat.session
+        model, session = self._model, self._chat.session
         facts = model.engine
         _print_banner(
             self._stderr,
@@ -202,7 +199,7 @@ class _Conversation:
         )
 
     def _help(self) -> None:
-        for line in self._chat.session.model.about:
+        for line in self._model.about:
             self._note(console.printable(line))
         for name, (_, meaning) in self._commands.items():
             self._note(f"{name:12}{meaning}")
