@@ -6,7 +6,7 @@ plugins {
 }
 
 group = "org.allmem"
-version = "0.1.0"
+version = "0.2.0"
 
 val repository = file("../..")
 val libraries: String = providers.gradleProperty("allmem.libraries").getOrElse("$repository/build/deps")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from allmem_edge.model import Model
     from allmem_edge.session import Session, delete_memory
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AllMemError",

@@ -1,4 +1,4 @@
-# cmake -DBUILD=… -DSOURCE=… -DMODEL=… -DCC=… -DCXX=… -DNM=… -P run.cmake
+# cmake -DBUILD=… -DSOURCE=… -DMODEL=… -DCC=… -DCXX=… -DNM=… -DVERSION=0.2.0 -P run.cmake
 # Installs a build into a directory outside the source, moves it, and builds and runs programs against it that know
 # nothing else of allmem: through find_package and pkg-config, shared and static.
 cmake_minimum_required(VERSION 3.25)
@@ -72,17 +72,20 @@ if(strong OR weak)
 endif()
 
 # Before 1.0 a minor release may break: a program that asks for another one is refused.
-foreach(version 0.0 0.1 0.1.0 0.2 1.0)
+string(REGEX MATCH "^0\\.([0-9]+)" own ${VERSION})
+math(EXPR before "${CMAKE_MATCH_1} - 1")
+math(EXPR after "${CMAKE_MATCH_1} + 1")
+foreach(version 0.0 0.${before} ${own} ${VERSION} 0.${after} 1.0)
   file(REMOVE_RECURSE ${dir}/asks)
   file(WRITE ${dir}/asks/CMakeLists.txt "cmake_minimum_required(VERSION 3.20)\nproject(asks LANGUAGES C)\nfind_package(allmem ${version} REQUIRED)\n")
   execute_process(COMMAND ${CMAKE_COMMAND} -S asks -B asks/build -DCMAKE_C_COMPILER=${CC} -DCMAKE_PREFIX_PATH=${prefix} WORKING_DIRECTORY ${dir}
                   RESULT_VARIABLE result OUTPUT_QUIET ERROR_QUIET)
-  if(version MATCHES "^0\\.1")
+  if(version STREQUAL own OR version STREQUAL VERSION)
     if(NOT result EQUAL 0)
-      message(FATAL_ERROR "find_package(allmem ${version}) did not find version 0.1.")
+      message(FATAL_ERROR "find_package(allmem ${version}) did not find ${VERSION}.")
     endif()
   elseif(result EQUAL 0)
-    message(FATAL_ERROR "find_package(allmem ${version}) took version 0.1 for it.")
+    message(FATAL_ERROR "find_package(allmem ${version}) took ${VERSION} for it.")
   endif()
 endforeach()
 
