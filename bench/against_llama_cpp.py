@@ -120,7 +120,7 @@ class Sides:
         weights = (self.our_model / "model.onnx.data").stat().st_size
         shape = Shape.from_config(self.config)
         assert shape is not None, "config.json lacks a size"
-        self.token_bytes = int(Cost(shape, weights, exact=False).write(max(args.depths)).bytes)
+        self.token_bytes = int(Cost(shape, weights, exact=False).decode(max(args.depths)).bytes)
         self._common = ["--threads", str(args.threads), "--cores", args.cores]
 
     def start(self, name: str, context: int) -> Worker:

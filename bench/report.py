@@ -66,7 +66,7 @@ def bounds(report: dict[str, Any]) -> str:
             cost.attention(tokens, DEPTH, together=True),
         ),
         "memory": (cost.memory(1, DEPTH, together=False), cost.memory(tokens, DEPTH, together=True)),
-        "**all**": (cost.write(DEPTH), cost.read(tokens, DEPTH)),
+        "**all**": (cost.decode(DEPTH), cost.prefill(tokens, DEPTH)),
     }
     lines = [
         f"| | a token: operations | bytes | at least | prompt of {tokens}: operations | bytes | at least |",
@@ -94,8 +94,8 @@ def full_attention(cost: Cost) -> str:
             "|---|---|",
             f"| operations of the next token | {share['token_operations']:.1%} |",
             f"| bytes of the next token | {share['token_bytes']:.1%} |",
-            f"| operations of reading all of them | {share['reading_operations']:.1%} |",
-            f"| bytes of writing all of them | {share['writing_bytes']:.1%} |",
+            f"| operations of prefilling all of them | {share['prefill_operations']:.1%} |",
+            f"| bytes of decoding all of them | {share['decode_bytes']:.1%} |",
         ]
     )
 

@@ -102,7 +102,7 @@ def _bound_rows(report: dict[str, Any]) -> list[Row]:
     tokens, rows = arguments["read_tokens"], []
     for what in ("write", "read"):
         for depth in [*arguments["depths"], *arguments["far"]]:
-            work = cost.write(depth) if what == "write" else cost.read(tokens, depth)
+            work = cost.decode(depth) if what == "write" else cost.prefill(tokens, depth)
             seconds, by = machine.bound(work)
             bound = (1 if what == "write" else tokens) / seconds
             share = f"{speeds.ours(what, depth) / bound:.0%}"

@@ -47,7 +47,7 @@ def main() -> None:
         say(text)
     megabytes = chat.session.state_bytes / 1e6
     console.print(
-        Text(f"memory {megabytes:.1f} MB (constant) · {chat.session.position:,} tokens seen", style="dim")
+        Text(f"state {megabytes:.1f} MB (constant) · {chat.session.position:,} tokens seen", style="dim")
     )
     out = Path(__file__).with_name("chat.svg")
     out.write_text(console.export_svg(title="allmem-edge"), encoding="utf-8")

@@ -66,7 +66,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Work:
-    """Operations on 8-bit and on float32 numbers, and bytes read or written."""
+    """Operations on 8-bit and on float32 numbers, and bytes moved."""
 
     integer: float = 0.0
     floating: float = 0.0
@@ -92,10 +92,10 @@ class Machine:
     floating: float
 
     def bound(self, work: Work) -> tuple[float, str]:
-        """The seconds that `work` takes at least, and what takes them: "memory" or "arithmetic"."""
+        """The seconds that `work` takes at least, and what takes them: "bandwidth" or "arithmetic"."""
         moving = work.bytes / self.read_bytes
         computing = work.integer / self.integer + work.floating / self.floating
-        return max((moving, "memory"), (computing, "arithmetic"))
+        return max((moving, "bandwidth"), (computing, "arithmetic"))
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class Cost:
     full_attention: bool = False
     memory_use: str = "on"  # or "frozen", or "off"
 
-    def read(self, tokens: int, depth: int = 0) -> Work:
-        """Reading a prompt of `tokens` after `depth` others, in one go, with the logits of the last.
+    def prefill(self, tokens: int, depth: int = 0) -> Work:
+        """A prompt of `tokens` after `depth` others, in one go, with the logits of the last.
 
         Weights and what the window or the memory holds are counted once, as the least that must be touched.
         """
@@ -125,7 +125,7 @@ class Cost:
             + self.memory(tokens, depth, together=True)
         )
 
-    def write(self, depth: int) -> Work:
+    def decode(self, depth: int) -> Work:
         """One token after `depth` others, with its logits, and its share of learning and of the updates."""
         return (
             self.layers(1)
@@ -191,18 +191,18 @@ class Cost:
 def share_of_full_attention(cost: Cost, tokens: int) -> dict[str, float]:
     """What `tokens` of context cost, to what they cost with attention over all of it in the same runtime.
 
-    "token": the one after them. "reading": all of them as one prompt. "writing": all of them one at a time.
+    "token": the one after them. "prefill": all of them as one prompt. "decode": all of them one at a time.
     """
     full = Cost(cost.shape, cost.weight_bytes, cost.exact, full_attention=True)
-    token, full_token = cost.write(tokens), full.write(tokens)
+    token, full_token = cost.decode(tokens), full.decode(tokens)
     return {
         "token_operations": token.operations / full_token.operations,
         "token_bytes": token.bytes / full_token.bytes,
-        "reading_operations": cost.read(tokens).operations / full.read(tokens).operations,
-        "writing_bytes": _writing_bytes(cost, tokens) / _writing_bytes(full, tokens),
+        "prefill_operations": cost.prefill(tokens).operations / full.prefill(tokens).operations,
+        "decode_bytes": _decode_bytes(cost, tokens) / _decode_bytes(full, tokens),
     }
 
 
-def _writing_bytes(cost: Cost, tokens: int) -> float:
+def _decode_bytes(cost: Cost, tokens: int) -> float:
     mixers = cost.attention(tokens, 0, together=False) + cost.memory(tokens, 0, together=False)
     return mixers.bytes + tokens * cost.weight_bytes

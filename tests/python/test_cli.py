@@ -169,8 +169,8 @@ def test_inspect_and_bench_print_their_json(tiny_dir: Path) -> None:
     assert (parts["window"], parts["fast_weights"], parts["momentum"]) == (ring, matrices, matrices)
     assert parts["gradient"] == matrices
     assert [row["reached"] for row in report["results"]] == [
-        "read 0 tokens",
-        "read 16 tokens, went on from 36, read 4",
+        "prefilled 0 tokens",
+        "prefilled 16 tokens, went on from 36, prefilled 4",
     ]
     assert "machine" not in report, "no bound without the model's shapes"
 
@@ -198,7 +198,7 @@ def test_bench_tells_the_bound_and_the_share_reached() -> None:
             # What the machine moves and computes in a second is enough for the bound, and not more than that.
             moved = bound["bound_tokens_per_s"] * bound["bytes_per_token"]
             computed = bound["bound_tokens_per_s"] * bound["operations_per_token"]
-            if bound["bound_by"] == "memory":
+            if bound["bound_by"] == "bandwidth":
                 assert moved == pytest.approx(machine["read_bytes_per_s"])
             else:
                 assert moved <= machine["read_bytes_per_s"] and computed >= min(operations)

@@ -69,8 +69,8 @@ def test_attention_counts_every_key_that_a_token_sees(tokens: int, depth: int, f
 def test_a_prompt_costs_the_operations_of_its_tokens(depth: int) -> None:
     cost = Cost(SMALL, 1000, exact=False)
     tokens = 3 * SMALL.chunk  # whole chunks: the updates are whole, too
-    prompt = cost.read(tokens, depth)
-    singles = [cost.write(depth + i) for i in range(tokens)]
+    prompt = cost.prefill(tokens, depth)
+    singles = [cost.decode(depth + i) for i in range(tokens)]
     logits = cost.logits().operations
     assert prompt.operations == pytest.approx(sum(w.operations - logits for w in singles) + logits)
     assert prompt.bytes < sum(w.bytes for w in singles)
@@ -123,7 +123,7 @@ def test_the_cost_of_a_long_context_to_full_attention() -> None:
     share = share_of_full_attention(Cost(QWEN3_06B, int(weights), exact=False), 131_072)
     assert share["token_operations"] == pytest.approx(0.075, abs=0.001)
     assert share["token_bytes"] == pytest.approx(0.075, abs=0.001)
-    assert share["reading_operations"] == pytest.approx(0.127, abs=0.001)
+    assert share["prefill_operations"] == pytest.approx(0.127, abs=0.001)
 
 
 class Recorder:

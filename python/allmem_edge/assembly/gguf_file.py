@@ -13,13 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from allmem_edge.errors import (
-    MissingDependencyError,
-    ModelFormatError,
-    ModelNotFoundError,
-    StorageError,
-    UnsupportedModelError,
-)
+from allmem_edge.assembly.mapped_file import mapped
+from allmem_edge.errors import MissingDependencyError, ModelFormatError, UnsupportedModelError
 
 Floats = NDArray[np.float32]
 
@@ -65,14 +60,7 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         """Raises ModelNotFoundError, StorageError, UnsupportedModelError or, for damage, ModelFormatError."""
         self.path = path
-        try:
-            self._data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
-        except FileNotFoundError as error:
-            raise ModelNotFoundError(f"{path} is missing.") from error
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
-        except ValueError as error:  # an empty file cannot be mapped
-            raise self._damaged() from error
+        self._data = mapped(path)
         reader = _Header(self._data)
         try:
             self.metadata, tensors = reader.read()
@@ -193,15 +181,13 @@ class GgufFile:
     def _number(self, key: str, default: Any = None) -> Any:
         value = self.metadata.get(f"{self._prefix}.{key}", default)
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise ModelFormatError(
-                f"{self.path} does not say {self._prefix}.{key}; it is not a complete model."
-            )
+            raise ModelFormatError(f"{self.path} lacks {self._prefix}.{key}; it is not a complete model.")
         return value
 
     def _text(self, key: str) -> str:
         value = self.metadata.get(key)
         if not isinstance(value, str):
-            raise ModelFormatError(f"{self.path} does not say {key}; it is not a complete model.")
+            raise ModelFormatError(f"{self.path} lacks {key}; it is not a complete model.")
         return value
 
     def _renamed(self, name: str) -> str:

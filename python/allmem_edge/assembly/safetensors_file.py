@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageError
+from allmem_edge.assembly.mapped_file import mapped
+from allmem_edge.errors import ModelFormatError
 
 Floats = NDArray[np.float32]
 
@@ -27,14 +28,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         """Raises ModelNotFoundError, StorageError or, for damage, ModelFormatError."""
         self.path = path
-        try:
-            self._data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
-        except FileNotFoundError as error:
-            raise ModelNotFoundError(f"{path} is missing.") from error
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
-        except ValueError as error:  # an empty file cannot be mapped
-            raise self._damaged() from error
+        self._data = mapped(path)
         try:
             self._entries = self._read_header()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -1,10 +1,9 @@
-"""`allmem-edge bench`: how fast a model reads and writes at several depths of context, in what memory."""
+"""`allmem-edge bench`: the speed of prefill and decoding at several depths of context, and bytes."""
 
 from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from allmem_edge import _core
 from allmem_edge.cli import console
 from allmem_edge.cli.options import choice_options, json_option, model_argument, threads_option
 from allmem_edge.cost import Cost, Machine, Shape, Work, share_of_full_attention
+from allmem_edge.evaluation.speed import timed
 from allmem_edge.model import Model
 
 _READ_BLOCK = 512  # tokens between two steps of the progress bar
@@ -48,15 +48,23 @@ NUMBERS = _Numbers()
     type=click.IntRange(min=1),
     default=512,
     show_default=True,
-    help="Tokens of the timed prefill.",
+    help="Tokens to prefill.",
 )
+@click.option("--gen", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to decode.")
 @click.option(
-    "--gen", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens of the timed decoding."
+    "--depth",
+    type=NUMBERS,
+    default="0,4096",
+    show_default=True,
+    help="Tokens of context before the timed ones.",
 )
-@click.option("--depth", type=NUMBERS, default="0,4096", show_default=True, help="Tokens of context before.")
-@click.option("--read-all", is_flag=True, help="Read every token of a great depth.")
+@click.option("--read-all", is_flag=True, help="Prefill every token of the depth (slow).")
 @click.option(
-    "--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Take the median of N runs."
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Number of runs, of which the median is taken.",
 )
 @choice_options()
 @threads_option
@@ -72,32 +80,32 @@ def command(
     as_json: bool,
     choices: dict[str, Any],
 ) -> None:
-    """Measure tokens/s, first-token time, state bytes and peak memory, and how far they are from the bound.
+    """Measure tokens/s, time to first token, state bytes and peak memory, beside what this machine can reach.
 
-    Tokens are random. A great depth is reached by reading until the window is full and going on from further
-    ahead: from there on, no work depends on how much was read. --read-all reads it all.
+    Tokens are random. A great depth is reached by filling the window and skipping ahead, as no token costs
+    more from there on; --read-all prefills every token.
     """
     loaded = Model.load(model, **choices)
     engine, session = loaded.engine, loaded.new_engine_session(threads)
     assert isinstance(engine, _core.Model) and isinstance(session, _core.Session)
     vocab_size, rng = engine.vocab_size, np.random.default_rng(0)
     with console.progress(console.stderr()) as progress:
-        task = progress.add_task("reading", total=None)
+        task = progress.add_task("prefill", total=None)
 
-        def read(count: int) -> None:
+        def prefill(count: int) -> None:
             while count > 0:
                 block = min(count, _READ_BLOCK)
                 session.forward(rng.integers(0, vocab_size, block), True)
                 progress.advance(task, block)
                 count -= block
 
-        read(prompt)
-        read(1)
+        prefill(prompt)
+        prefill(1)
         memory = _memory_use()  # now: the copies below are for measuring alone
         session.reset()
         results = []
         for at in sorted(set(depth)):
-            reached = go_to_depth(session, engine, at, read, read_all=read_all)
+            reached = go_to_depth(session, engine, at, prefill, read_all=read_all)
             results.append(_measure(session, vocab_size, prompt, gen, repeat, rng) | {"reached": reached})
             progress.advance(task, repeat * (prompt + gen))
         progress.update(task, description="measuring the machine")
@@ -122,7 +130,7 @@ def command(
         if shape is not None:
             exact = engine.quantization == "none"
             cost = Cost(shape, engine.weight_bytes, exact=exact, memory_use=engine.memory)
-            touched = int(cost.write(max(depth)).bytes)
+            touched = int(cost.decode(max(depth)).bytes)
             machine = Machine(*_core.measure_machine(session.threads, min(touched, 1 << 30), exact))
             report |= _bounds(cost, results, machine)
     if as_json:
@@ -135,15 +143,15 @@ def go_to_depth(
     session: _core.Session,
     model: _core.Model,
     depth: int,
-    read: Callable[[int], None],
+    prefill: Callable[[int], None],
     *,
     read_all: bool = False,
 ) -> str:
-    """Brings a session to `depth` tokens of context and says how; read(n) has it read n tokens.
+    """Brings a session to `depth` tokens of context and says how; prefill(n) gives it n tokens.
 
-    Once window and sinks are full, neither the size of the state nor the work for a token depends on how much
-    was read. So a great depth is reached by reading until then and for a chunk more, moving the position to
-    little less than `depth`, and reading the rest: at least a chunk.
+    Once window and sinks are full, neither the size of the state nor the work for a token depends on how many
+    came before. So a great depth is reached by a prefill until then and for a chunk more, moving the position
+    to little less than `depth`, and a prefill of the rest: at least a chunk.
     """
     chunk = max(1, model.chunk)
     full = -(-(model.window + model.sinks + chunk) // chunk) * chunk
@@ -151,33 +159,22 @@ def go_to_depth(
         if session.position > depth:
             session.reset()
         if session.position < depth:
-            read(depth - session.position)
-        return f"read {depth:,} tokens"
+            prefill(depth - session.position)
+        return f"prefilled {depth:,} tokens"
     if session.position < full:
-        read(full - session.position)
+        prefill(full - session.position)
     place = depth - chunk - (depth - session.position) % chunk  # as far into a chunk as now
     session.place(place)
-    read(depth - place)
-    return f"read {full:,} tokens, went on from {place:,}, read {depth - place:,}"
+    prefill(depth - place)
+    return f"prefilled {full:,} tokens, went on from {place:,}, prefilled {depth - place:,}"
 
 
 def _measure(
     start: _core.Session, vocab_size: int, prompt: int, gen: int, repeat: int, rng: np.random.Generator
 ) -> dict[str, float | str]:
-    """Reads and writes from copies of `start`, so that every repetition begins at the same depth."""
-    prefill, first, decode = [], [], []
-    for _ in range(repeat):
-        session = start.clone()
-        ids = rng.integers(0, vocab_size, prompt)
-        begin = time.perf_counter()
-        logits = session.forward(ids, True)
-        prefill.append(prompt / (time.perf_counter() - begin))
-        token = logits[-1].argmax(keepdims=True)
-        first.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
-        for _ in range(gen):
-            token = session.forward(token, True)[-1].argmax(keepdims=True)
-        decode.append(gen / (time.perf_counter() - begin))
+    """Prefill and decoding from copies of `start`, so that every repetition begins at the same depth."""
+    runs = [timed(start.clone(), rng.integers(0, vocab_size, prompt), gen) for _ in range(repeat)]
+    prefill, decode, first = zip(*runs, strict=True)
     return {
         "depth": start.position,
         "prefill_tokens": prompt,
@@ -205,8 +202,8 @@ def _bounds(cost: Cost, results: list[dict[str, Any]], machine: Machine) -> dict
 
     for row in results:
         tokens, depth = row["prefill_tokens"], row["depth"]
-        row["prefill_bound"] = bound(cost.read(tokens, depth), tokens, row["prefill_tokens_per_s"])
-        row["decode_bound"] = bound(cost.write(depth + tokens), 1, row["decode_tokens_per_s"])
+        row["prefill_bound"] = bound(cost.prefill(tokens, depth), tokens, row["prefill_tokens_per_s"])
+        row["decode_bound"] = bound(cost.decode(depth + tokens), 1, row["decode_tokens_per_s"])
     return {
         "machine": {
             "read_bytes_per_s": machine.read_bytes,
@@ -258,7 +255,7 @@ def _print(report: dict[str, Any]) -> None:
         for k, v in report["state_bytes"].items()
         if v and k != "total"
     ]
-    out.print(f"memory {console.size(report['state_bytes']['total'])}, constant ({', '.join(parts)})")
+    out.print(f"state {console.size(report['state_bytes']['total'])}, constant ({', '.join(parts)})")
     if report["rss_bytes"]:
         file = report["rss_file_bytes"]
         mapped = f", {console.size(file)} of it pages of mapped files" if file is not None else ""
@@ -285,7 +282,7 @@ def _print_bounds(out: Console, report: dict[str, Any]) -> None:
     )
     out.print(
         f"to full attention at {share['tokens']:,} tokens: a token takes {share['token_operations']:.1%} of "
-        f"the operations and {share['token_bytes']:.1%} of the bytes; reading them all, "
-        f"{share['reading_operations']:.1%} of the operations; writing them all, "
-        f"{share['writing_bytes']:.1%} of the bytes"
+        f"the operations and {share['token_bytes']:.1%} of the bytes; prefilling them all, "
+        f"{share['prefill_operations']:.1%} of the operations; decoding them all, "
+        f"{share['decode_bytes']:.1%} of the bytes"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,10 @@ from rich.table import Table
 
 from allmem_edge.cli import console
 from allmem_edge.cli.bench import NUMBERS
-from allmem_edge.cli.options import (
-    choice_options,
-    exact_option,
-    format_option,
-    json_option,
-    model_argument,
-    out_option,
-    threads_option,
-)
+from allmem_edge.cli.options import Run, format_option, model_argument, run_options
 from allmem_edge.evaluation import needle
 from allmem_edge.evaluation.answering import Answerer, Format
 from allmem_edge.evaluation.journal import Journal
-from allmem_edge.evaluation.metrics import mean_and_error
 from allmem_edge.evaluation.recall import filler_of
 from allmem_edge.evaluation.settings import settings_of
 from allmem_edge.model import Model
@@ -33,30 +25,32 @@ _TASKS = tuple(needle.tasks(needle.Haystack()))
 @click.command("needle")
 @model_argument
 @click.option(
-    "--task", "wanted", type=click.Choice(_TASKS), multiple=True, help="One of them. [default: all]"
+    "--task",
+    "wanted",
+    type=click.Choice(_TASKS),
+    multiple=True,
+    help="A task; may be repeated. [default: all]",
 )
-@click.option("--length", type=NUMBERS, default="4096", show_default=True, help="Tokens, with the answer's.")
+@click.option(
+    "--length", type=NUMBERS, default="4096", show_default=True, help="Tokens of a prompt and its answer."
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Samples of each task and length.",
+    help="Samples per task and length.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Random seed.")
 @click.option(
     "--haystack",
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Hide the needles in this text instead of small talk; may be given several times.",
+    help="Hide the needles in this text instead of small talk; may be repeated.",
 )
 @format_option
-@out_option
-@choice_options()
-@exact_option
-@threads_option
-@json_option
+@run_options
 def command(
     model: str | None,
     wanted: tuple[str, ...],
@@ -65,62 +59,41 @@ def command(
     seed: int,
     haystack: tuple[Path, ...],
     form: Format,
-    out: Path | None,
-    exact: bool,
-    threads: int,
-    as_json: bool,
-    choices: dict[str, Any],
+    run: Run,
 ) -> None:
-    """Tasks after RULER, by length of context, scored as RULER does.
+    """Run RULER's tasks at several lengths of context, scored as RULER does.
 
-    Texts are made here from the seed, so figures compare models and settings with each other, not with
-    RULER's own. Every sample is read by a new session.
+    Texts are generated from the seed: scores compare models and settings with each other, not with RULER's
+    published scores. Every sample is read by a new session.
     """
-    loaded = Model.load(model, exact=exact, **choices)
-    answerer = Answerer(loaded, threads=threads, form=form)
+    loaded = Model.load(model, exact=run.exact, **run.choices)
+    answerer = Answerer(loaded, threads=run.threads, form=form)
     makers = needle.tasks(needle.Haystack(filler_of(haystack)))
     settings = settings_of(
         "needle",
         loaded,
-        exact=exact,
+        exact=run.exact,
         seed=seed,
         format=answerer.form,
         haystack=[path.name for path in haystack],
     )
-    journal = Journal(out, settings)
+    journal = Journal(run.out, settings)
     rows = []
     with console.progress(console.stderr()) as progress:
         for tokens in length:
             for task in wanted or _TASKS:
                 bar = progress.add_task(f"{task}, {tokens:,} tokens", total=limit)
-                scores = []
-                for i in range(limit):
-                    key = f"{task} {tokens} {i}"
-                    if key not in journal:
-                        journal.put(key, _ask(answerer, makers[task], task, tokens, f"{seed} {i}"))
-                    scores.append(journal[key]["score"])
-                    progress.advance(bar)
-                progress.remove_task(bar)
-                mean, error = mean_and_error(scores)
+                step = functools.partial(progress.advance, bar)
                 rows.append(
-                    {"task": task, "length": tokens, "samples": limit, "score": mean, "standard_error": error}
+                    needle.measure(answerer, makers[task], task, tokens, limit, seed, journal, step=step)
                 )
+                progress.remove_task(bar)
     journal.close()
     report = settings | {"limit": limit, "results": rows}
-    if as_json:
+    if run.as_json:
         console.write_json(report)
     else:
         _print(report)
-
-
-def _ask(answerer: Answerer, make: needle.Make, task: str, length: int, seed: str) -> dict[str, Any]:
-    sample = needle.fit(make, f"{task} {seed}", length, lambda prompt: len(answerer.ids(prompt)))
-    answer = answerer.answer(answerer.ids(sample.prompt), sample.max_tokens, step=lambda: None)
-    return {
-        "answers": sample.answers,
-        "answer": answer,
-        "score": needle.score(task, answer, sample.answers),
-    }
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,7 +21,7 @@ from allmem_edge.errors import InvalidArgumentError
 from allmem_edge.evaluation import by_position, needle, plot
 from allmem_edge.evaluation.answering import Answerer
 from allmem_edge.evaluation.journal import Journal
-from allmem_edge.evaluation.metrics import mean_and_error
+from allmem_edge.evaluation.speed import timed
 from allmem_edge.model import Model
 
 Say = Callable[[str], object]
@@ -66,7 +65,7 @@ class Plan:
     needle_lengths: Sequence[int] = ()
     samples: int = 100  # of a needle task and length
     depths: Sequence[int] = ()  # tokens of context before speed is measured
-    timed: int = 32  # tokens written, and eight times as many read
+    timed: int = 32  # tokens to decode, and eight times as many to prefill
     seed: int = 1
     threads: int = 0
     exact: bool = False
@@ -138,19 +137,17 @@ def _needles(variant: Variant, model: Model, plan: Plan, journal: Journal, say: 
     for length in plan.needle_lengths:
         for task in plan.needles:
             say(f"{variant.name}: {task}, {length:,} tokens")
-            scores = []
-            for i in range(plan.samples):
-                key = f"{variant.name} | {task} {length} {i}"
-                if key not in journal:
-                    seed = f"{task} {plan.seed} {i}"
-                    sample = needle.fit(makers[task], seed, length, lambda prompt: len(answerer.ids(prompt)))
-                    answer = answerer.answer(
-                        answerer.ids(sample.prompt), sample.max_tokens, step=lambda: None
-                    )
-                    journal.put(key, {"score": needle.score(task, answer, sample.answers), "answer": answer})
-                scores.append(journal[key]["score"])
-            mean, error = mean_and_error(scores)
-            rows.append({"task": task, "length": length, "score": mean, "standard_error": error})
+            row = needle.measure(
+                answerer,
+                makers[task],
+                task,
+                length,
+                plan.samples,
+                plan.seed,
+                journal,
+                prefix=f"{variant.name} | ",
+            )
+            rows.append(row)
     return rows
 
 
@@ -166,20 +163,11 @@ def _speed(
     session, vocabulary = model.new_engine_session(plan.threads), model.engine.vocab_size
     for begin in range(0, depth, 512):
         session.forward(rng.integers(0, vocabulary, min(512, depth - begin)), True)
-    prefill, decode, count = [], [], 8 * plan.timed
-    for _ in range(3):
-        ids = rng.integers(0, vocabulary, count)
-        begin_at = time.perf_counter()
-        token = session.forward(ids, True)[-1].argmax(keepdims=True)
-        prefill.append(count / (time.perf_counter() - begin_at))
-        begin_at = time.perf_counter()
-        for _ in range(plan.timed):
-            token = session.forward(token, True)[-1].argmax(keepdims=True)
-        decode.append(plan.timed / (time.perf_counter() - begin_at))
+    runs = [timed(session, rng.integers(0, vocabulary, 8 * plan.timed), plan.timed) for _ in range(3)]
     result = {
         "depth": depth,
-        "prefill_tokens_per_s": statistics.median(prefill),
-        "decode_tokens_per_s": statistics.median(decode),
+        "prefill_tokens_per_s": statistics.median(run.prefill for run in runs),
+        "decode_tokens_per_s": statistics.median(run.decode for run in runs),
     }
     journal.put(key, result)
     return result
@@ -199,7 +187,7 @@ def _costs(model: Model, plan: Plan) -> list[dict[str, Any]]:
     memory = engine.state_bytes - sum(s.bytes for s in engine.states if ".attention." in s.name)
     rows = []
     for depth in plan.depths:
-        token, full_token = ours.write(depth), full.write(depth)
+        token, full_token = ours.decode(depth), full.decode(depth)
         rows.append(
             {
                 "depth": depth,
@@ -251,7 +239,7 @@ def markdown(report: dict[str, Any], picture: str) -> str:
             lambda cell: _with_error(100 * cell["score"], 100 * cell["standard_error"], 1) + " %",
         )
     if any("speed" in row for row in rows):
-        lines += ["", f"## Tokens a second, read / written ({report['isa']})", ""]
+        lines += ["", f"## Tokens a second, prefill / decode ({report['isa']})", ""]
         lines += _table(
             "tokens before",
             rows,
@@ -319,7 +307,7 @@ def picture(report: dict[str, Any]) -> str:
     if any(row["m"] for row in means):
         series = {row["name"]: [(cell["n"], 100 * cell["s"]) for cell in row["m"]] for row in means}
         pictures.append(plot.lines("Needle suite, mean", "tokens of context", "%", series, from_zero=True))
-    draw("Tokens written a second", "tokens/s", "speed", "depth", lambda cell: cell["decode_tokens_per_s"])
+    draw("Tokens decoded a second", "tokens/s", "speed", "depth", lambda cell: cell["decode_tokens_per_s"])
     draw(
         "Bytes moved for a token, full attention = 100 %",
         "%",

@@ -28,7 +28,7 @@ class Journal:
             if self._file.tell() == 0:
                 self._write({"settings": self._settings})
         except (OSError, UnicodeDecodeError) as error:
-            raise StorageError(f"The results cannot be kept in {path}: {error}.") from error
+            raise StorageError(f"The results cannot be saved to {path}: {error}.") from error
 
     def __contains__(self, key: str) -> bool:
         return key in self._results
@@ -56,7 +56,7 @@ class Journal:
             self._file.flush()
         except OSError as error:
             raise StorageError(
-                f"The results cannot be kept in {self._path}: {error.strerror}. What is there stays."
+                f"The results cannot be saved to {self._path}: {error.strerror}. What is there stays."
             ) from error
 
     def _read(self, path: Path) -> None:

@@ -13,12 +13,14 @@ import random
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from allmem_edge.dialogues import Generator
 from allmem_edge.dialogues.values import FIRST_NAMES, words
 from allmem_edge.errors import InvalidArgumentError
 from allmem_edge.evaluation import metrics
-from allmem_edge.evaluation.answering import Prompt
+from allmem_edge.evaluation.answering import Answerer, Prompt
+from allmem_edge.evaluation.journal import Journal
 
 _REPEATED = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 _ADJECTIVES = words(
@@ -315,3 +317,30 @@ def fit(make: Make, seed: str, length: int, count: Callable[[Prompt], int]) -> S
         else:
             best, size, units = made, tokens, guess
     return best
+
+
+def measure(
+    answerer: Answerer,
+    make: Make,
+    task: str,
+    length: int,
+    samples: int,
+    seed: int,
+    journal: Journal,
+    *,
+    prefix: str = "",
+    step: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """The mean score of a task's samples. prefix: of their keys in the journal. step: called after each."""
+    scores = []
+    for i in range(samples):
+        key = f"{prefix}{task} {length} {i}"
+        if key not in journal:
+            sample = fit(make, f"{task} {seed} {i}", length, lambda prompt: len(answerer.ids(prompt)))
+            answer = answerer.answer(answerer.ids(sample.prompt), sample.max_tokens, step=lambda: None)
+            found = score(task, answer, sample.answers)
+            journal.put(key, {"answers": sample.answers, "answer": answer, "score": found})
+        scores.append(journal[key]["score"])
+        step()
+    mean, error = metrics.mean_and_error(scores)
+    return {"task": task, "length": length, "samples": samples, "score": mean, "standard_error": error}
