@@ -112,7 +112,7 @@ std::span<const T> input(const T* data, size_t size, const char* what) {
     throw Error(ErrorCode::kInvalidArgument, std::string(what) + " is NULL, but its size is not 0.");
   }
   if (size > static_cast<size_t>(PTRDIFF_MAX) / sizeof(T)) {
-    throw Error(ErrorCode::kInvalidArgument, std::string(what) + " has a size that no memory can have.");
+    throw Error(ErrorCode::kInvalidArgument, std::string(what) + " is larger than the address space.");
   }
   return {data, size};
 }

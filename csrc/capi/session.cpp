@@ -202,7 +202,7 @@ int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size
     const auto all = checked_ids(handle, ids, id_count);
     const auto vocab = static_cast<size_t>(handle.shared->model->info().vocab_size);
     require(all.size() <= static_cast<size_t>(PTRDIFF_MAX) / sizeof(float) / vocab,
-            "The logits of so many tokens fit into no memory.");
+            "The logits of so many tokens do not fit into memory.");
     *count = all.size() * vocab;
     if (logits == nullptr || capacity < *count) {
       return too_small(logits == nullptr ? 0 : capacity, *count);

@@ -48,7 +48,7 @@ int32_t allmem_session_save_to(allmem_session* session, const void* note, size_t
     require(write != nullptr, "`write` is NULL; it receives the snapshot.");
     save_snapshot_to(*handle.writer, note_input(note, note_size), [&](std::span<const std::byte> piece) {
       if (call_host(write, static_cast<const void*>(piece.data()), piece.size(), user_data) != 0)
-        throw Error(ErrorCode::kIo, "The memory was not saved: the callback that writes it gave up.");
+        throw Error(ErrorCode::kIo, "The memory was not saved: its write callback returned an error.");
     });
     return ALLMEM_OK;
   });
@@ -84,7 +84,7 @@ int32_t allmem_session_load_from(allmem_session* session, uint64_t size, allmem_
     const auto fill = [&](uint64_t offset, std::span<std::byte> into) {
       if (!into.empty() &&
           call_host(read, static_cast<void*>(into.data()), into.size(), offset, user_data) != 0)
-        throw Error(ErrorCode::kIo, "The memory was not loaded: the callback that reads it gave up.");
+        throw Error(ErrorCode::kIo, "The memory was not loaded: its read callback returned an error.");
     };
     load_snapshot(*handle.writer, handle.shared->text.tokenizer, {.size = size, .read = fill});
     return ALLMEM_OK;
@@ -111,6 +111,6 @@ int32_t allmem_snapshot_inspect_file(const char* path, allmem_snapshot_info* inf
 int32_t allmem_snapshot_delete_file(const char* path) {
   return guarded([&]() -> int32_t {
     if (delete_snapshot_file(path_input(path))) return ALLMEM_OK;
-    throw Error(ErrorCode::kNotFound, printable("There is no saved memory '" + std::string(path) + "'."));
+    throw Error(ErrorCode::kNotFound, printable("There is no memory file '" + std::string(path) + "'."));
   });
 }

@@ -120,7 +120,7 @@ int64_t Binder::int_attribute(std::string_view name, std::optional<int64_t> othe
 int64_t Binder::size_attribute(std::string_view name, int64_t least) {
   const int64_t value = int_attribute(name);
   if (value < least || value > std::numeric_limits<int32_t>::max()) {
-    fail("has the impossible value " + std::to_string(value) + " for '" + std::string(name) + "'");
+    fail("has the invalid value " + std::to_string(value) + " for '" + std::string(name) + "'");
   }
   return value;
 }

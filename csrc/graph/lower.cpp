@@ -103,7 +103,7 @@ void Lowering::check_size(const std::string& name, const Shape& shape) const {
     if (count <= kMaxValueElements) count *= size;
   }
   if (count > kMaxValueElements) {
-    fail(ErrorCode::kBadModel, "'" + name + "' has the impossible shape " + to_string(shape));
+    fail(ErrorCode::kBadModel, "'" + name + "' has the invalid shape " + to_string(shape));
   }
   if (symbols > 1) {
     fail(ErrorCode::kUnsupported, "'" + name + "' has the number of tokens in two dimensions of its shape " +

@@ -55,7 +55,7 @@ class Zeros {
     if (!standard || !follows) {
       throw Error(ErrorCode::kUnsupported,
                   printable(model_.path + ": " + describe(node) +
-                            " computes with what the memory gives in a way that this version of allmem-edge "
+                            " uses the output of the memory in a way that this version of allmem-edge "
                             "cannot leave out; load the model with its memory on."));
     }
     zeros_.insert(node.outputs.begin(), node.outputs.end());

@@ -193,7 +193,7 @@ size_t Parser::byte_size(const Tensor& tensor) const {
   for (const int64_t dim : tensor.dims) {
     if (dim < 0) fail("is damaged: tensor '" + std::string(tensor.name) + "' has a negative dimension");
     if (dim != 0 && count > std::numeric_limits<size_t>::max() / 64 / static_cast<size_t>(dim)) {
-      fail("is damaged: tensor '" + std::string(tensor.name) + "' has an impossible number of elements");
+      fail("is damaged: tensor '" + std::string(tensor.name) + "' has too many elements");
     }
     count *= static_cast<size_t>(dim);
   }

@@ -51,7 +51,7 @@ MadeOp make_reshape(Binder& node) {
       unknown = i;
       dim = 1;
     } else {
-      node.require(dim >= 1 && dim < int64_t{1} << 29, "has an impossible dimension");
+      node.require(dim >= 1 && dim < int64_t{1} << 29, "has an invalid dimension");
     }
     shape.push_back(dim);
   }

@@ -69,7 +69,7 @@ ChatFormat ChatFormat::from_json(std::string_view json, const std::string& name_
   ChatFormat format(std::move(tokenizer));
   if (const auto reason = root.maybe("unusable")) {
     format.unusable_ = printable(bounded(*reason));
-    if (format.unusable_.empty()) reason->bad("gives no reason");
+    if (format.unusable_.empty()) reason->bad("is empty");
     return format;
   }
   for (const auto [before, frames] : root.field("frames").object()) {
@@ -83,12 +83,12 @@ ChatFormat ChatFormat::from_json(std::string_view json, const std::string& name_
   }
   if (!format.frames_[kStart][kUser] || !format.frames_[kUser][kAnswer] ||
       !format.frames_[kAssistant][kUser]) {
-    root.field("frames").bad("lacks a frame of a plain conversation");
+    root.field("frames").bad("lacks the text between two turns");
   }
   if (const auto trimmed = root.maybe("trim")) {
     for (const JsonNode& role : trimmed->items()) {
       const size_t place = index_of(kBefore, role.string());
-      if (place >= kStart) role.bad("is no role");
+      if (place >= kStart) role.bad("is not a role");
       format.trimmed_[place] = true;
     }
   }

@@ -34,7 +34,7 @@ std::string digits_of(const MappedFile& file) {
 template <class Visit>
 void for_each_line(const MappedFile& list, const Visit& visit) {
   std::string_view text(reinterpret_cast<const char*>(list.bytes().data()), list.bytes().size());
-  const auto bad = [&] { refuse(list.path() + " is no list of checksums; fetch the model again."); };
+  const auto bad = [&] { refuse(list.path() + " is not a list of checksums; fetch the model again."); };
   if (text.empty() || text.size() > kMaxList) bad();
   while (!text.empty()) {
     const size_t end = std::min(text.find('\n'), text.size());

@@ -71,7 +71,7 @@ WipedVector<int32_t> read_prompt(ByteReader& from, size_t vocab_size) {
 
 int64_t read_count(ByteReader& from) {
   const auto count = from.number<int64_t>();
-  if (count < 0) refuse_snapshot("it counts tokens below zero");
+  if (count < 0) refuse_snapshot("it has a negative number of tokens");
   return count;
 }
 

@@ -71,7 +71,7 @@ Random::Random(uint64_t seed) {
 
 Random::Random(const std::array<uint64_t, 4>& state) : state_(state) {
   if (std::ranges::all_of(state, [](uint64_t word) { return word == 0; })) {
-    refuse_snapshot("its random numbers have no state");
+    refuse_snapshot("the state of its random numbers is all zeros");
   }
 }
 

@@ -195,7 +195,7 @@ struct Session::Impl {
     for (const float value : logits) wrong += !(value < std::numeric_limits<float>::infinity());
     if (wrong == 0) return;
     throw Error(ErrorCode::kBadModel,
-                "The model computed what is no number (NaN) or infinite within the last tokens up to " +
+                "The model computed NaN or infinity within the last tokens up to " +
                     std::to_string(position) +
                     ": its weights are damaged. Compare its files with their checksums (allmem-edge verify), "
                     "and reset the session or load its last memory.");
@@ -282,10 +282,9 @@ void Session::wipe() {
 void Session::freeze(bool frozen, bool learn) {
   impl_->check_usable();
   if (!frozen && impl_->model->info().memory == MemoryUse::kFrozen) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "The model was loaded with its memory frozen, so a session has nothing to write it with; load "
-        "it with its memory on.");
+    throw Error(ErrorCode::kInvalidArgument,
+                "The model was loaded with its memory frozen, so its sessions cannot write it; load "
+                "it with its memory on.");
   }
   if (frozen && !impl_->is_frozen && learn) impl_->settle();
   impl_->is_frozen = frozen;

@@ -102,10 +102,10 @@ void check_head(const Head& head, uint64_t total) {
       head.note_bytes <= kMaxNote && head.layout_bytes <= kMaxLayout && head.draft_bytes <= kMaxDraft;
   const uint64_t before_state = sizeof head + head.note_bytes + head.layout_bytes + head.draft_bytes;
   if (!plausible || before_state > total || head.state_bytes != total - before_state) {
-    refuse_snapshot("its length is not what its head says; it may have been cut short");
+    refuse_snapshot("its length is not what its header says; it may have been cut short");
   }
   if (head.flags > (kFrozen | kExact | kUnfinished)) {
-    refuse_snapshot("its head has a mark that this version of allmem-edge does not know");
+    refuse_snapshot("its header has a flag that this version of allmem-edge does not know");
   }
 }
 
@@ -314,7 +314,7 @@ void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, co
         "it belongs to another model, or the model's files are damaged (compare them with their checksums)");
   if (std::ranges::equal(layout, layout_of(session.model())) && info.state_bytes == session.state_bytes()) {
     if (session.model().info().memory == MemoryUse::kFrozen && !info.frozen)
-      refuse_snapshot("its head says that the memory is written, which no session with its choices does");
+      refuse_snapshot("its header says that the memory is written, which its other settings rule out");
     return;
   }
   const ModelInfo& model = session.model().info();
@@ -333,7 +333,7 @@ void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, co
                         : "it was saved by a fast session, which keeps its state in another form; load "
                           "the model without `exact` to go on with it");
   }
-  refuse_snapshot("its state has another layout than this version of allmem-edge gives it");
+  refuse_snapshot("its state has another layout than this version of allmem-edge uses");
 }
 
 }  // namespace
@@ -391,7 +391,7 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
   ByteReader reader(snapshot.draft);
   Writer::Draft draft = writer.read_draft(reader, tokenizer);
   if (info.unfinished != (draft.text != nullptr)) {
-    refuse_snapshot("its head and its content disagree whether a text was being written");
+    refuse_snapshot("its header and its content disagree on whether a text was being written");
   }
   if (accept) accept(info);
   writer.restore(info.position, std::move(draft), [&](std::span<std::byte> state) {
@@ -416,7 +416,7 @@ class SnapshotFile {
     const std::filesystem::path where = to_path(path);
     std::error_code error;
     if (!std::filesystem::exists(where, error)) {
-      throw Error(ErrorCode::kNotFound, printable("There is no saved memory '" + path + "'."));
+      throw Error(ErrorCode::kNotFound, printable("There is no memory file '" + path + "'."));
     }
     if (!std::filesystem::is_regular_file(where, error)) fail();
     file_.rdbuf()->pubsetbuf(nullptr, 0);  // no copies of what was said
@@ -436,7 +436,7 @@ class SnapshotFile {
 
  private:
   [[noreturn]] void fail() const {
-    throw Error(ErrorCode::kIo, printable("The saved memory '" + path_ + "' cannot be read."));
+    throw Error(ErrorCode::kIo, printable("The memory file '" + path_ + "' cannot be read."));
   }
 
   std::string path_;

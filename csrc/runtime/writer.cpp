@@ -158,7 +158,7 @@ Writer::Draft Writer::read_draft(ByteReader& from, const std::shared_ptr<const T
     refuse_snapshot("some of its logits are missing");
   draft.logits.reserve(vocab);
   const auto has_text = from.number<uint8_t>();
-  if (has_text > 1) refuse_snapshot("it neither says that it holds a text nor that it does not");
+  if (has_text > 1) refuse_snapshot("its flag for an unfinished text is neither 0 nor 1");
   if (has_text == 1) {
     if (!tokenizer) {
       throw Error(ErrorCode::kUnsupported,

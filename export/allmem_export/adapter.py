@@ -140,7 +140,7 @@ def _adapter_tensors(checkpoint: Path, config: AllMemConfig) -> dict[str, NDArra
         with np.errstate(over="ignore"):
             halves[name] = found[name].astype(np.float16)
         if not np.isfinite(halves[name]).all():
-            raise ConvertError(f"{name} in {checkpoint} holds values that float16 has no room for")
+            raise ConvertError(f"{name} in {checkpoint} holds values outside the range of float16")
     return halves
 
 

@@ -93,7 +93,9 @@ def load_student(checkpoint: Path) -> AllMemForCausalLM:
     """A converted model in float32. Raises ConfigError."""
     try:
         if not isinstance(AutoConfig.from_pretrained(checkpoint, local_files_only=True), AllMemConfig):
-            raise ConfigError(f"{checkpoint} is no AllMem checkpoint; make one with `allmem-edge convert`.")
+            raise ConfigError(
+                f"{checkpoint} is not an AllMem checkpoint; make one with `allmem-edge convert`."
+            )
         model = AllMemForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
@@ -217,7 +219,7 @@ def _range(table: dict[str, Any], name: str) -> tuple[int, int]:
         raise ConfigError(f"[draw] {name} must be a range of two whole numbers, not {value!r}.")
     low, high = value
     if not 0 <= low <= high:
-        raise ConfigError(f"[draw] {name} = {value} must not fall, nor be negative.")
+        raise ConfigError(f"[draw] {name} = {value} must be ascending and not negative.")
     return low, high
 
 

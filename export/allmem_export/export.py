@@ -202,5 +202,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ExportError(f"{path}: is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ExportError(f"{path}: holds no JSON object")
+        raise ExportError(f"{path}: does not hold a JSON object")
     return value

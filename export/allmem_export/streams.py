@@ -56,7 +56,8 @@ class RecallStream:
         self._noise = float(settings.get("noise", 0.0))
         if not 1 <= self._keys[0] <= self._keys[1] <= self._symbols:
             raise ConfigError(
-                f"[data] keys = {list(self._keys)} must rise and lie between 1 and symbols = {self._symbols}."
+                f"[data] keys = {list(self._keys)} must be ascending and lie between 1 and "
+                f"symbols = {self._symbols}."
             )
         self.vocab_size = 3 * self._symbols
 

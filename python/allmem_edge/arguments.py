@@ -16,7 +16,9 @@ def native_path(path: Any) -> bytes:
     except TypeError:
         pass
     except UnicodeEncodeError as error:
-        raise InvalidArgumentError(f"The path {path!a} cannot be a file's name here.") from error
+        raise InvalidArgumentError(
+            f"The path {path!a} cannot be encoded as a file name on this system."
+        ) from error
     raise InvalidArgumentError(f"The path is of the type {type(path).__name__}; pass a str, bytes or a Path.")
 
 
@@ -32,4 +34,4 @@ def count(name: str, value: Any) -> int:
     """A number of things or bytes."""
     if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < 1 << 63:
         return int(value)
-    raise InvalidArgumentError(f"{name} is {value!r}; it must be an integer from 0 on.")
+    raise InvalidArgumentError(f"{name} is {value!r}; it must be an integer of at least 0.")

@@ -48,7 +48,7 @@ def read_checksums(folder: Path) -> dict[str, str]:
     matches = [_LINE.fullmatch(line) for line in content.decode("utf-8", errors="replace").splitlines()]
     sums = {match[2]: match[1] for match in matches if match}
     if len(content) > _LIMIT or len(sums) != len(matches) or not sums:
-        raise ModelFormatError(f"{path} is no list of checksums; fetch the model again.")
+        raise ModelFormatError(f"{path} is not a list of checksums; fetch the model again.")
     for name in sums:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelFormatError(f"{path} names {name!r}, which is outside the model's directory.")

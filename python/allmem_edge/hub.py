@@ -41,7 +41,7 @@ def find_model(source: str | bytes | os.PathLike[str] | None) -> Path:
         if path.is_dir():
             if not (path / "model.onnx").is_file():
                 raise ModelNotFoundError(
-                    f"The directory {path} has no model.onnx, so it is no model directory."
+                    f"The directory {path} has no model.onnx, so it is not a model directory."
                 )
             return path
         if path.is_file():
@@ -89,7 +89,9 @@ def _from_hub(repo: str) -> Path:
     except OSError as error:
         raise StorageError(f"The hub model {repo!r} could not be downloaded or stored: {error}.") from error
     if not (local / "model.onnx").is_file():
-        raise ModelNotFoundError(f"The hub repository {repo!r} has no model.onnx, so it is no AllMem model.")
+        raise ModelNotFoundError(
+            f"The hub repository {repo!r} has no model.onnx, so it is not an AllMem model."
+        )
     _check(local)
     begun.unlink()
     return local

@@ -78,7 +78,7 @@ class AllMemLM(TemplateLM):  # type: ignore[misc,unused-ignore]  # lm_eval has n
         stops = self._model.stop_ids
         if prefix_token_id is None and self._bos is None and not stops:
             raise InvalidArgumentError(
-                "The model names no bos_token and no end token; give prefix_token_id=ID."
+                "The model has neither a BOS nor an end token; pass prefix_token_id=ID."
             )
         self._eot = stops[0] if stops else int(self._bos if prefix_token_id is None else prefix_token_id)  # type: ignore[arg-type]
         self._prefix = prefix_token_id if prefix_token_id is not None else self._bos
@@ -247,7 +247,7 @@ def _score(
     if not continuation:
         return 0.0, True
     if logits is None:
-        raise InvalidArgumentError("A continuation needs a context of a token at least.")
+        raise InvalidArgumentError("A continuation needs a context of at least one token.")
     total, greedy = _add(logits[None], continuation[:1])
     if len(continuation) > 1:
         reader = session if own else session.clone()

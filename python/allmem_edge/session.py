@@ -364,7 +364,7 @@ def delete_memory(path: str | os.PathLike[str]) -> None:
     Raises ModelNotFoundError when there is none, StorageError.
     """
     if not _core.delete_snapshot_file(os.fspath(path)):
-        raise ModelNotFoundError(f"There is no saved memory '{os.fspath(path)}'.")
+        raise ModelNotFoundError(f"There is no memory file '{os.fspath(path)}'.")
 
 
 def _write_all(file: BinaryIO, piece: memoryview) -> None:

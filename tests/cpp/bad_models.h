@@ -186,19 +186,19 @@ inline std::vector<BadModel> bad_models() {
       "negative");
   graph(
       "huge dimension", [](auto& b) { b.tensor(tensor_bytes("w", kFloat, {INT64_MAX}, raw(8))); }, kBad,
-      "impossible");
+      "too many elements");
   graph(
       "overflowing product",
       [](auto& b) {
         b.tensor(tensor_bytes("w", kFloat, {1ll << 32, 1ll << 32, 4}, raw(8)));
       },
-      kBad, "impossible");
+      kBad, "too many elements");
   graph(
       "product that wraps to the right size",
       [](auto& b) {
         b.tensor(tensor_bytes("w", kFloat, {1ll << 62, 4, 2}, raw(0)));
       },
-      kBad, "impossible");
+      kBad, "too many elements");
   graph(
       "nine dimensions",
       [](auto& b) { b.tensor(tensor_bytes("w", kFloat, std::vector<int64_t>(9, 1), raw(4))); }, kBad,
@@ -509,7 +509,7 @@ inline std::vector<BadModel> bad_models() {
       [](auto& b) {
         b.input("a.state", kFloat, {1ll << 40, 1 << 20}).node("Neg", {"h"}, {"logits"});
       },
-      kBad, "impossible");
+      kBad, "invalid shape");
   logits(
       "unknown input", [](auto& b) { b.input("mask", kFloat, {kT}).node("Neg", {"h"}, {"logits"}); },
       kUnsupported, "mask");

@@ -223,7 +223,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no directory": (shutil.rmtree, "no such checkpoint directory"),
     "no config": (lambda c: (c / "config.json").unlink(), "config.json: cannot be read"),
     "config not JSON": (lambda c: (c / "config.json").write_text("{"), "config.json: is not JSON"),
-    "config a list": (lambda c: (c / "config.json").write_text("[]"), "holds no JSON object"),
+    "config a list": (lambda c: (c / "config.json").write_text("[]"), "does not hold a JSON object"),
     "another model": (
         lambda c: (c / "config.json").write_text('{"model_type": "qwen3"}'),
         "allmem-edge convert",

@@ -227,7 +227,7 @@ def test_changed_bytes_of_a_gguf_header_raise_nothing_but_our_errors(
         ("tokenizer.ggml.pre", "klingon", "splits text in the way 'klingon'"),
         ("tokenizer.ggml.tokens", ["a"], "inconsistent vocabulary"),
         ("tokenizer.ggml.merges", None, "no tokenizer.ggml.merges"),
-        ("llama.attention.head_count", None, "does not say llama.attention.head_count"),
+        ("llama.attention.head_count", None, "lacks llama.attention.head_count"),
         ("llama.rope.scaling.type", "spiral", "'spiral'"),
     ],
 )

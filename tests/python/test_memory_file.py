@@ -376,7 +376,7 @@ def test_a_deleted_memory_is_gone_behind_links_too(tiny: ae.Model, tmp_path: Pat
     (tmp_path / "link").symlink_to("memory")
     ae.delete_memory(tmp_path / "link")
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
-    with pytest.raises(ae.ModelNotFoundError, match="no saved memory"):
+    with pytest.raises(ae.ModelNotFoundError, match="no memory file"):
         ae.delete_memory(tmp_path / "memory")
 
 

@@ -140,7 +140,7 @@ def packaged() -> list[str]:
 def read_adapter(path: Path) -> Adapter:
     """The adapter in a directory, its manifest checked. Its other files are not read."""
     if not (path / MANIFEST).is_file():
-        raise ModelNotFoundError(f"{path} has no {MANIFEST}, so it is no adapter.")
+        raise ModelNotFoundError(f"{path} has no {MANIFEST}, so it is not an adapter.")
     value = _read_json(path / MANIFEST)
     try:
         if value["format"] != FORMAT:

@@ -135,15 +135,15 @@ def assemble(adapter: Adapter, base: BaseModel, out: Path, mode: str, progress: 
     """
     if mode not in adapter.results:
         raise InvalidArgumentError(
-            f"The adapter {adapter.name} cannot be had in {mode!r}; there is {' and '.join(adapter.modes)}."
+            f"The adapter {adapter.name} has no {mode} version; it has {' and '.join(adapter.modes)}."
         )
     adapter.check_files()
     with _appearing(out) as folder:
         digest = write_weights(adapter, base, folder / DATA_FILE, mode, progress)
         if digest != adapter.results[mode]:
             raise ModelFormatError(
-                f"The weights of {adapter.name} came out otherwise than when they were measured (SHA-256 "
-                f"{digest}, not {adapter.results[mode]}); report this, with numpy's version {np.__version__}."
+                f"The weights of {adapter.name} differ from those that were measured (SHA-256 {digest}, not "
+                f"{adapter.results[mode]}); please report this, with numpy's version {np.__version__}."
             )
         shutil.copyfile(adapter.path / graph_file(mode), folder / "model.onnx")
         base.write_tokenizer(folder)
@@ -165,7 +165,7 @@ def write_weights(
         write_data(path, slots(tensors), weights, lambda done: progress("putting the model together", done))
     except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
         raise ModelFormatError(
-            f"The graph and the weights of {adapter.path} do not fit together or to the base ({error}); "
+            f"The graph and the weights of {adapter.path} do not fit each other or the base ({error}); "
             "fetch the adapter again."
         ) from error
     return sha256_of(path)

@@ -98,7 +98,7 @@ class CheckpointBase:
         weight_map = self._read_json(INDEX).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
         if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise ModelFormatError(f"{self.path / INDEX} does not name the files of the weights.")
+            raise ModelFormatError(f"{self.path / INDEX} lists no weight files.")
         return sorted(names)
 
     def _read_json(self, name: str) -> dict[str, Any]:
@@ -106,13 +106,15 @@ class CheckpointBase:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ModelNotFoundError(f"{self.path} has no {name}; it is no checkpoint directory.") from error
+            raise ModelNotFoundError(
+                f"{self.path} has no {name}; it is not a checkpoint directory."
+            ) from error
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
         except (ValueError, RecursionError) as error:
             raise ModelFormatError(f"{path} is not valid JSON ({error}); fetch it again.") from error
         if not isinstance(value, dict):
-            raise ModelFormatError(f"{path} holds no JSON object; fetch it again.")
+            raise ModelFormatError(f"{path} does not hold a JSON object; fetch it again.")
         return value
 
 

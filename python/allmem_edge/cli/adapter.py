@@ -16,7 +16,7 @@ from allmem_edge.cli.options import json_option
 
 @click.group("adapter")
 def command() -> None:
-    """Memory adapters: what training adds to a base model."""
+    """Export or show a memory adapter: what training adds to a base model."""
 
 
 @command.command("export")
@@ -34,7 +34,7 @@ def command() -> None:
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE.json",
-    help="What people should know of it: name, licence, where the base is to be had (docs/adapters.md).",
+    help="Name, licence, and where to get the base model (docs/adapters.md).",
 )
 def export_command(checkpoint: Path, out: Path, base: Path, card: Path) -> None:
     """Write the memory that CHECKPOINT has learned, and its low-rank update of the base, as an adapter."""

@@ -10,14 +10,7 @@ import click
 from rich.table import Table
 
 from allmem_edge.cli import console
-from allmem_edge.cli.options import (
-    choice_options,
-    exact_option,
-    format_option,
-    json_option,
-    out_option,
-    threads_option,
-)
+from allmem_edge.cli.options import Run, format_option, run_options
 from allmem_edge.errors import ModelNotFoundError, StorageError
 from allmem_edge.evaluation import bench_files
 from allmem_edge.evaluation.answering import Answerer, Format, cut_in_the_middle
@@ -31,27 +24,25 @@ from allmem_edge.model import Model
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option(
-    "--suite", type=click.Choice(bench_files.SUITES), help="Whose files they are. [default: as they look]"
+    "--suite",
+    type=click.Choice(bench_files.SUITES),
+    help="The benchmark that the files belong to. [default: detected]",
 )
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path),
     metavar="FILE.json",
-    help="Prompts by dataset, as LongBench's dataset2prompt.json, instead of ours.",
+    help="Prompts by dataset, in the form of LongBench's dataset2prompt.json. [default: built in]",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="The first N samples of each file.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use the first N samples of each file.")
 @click.option(
     "--max-length",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Cut longer prompts in the middle to N tokens.",
+    help="Cut longer prompts to N tokens, in the middle.",
 )
 @format_option
-@out_option
-@choice_options()
-@exact_option
-@threads_option
-@json_option
+@run_options
 def command(
     model: str,
     files: tuple[Path, ...],
@@ -60,33 +51,28 @@ def command(
     limit: int | None,
     max_length: int | None,
     form: Format,
-    out: Path | None,
-    exact: bool,
-    threads: int,
-    as_json: bool,
-    choices: dict[str, Any],
+    run: Run,
 ) -> None:
-    """Score MODEL on benchmark FILEs (JSONL as published), with the benchmarks' own metrics.
+    """Score MODEL on published benchmark FILEs (JSONL), with the benchmarks' own metrics.
 
-    docs/evaluation.md says where the files come from, and where our scores differ from the makers' scripts.
+    docs/evaluation.md says where to get the files, and where scores differ from the original scripts.
     """
     templates = _templates(prompts) if prompts else {}
-    read = [
-        bench_files.read(path, suite=suite, templates=templates) for path in files
-    ]  # all, before the first
+    # All files, before the first sample.
+    read = [bench_files.read(path, suite=suite, templates=templates) for path in files]
     cases = [case for _, found in read for case in found[:limit]]
-    loaded = Model.load(model, exact=exact, **choices)
-    chat = Answerer(loaded, threads=threads, form=form)
-    plain = chat if chat.form == "plain" else Answerer(loaded, threads=threads, form="plain")
+    loaded = Model.load(model, exact=run.exact, **run.choices)
+    chat = Answerer(loaded, threads=run.threads, form=form)
+    plain = chat if chat.form == "plain" else Answerer(loaded, threads=run.threads, form="plain")
     settings = settings_of(
         "bench-files",
         loaded,
-        exact=exact,
+        exact=run.exact,
         format=chat.form,
         prompts=prompts.name if prompts else None,
         max_length=max_length,
     )
-    journal = Journal(out, settings)
+    journal = Journal(run.out, settings)
     scores: dict[str, list[float]] = {}
     with console.progress(console.stderr()) as progress:
         bar = progress.add_task("samples", total=len(cases))
@@ -106,7 +92,7 @@ def command(
         rows.append({"dataset": group, "samples": len(each), "score": mean, "standard_error": error})
     suites = sorted({name for name, _ in read})
     report = settings | {"suites": suites, "files": [p.name for p in files], "limit": limit, "results": rows}
-    if as_json:
+    if run.as_json:
         console.write_json(report)
         return
     screen = console.stdout()
@@ -127,7 +113,7 @@ def _templates(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise ModelNotFoundError(f"There is no file {path}.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise StorageError(f"{path} is no JSON file with prompts: {error}.") from error
+        raise StorageError(f"{path} is not a JSON file with prompts: {error}.") from error
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise StorageError(f"{path} is no JSON object of prompts by dataset.")
+        raise StorageError(f"{path} is not a JSON object of prompts by dataset.")
     return found

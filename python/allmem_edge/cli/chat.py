@@ -92,7 +92,7 @@ def _at_hand(model: str | None, or_bundled: bool) -> str | Path | None:
     except AllMemError as error:
         if not or_bundled:
             raise
-        stderr.print(Text(f"This is the bundled model, as {model} could not be had: {error}"), soft_wrap=True)
+        stderr.print(Text(f"Using the bundled model, as {model} is not available: {error}"), soft_wrap=True)
         return None
 
 
@@ -119,7 +119,7 @@ class _Conversation:
             "/undo": (self._undo, "forget the last message and its answer; again for the one before"),
             "/regen": (self._regenerate, "another answer to the last message"),
             "/continue": (self._continue, "go on with an answer that was stopped"),
-            "/stats": (self._stats, "speed and memory"),
+            "/stats": (self._stats, "speed and bytes of state"),
             "/bye": (self._bye, "leave"),
         }
 
@@ -182,7 +182,7 @@ class _Conversation:
         session, last = self._chat.session, self._chat.last
         speed = f"{last.generated_tokens / max(last.decode_seconds, 1e-9):,.0f} tokens/s · " if last else ""
         frozen = " · frozen" if session.frozen else ""
-        memory = f"memory {console.size(session.state_bytes)} (constant)"
+        memory = f"state {console.size(session.state_bytes)} (constant)"
         self._note(f"{speed}{memory} · {session.position:,} tokens seen{frozen}\n")
 
     def _banner(self) -> None:
@@ -193,7 +193,7 @@ class _Conversation:
         _print_banner(
             self._stderr,
             f"{model.name} · {console.size(facts.weight_bytes)} · {facts.layers} layers",
-            f"window {facts.window} tokens · memory {console.size(session.state_bytes)}, constant",
+            f"window {facts.window} tokens · state {console.size(session.state_bytes)}, constant",
             f"{session.threads} threads, {_core.isa_name()}",
             model.about,
         )

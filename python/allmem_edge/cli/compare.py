@@ -28,11 +28,11 @@ _QUICK_TASKS = ("niah_single_2", "vt")
     "settings",
     multiple=True,
     metavar="NAME:KEY=VALUE,...",
-    help="A column for each model: window, sinks, chunk, memory (on, frozen, off); may be given several "
-    "times. [default: full attention, its window alone, memory frozen, memory on]",
+    help="A column of the comparison, with keys window, sinks, chunk and memory (on, frozen, off); may be "
+    "repeated. [default: full attention, window only, memory frozen, memory on]",
 )
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to write."
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Output directory."
 )
 @click.option(
     "--text",
@@ -40,25 +40,55 @@ _QUICK_TASKS = ("niah_single_2", "vt")
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Perplexity by position of this text; may be given several times.",
+    help="Measure perplexity by position on this text; may be repeated.",
 )
 @click.option(
-    "--length", type=click.IntRange(min=2), default=16_384, show_default=True, help="Tokens of a text."
+    "--length",
+    type=click.IntRange(min=2),
+    default=16_384,
+    show_default=True,
+    help="Length of a text in tokens.",
 )
 @click.option(
-    "--stretches", type=click.IntRange(min=1), default=4, show_default=True, help="So many of them."
+    "--stretches",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Number of texts of that length.",
 )
-@click.option("--needle", "tasks", type=click.Choice(_TASKS), multiple=True, help="Tasks. [default: all]")
-@click.option("--needle-length", type=NUMBERS, default="1024,4096", show_default=True, help="0: no needles.")
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=100, show_default=True, help="Of each task and length."
+    "--needle",
+    "tasks",
+    type=click.Choice(_TASKS),
+    multiple=True,
+    help="Needle task; may be repeated. [default: all]",
 )
-@click.option("--depth", type=NUMBERS, default="0,4096,16384", show_default=True, help="For speed and cost.")
-@click.option("--no-speed", is_flag=True, help="Measure no speed, count no cost.")
 @click.option(
-    "--quick", is_flag=True, help="A look in minutes: two tasks, few samples, short texts and depths."
+    "--needle-length",
+    type=NUMBERS,
+    default="1024,4096",
+    show_default=True,
+    help="Lengths of the needle tasks in tokens; 0: none.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Samples per task and length.",
+)
+@click.option(
+    "--depth",
+    type=NUMBERS,
+    default="0,4096,16384",
+    show_default=True,
+    help="Depths of context at which speed and cost are measured.",
+)
+@click.option("--no-speed", is_flag=True, help="Skip speed and cost.")
+@click.option(
+    "--quick", is_flag=True, help="A rough comparison in minutes: two tasks, few samples, short texts."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Random seed.")
 @exact_option
 @threads_option
 def command(
@@ -78,10 +108,10 @@ def command(
     exact: bool,
     threads: int,
 ) -> None:
-    """Measure MODELs (the bundled one without any) in several settings, and write one page of it.
+    """Measure MODELs (default: the bundled one) in several settings and write a one-page comparison.
 
-    Writes comparison.md, comparison.json and comparison.svg to the folder, and keeps each result in
-    results.jsonl as it comes: a run that was killed goes on when it is started again.
+    Writes comparison.md, comparison.json and comparison.svg to the output directory. Results are kept in
+    results.jsonl there: run the same command again to resume.
     """
     if quick:
         length, stretches, samples = min(length, 2048), min(stretches, 1), min(samples, 4)
@@ -106,7 +136,7 @@ def command(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"The folder {out} cannot be made: {error.strerror}.") from error
+        raise StorageError(f"The directory {out} cannot be created: {error.strerror}.") from error
     journal = Journal(out / "results.jsonl", compare.settings(variants, plan))
     with console.stderr().status("comparing ...") as status:
         report = compare.run(variants, plan, token_losses, journal, status.update)

@@ -14,25 +14,63 @@ from allmem_edge.cli.needs_export import export_package
 @click.command("convert")
 @click.argument("source", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new checkpoint's directory.")
-@click.option("--window", type=click.IntRange(min=1), default=4096, show_default=True)
-@click.option("--sinks", type=click.IntRange(min=0), default=128, show_default=True)
-@click.option("--chunk", type=click.IntRange(min=1), default=512, show_default=True)
 @click.option(
-    "--ratio", type=click.IntRange(min=1), default=2, show_default=True, help="Memory hidden size / head_dim."
+    "--window",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    help="Attention window in tokens.",
 )
-@click.option("--gate", type=click.Choice(["static", "dynamic"]), default="static", show_default=True)
-@click.option("--memory-layers", metavar="3-10,14", help="Layers that have a memory. [default: all]")
-@click.option("--maps", is_flag=True, help="Learned linear maps on queries and keys of the memory.")
-@click.option("--norm/--no-norm", default=True, help="RMS norm on what the memory returns. [default: norm]")
-@click.option("--init-std", type=float, help="Of the initial W_g and W_u. [default: 1/sqrt(head_dim)]")
-@click.option("--eta", type=float, default=0.1, show_default=True, help="Initial learning rate.")
-@click.option("--random", "made_up", is_flag=True, help="No SOURCE: random weights, to measure with.")
+@click.option(
+    "--sinks",
+    type=click.IntRange(min=0),
+    default=128,
+    show_default=True,
+    help="First tokens that attention always sees.",
+)
+@click.option(
+    "--chunk",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Tokens between two writes of the memory.",
+)
+@click.option(
+    "--ratio",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Hidden units of a memory per head dimension.",
+)
+@click.option(
+    "--gate",
+    type=click.Choice(["static", "dynamic"]),
+    default="static",
+    show_default=True,
+    help="Gate of the memory: a parameter, or computed from the input.",
+)
+@click.option("--memory-layers", metavar="3-10,14", help="Layers with a memory. [default: all]")
+@click.option("--maps", is_flag=True, help="Add learned linear maps to the memory's queries and keys.")
+@click.option("--norm/--no-norm", default=True, help="RMS norm on the memory's output. [default: norm]")
+@click.option(
+    "--init-std",
+    type=float,
+    help="Standard deviation of the initial W_g and W_u. [default: 1/sqrt(head_dim)]",
+)
+@click.option(
+    "--eta", type=float, default=0.1, show_default=True, help="Initial learning rate of the memory."
+)
+@click.option("--random", "made_up", is_flag=True, help="Random weights instead of SOURCE, for benchmarks.")
 @click.option(
     "--like",
     type=click.Choice(["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "smollm2-135m"]),
-    help="With --random: whose shape.",
+    help="With --random: the shape.",
 )
-@click.option("--layers", type=click.IntRange(min=1), help="With --random: not as many as the real model.")
+@click.option(
+    "--layers",
+    type=click.IntRange(min=1),
+    help="With --random: the number of layers. [default: the real model's]",
+)
 def command(
     source: Path | None,
     out: Path,
@@ -52,8 +90,8 @@ def command(
 ) -> None:
     """Turn the base model SOURCE into an AllMem checkpoint.
 
-    SOURCE is a checkpoint directory, a hub id or a GGUF file of a Qwen3, Qwen2, Llama or Mistral. Untrained,
-    it computes the same with a sliding window; `train` then teaches its memory.
+    SOURCE is a checkpoint directory, a hub id or a GGUF file of a Qwen3, Qwen2, Llama or Mistral model. The
+    result computes what SOURCE does within a sliding window, until `train` has taught its memory.
     """
     if made_up != (source is None) or made_up != (like is not None):
         raise click.UsageError("Give either SOURCE or --random --like NAME.")

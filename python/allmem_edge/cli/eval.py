@@ -13,14 +13,7 @@ from rich.table import Table
 from allmem_edge.chat import Chat
 from allmem_edge.cli import bench_files, console, needle, perplexity
 from allmem_edge.cli.bench import NUMBERS
-from allmem_edge.cli.options import (
-    choice_options,
-    exact_option,
-    json_option,
-    model_argument,
-    out_option,
-    threads_option,
-)
+from allmem_edge.cli.options import Run, model_argument, run_options
 from allmem_edge.dialogues import DENIAL, Turn
 from allmem_edge.evaluation.journal import Journal
 from allmem_edge.evaluation.recall import Cases, Phrasings, filler_of
@@ -44,22 +37,26 @@ command.add_command(bench_files.command)
 @command.command("recall")
 @model_argument
 @click.option(
-    "--distance", type=NUMBERS, help="Tokens between fact and question. [default: 8 and 128 windows]"
+    "--distance", type=NUMBERS, help="Tokens between a fact and its question. [default: 8 and 128 windows]"
 )
 @click.option(
-    "--questions", type=click.IntRange(min=1), default=200, show_default=True, help="For each distance."
+    "--questions",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Questions for each distance.",
 )
 @click.option(
-    "--facts", type=click.IntRange(1, 50), default=2, show_default=True, help="Told in one conversation."
+    "--facts", type=click.IntRange(1, 50), default=2, show_default=True, help="Facts told in a conversation."
 )
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--unknown", is_flag=True, help="Ask for what was never told: right is to say so.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Random seed.")
+@click.option("--unknown", is_flag=True, help="Ask about what was never told; the right answer is to say so.")
 @click.option(
     "--phrasings",
     type=click.Choice(["generator", "people", "both"]),
     default="generator",
     show_default=True,
-    help="How facts are told and asked for: as training has them, as people wrote them, half of each.",
+    help="Wording of facts and questions: from the training generator, written by people, or half of each.",
 )
 @click.option(
     "--filler",
@@ -67,20 +64,16 @@ command.add_command(bench_files.command)
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Fill the distance with passages of this text instead of small talk; may be given several times.",
+    help="Fill the distance with passages of this text instead of small talk; may be repeated.",
 )
 @click.option(
     "--paste",
     type=click.File("r", encoding="utf-8", errors="replace"),
     metavar="FILE",
-    help="Before the questions, send the text of FILE (-: of stdin) as a message.",
+    help="Send the text of FILE (-: stdin) as a message before the questions.",
 )
-@click.option("--paste-frozen", is_flag=True, help="Do not write the memory while that message is read.")
-@out_option
-@choice_options()
-@exact_option
-@threads_option
-@json_option
+@click.option("--paste-frozen", is_flag=True, help="Freeze the memory while that message is read.")
+@run_options
 def recall(
     model: str | None,
     distance: list[int] | None,
@@ -92,28 +85,23 @@ def recall(
     filler_files: tuple[Path, ...],
     paste: TextIO | None,
     paste_frozen: bool,
-    out: Path | None,
-    exact: bool,
-    threads: int,
-    as_json: bool,
-    choices: dict[str, Any],
+    run: Run,
 ) -> None:
-    """Facts told, then asked for, beyond the window.
+    """Tell facts, then ask for them from beyond the window.
 
-    Conversations come from the seeded generator of allmem_edge.dialogues, with values that training never
-    saw. Each tells some facts, fills the distance with small talk or with passages of text files, then asks
-    for each fact from the same state, in the model's own chat format. An answer is right if it contains the
-    exact value as words of its own; with --unknown, if it says that it does not know, as the bundled model
-    does.
+    Each conversation tells some facts, fills the distance with small talk or with passages of text files,
+    and asks for each fact, in the model's own chat format. Conversations are generated from the seed, with
+    values that are not in the training data. An answer is right if it contains the exact value as a whole
+    word; with --unknown, if it says, as the bundled model does, that it was not told.
     """
-    loaded = Model.load(model, exact=exact, **choices)
+    loaded = Model.load(model, exact=run.exact, **run.choices)
     engine = loaded.engine
     pasted = paste.read() if paste else ""
     distances = distance or [8 * engine.window, 128 * engine.window]
     settings = settings_of(
         "recall",
         loaded,
-        exact=exact,
+        exact=run.exact,
         seed=seed,
         facts=facts,
         unknown=unknown,
@@ -123,10 +111,10 @@ def recall(
         paste_frozen=paste_frozen,
     )
     filler = filler_of(filler_files)
-    journal = Journal(out, settings)
+    journal = Journal(run.out, settings)
     results = []
     with console.progress(console.stderr()) as progress:
-        chat = loaded.chat(threads=threads, temperature=0.0, max_tokens=_MAX_ANSWER, undo_bytes=0)
+        chat = loaded.chat(threads=run.threads, temperature=0.0, max_tokens=_MAX_ANSWER, undo_bytes=0)
         tokenizer = loaded.tokenizer
         for tokens in distances:
             task = progress.add_task(f"distance {tokens:,}", total=questions)
@@ -163,7 +151,7 @@ def recall(
             )
     journal.close()
     report = settings | {"results": results}
-    if as_json:
+    if run.as_json:
         console.write_json(report)
     else:
         _print(report)

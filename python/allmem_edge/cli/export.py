@@ -19,10 +19,10 @@ from allmem_edge.cli.needs_export import export_package
     type=click.Choice(["none", "int8", "int4", "int4-pure"]),
     default="none",
     show_default=True,
-    help="int4 keeps the vocabulary in 8 bits; int4-pure does not.",
+    help="Weight format; int4 keeps the vocabulary in 8 bits, int4-pure does not.",
 )
 def command(checkpoint: Path, out: Path, quantize: Literal["none", "int8", "int4", "int4-pure"]) -> None:
-    """Write the checkpoint directory CHECKPOINT as a model directory (ONNX and tokenizer)."""
+    """Export the checkpoint directory CHECKPOINT as a model directory (ONNX and tokenizer)."""
     stderr = console.stderr()
     with export_package(), console.progress(stderr) as progress:
         from allmem_export.export import export

@@ -22,9 +22,7 @@ from allmem_edge.sampling import Sampling
 
 @click.command("generate")
 @model_argument
-@click.option(
-    "--prompt", help="The text to continue; - reads stdin. Without it, stdin is read if it is piped."
-)
+@click.option("--prompt", help="The text to continue; -: stdin. [default: stdin, if it is a pipe]")
 @sampling_options
 @choice_options()
 @threads_option
@@ -37,9 +35,10 @@ def command(
     as_json: bool,
     choices: dict[str, Any],
 ) -> None:
-    """Continue a text. MODEL is a directory or a hub id; without it, the bundled model.
+    """Continue a text.
 
-    Only the model's text goes to stdout.
+    MODEL is a directory, a hub id or an adapter's name; default: the bundled model. Only the generated text
+    goes to stdout.
     """
     if prompt is None and console.stdin_is_terminal():
         raise click.UsageError("There is no prompt: give --prompt TEXT, or pipe a text in.")

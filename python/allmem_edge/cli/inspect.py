@@ -20,19 +20,23 @@ _MAGIC = b"ALLMEMSS"
 
 @click.command("inspect")
 @model_argument
-@click.option("--model", "of_model", metavar="MODEL", help="Whose memory it is, if not the bundled model's.")
+@click.option(
+    "--model",
+    "of_model",
+    metavar="MODEL",
+    help="The model that the saved memory belongs to. [default: the bundled one]",
+)
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.svg",
-    help="Draw the memory: drift and updates of each layer.",
+    help="Plot drift and updates of each layer's memory.",
 )
 @json_option
 def command(model: str | None, of_model: str | None, plot: Path | None, as_json: bool) -> None:
     """Show a model's shapes, window, chunk and bytes, or what a saved memory holds.
 
-    MODEL is a directory or a hub id (without it, the bundled model), or a file that `chat --memory` or /save
-    wrote.
+    MODEL is a directory or a hub id (default: the bundled model), or a memory file of `chat --memory`.
     """
     if model is not None and _is_memory(Path(model)):
         _inspect_memory(Path(model), of_model, plot, as_json)

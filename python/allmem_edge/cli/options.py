@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -14,45 +14,44 @@ from allmem_edge.sampling import Sampling
 
 model_argument = click.argument("model", required=False)
 threads_option = click.option(
-    "--threads", type=click.IntRange(0, 256), default=0, help="How many cores to use; 0 means all fast ones."
+    "--threads", type=click.IntRange(0, 256), default=0, help="Number of threads; 0: one per fast core."
 )
-exact_option = click.option(
-    "--exact", is_flag=True, help="Compute in float32, as the model's function bodies define it."
-)
-out_option = click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Keep each result in FILE as it comes; started again, a run that was killed goes on from there.",
-)
+exact_option = click.option("--exact", is_flag=True, help="Compute in float32 throughout; slower.")
 format_option = click.option(
     "--format",
     "form",
     type=click.Choice(["auto", "chat", "plain"]),
     default="auto",
     show_default=True,
-    help="Ask in the model's chat format, or with a plain text; auto: chat, if it has one.",
+    help="Prompt in the model's chat format or as plain text; auto: chat if there is one.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 _SAMPLING = [
     click.option(
-        "--max-tokens", type=click.IntRange(min=0), help="Tokens of an answer at most. [default: 512]"
+        "--max-tokens",
+        type=click.IntRange(min=0),
+        help="Maximum number of tokens to generate. [default: 512]",
     ),
     click.option(
         "--temp",
         "temperature",
         type=float,
-        help="0 takes the likeliest token. [default: as the model's generation_config.json says]",
+        help="Sampling temperature; 0 is greedy. [default: from the model's generation_config.json]",
     ),
-    click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0: all."),
-    click.option("--top-p", type=float, help="Keep the likeliest of this mass."),
-    click.option("--min-p", type=float, help="Drop tokens below this share of the best."),
-    click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
-    click.option("--seed", type=int, help="The same seed gives the same text."),
+    click.option("--top-k", type=int, metavar="K", help="Sample from the K most likely tokens; 0: all."),
     click.option(
-        "--stop", multiple=True, help="End the text before this string; may be given several times."
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="Sample from the most likely tokens whose probabilities add up to P.",
     ),
+    click.option(
+        "--min-p", type=float, metavar="P", help="Drop tokens less likely than P times the most likely one."
+    ),
+    click.option("--repetition-penalty", type=float, help="Above 1, recent tokens become less likely."),
+    click.option("--seed", type=int, help="Random seed; the same seed gives the same text."),
+    click.option("--stop", multiple=True, help="Stop before this text; may be repeated."),
 ]
 
 
@@ -76,7 +75,7 @@ template_option = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     callback=_variables,
-    help="Tell the model's chat template, enable_thinking=false for example.",
+    help="Pass a variable to the chat template, for example enable_thinking=false; may be repeated.",
 )
 
 
@@ -85,20 +84,24 @@ def choice_options(*, with_frozen: bool = True) -> Callable[[Callable[..., Any]]
     Model.load()."""
     options = [
         click.option(
-            "--window", type=int, metavar="N", help="Attend to the last N tokens, not the model's own."
+            "--window", type=int, metavar="N", help="Attention window in tokens. [default: the model's]"
         ),
-        click.option("--sinks", type=int, metavar="N", help="And to the first N."),
         click.option(
-            "--chunk", type=int, metavar="N", help="Write the memory every N tokens, at most a window."
+            "--sinks",
+            type=int,
+            metavar="N",
+            help="First tokens that attention always sees. [default: the model's]",
         ),
-        click.option("--no-memory", is_flag=True, help="Leave the memory out: attention alone."),
+        click.option(
+            "--chunk",
+            type=int,
+            metavar="N",
+            help="Tokens between two writes of the memory, at most a window. [default: the model's]",
+        ),
+        click.option("--no-memory", is_flag=True, help="Run without the memory: attention only."),
     ]
     if with_frozen:
-        options.append(
-            click.option(
-                "--frozen", is_flag=True, help="Read the memory as training left it; never write it."
-            )
-        )
+        options.append(click.option("--frozen", is_flag=True, help="Read the memory, but never write it."))
 
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -134,3 +137,30 @@ def sampling_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_SAMPLING):
         collected = option(collected)
     return collected
+
+
+class Run(NamedTuple):
+    """How an evaluation is run."""
+
+    choices: dict[str, Any]  # for Model.load()
+    exact: bool
+    threads: int
+    out: Path | None
+    as_json: bool
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags that all evaluations have, as the argument `run`."""
+
+    @functools.wraps(function)
+    def collected(**arguments: Any) -> Any:
+        run = Run(**{name: arguments.pop(name) for name in Run._fields})
+        return function(run=run, **arguments)
+
+    out_option = click.option(
+        "--out",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Save each result to FILE as it comes; run again with the same FILE to resume.",
+    )
+    return out_option(choice_options()(exact_option(threads_option(json_option(collected)))))

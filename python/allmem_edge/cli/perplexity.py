@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from allmem_edge.cli import console
-from allmem_edge.cli.options import (
-    choice_options,
-    exact_option,
-    json_option,
-    model_argument,
-    out_option,
-    threads_option,
-)
+from allmem_edge.cli.options import Run, model_argument, run_options
 from allmem_edge.dialogues import Generator, Turn
 from allmem_edge.errors import InvalidArgumentError, StorageError
 from allmem_edge.evaluation import by_position
@@ -42,64 +35,64 @@ _ALL, _REPLIES = "assistant", "replies to questions"
 @model_argument
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option(
-    "--length", type=click.IntRange(min=2), default=16_384, show_default=True, help="Tokens read in one go."
+    "--length",
+    type=click.IntRange(min=2),
+    default=16_384,
+    show_default=True,
+    help="Tokens of a stretch of text.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Read so many stretches of that length at most.")
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum number of stretches.")
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.svg",
-    help="Draw the perplexity by position.",
+    help="Plot perplexity by position.",
 )
 @click.option(
-    "--dialogues", "count", type=click.IntRange(min=1), default=50, show_default=True, help="How many."
+    "--dialogues",
+    "count",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Number of dialogues.",
 )
 @click.option(
     "--turns",
     type=click.IntRange(7, 100_000),
     default=100,
     show_default=True,
-    help="Of one dialogue; 100 are about 2,600 tokens of the bundled model.",
+    help="Turns of a dialogue; 100 are about 2,600 tokens of the bundled model.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
-@out_option
-@choice_options()
-@exact_option
-@threads_option
-@json_option
+@click.option("--seed", type=int, default=1, show_default=True, help="Random seed.")
+@run_options
 def command(
     model: str | None,
     files: tuple[Path, ...],
     length: int,
     limit: int | None,
     plot: Path | None,
-    out: Path | None,
     count: int,
     turns: int,
     seed: int,
-    exact: bool,
-    threads: int,
-    as_json: bool,
-    choices: dict[str, Any],
+    run: Run,
 ) -> None:
-    """The perplexity of texts by position, or of dialogues with values that training never saw.
+    """Measure the perplexity of texts by position, or of generated dialogues.
 
-    With text FILEs (a first argument that is one is not a MODEL): each is cut into stretches of --length
-    tokens, read one after the other by a new session; perplexity is given by how many tokens came before.
+    With text FILEs (the first argument may be one, in place of MODEL), each is cut into stretches of --length
+    tokens. A new session reads each stretch, and perplexity is listed by the number of tokens before.
 
-    Without: perplexity is the exponential of the mean negative log-likelihood of a token, given all before
-    it in its dialogue. It is taken over what the assistant says, with the mark that ends it, and over its
-    replies to questions about what it was told alone. Dialogues come from the generator that training uses,
-    with the same mixture of facts, questions and small talk.
+    Without FILEs, dialogues are generated as for the bundled model's training, with values that are not in
+    it. Perplexity is measured over all that the assistant says, and over its replies to questions about what
+    it was told.
     """
     if model is not None and Path(model).is_file() and Path(model).suffix != ".onnx":
         files, model = (Path(model), *files), None
-    loaded = Model.load(model, exact=exact, **choices)
-    session = loaded.session(threads)
+    loaded = Model.load(model, exact=run.exact, **run.choices)
+    session = loaded.session(run.threads)
     if files:
-        _by_position(loaded, session, files, length, limit, plot, out, exact, as_json)
+        _by_position(loaded, session, files, length, limit, plot, run)
         return
-    if plot is not None or out is not None:
+    if plot is not None or run.out is not None:
         raise InvalidArgumentError("--plot and --out are for texts by position; name their files.")
     sums = {part: (0.0, 0) for part in (_ALL, _REPLIES)}  # Σ -log p, tokens
     with console.progress(console.stderr()) as progress:
@@ -122,14 +115,14 @@ def command(
         "seed": seed,
         "dialogues": count,
         "turns": turns,
-        "exact": exact,
+        "exact": run.exact,
         "sinks": loaded.engine.sinks,
         "chunk": loaded.engine.chunk,
         "memory": loaded.engine.memory,
         "frozen": loaded.engine.memory == "frozen",
         "results": results,
     }
-    if as_json:
+    if run.as_json:
         console.write_json(report)
     else:
         _print(report)
@@ -142,15 +135,13 @@ def _by_position(
     length: int,
     limit: int | None,
     plot: Path | None,
-    out: Path | None,
-    exact: bool,
-    as_json: bool,
+    run: Run,
 ) -> None:
     engine = loaded.engine
     settings = settings_of(
-        "perplexity", loaded, exact=exact, files=[path.name for path in files], length=length
+        "perplexity", loaded, exact=run.exact, files=[path.name for path in files], length=length
     )
-    journal = Journal(out, settings)
+    journal = Journal(run.out, settings)
     with console.progress(console.stderr()) as progress:
         task = progress.add_task("reading", total=limit)
         pieces = list(islice(by_position.pieces_of(loaded, files, length), limit))
@@ -166,7 +157,7 @@ def _by_position(
             plot.write_text(picture, encoding="utf-8")
         except OSError as error:
             raise StorageError(f"The picture {plot} cannot be written: {error.strerror}.") from error
-    if as_json:
+    if run.as_json:
         console.write_json(report)
         return
     screen = console.stdout()

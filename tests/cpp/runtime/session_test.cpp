@@ -351,7 +351,7 @@ TEST_CASE("a number that is none poisons the session, and says that the weights 
       CHECK(std::string(error.what()).find(part) != std::string::npos);
     }
   };
-  refused(ErrorCode::kBadModel, "no number (NaN)");
+  refused(ErrorCode::kBadModel, "NaN or infinity");
   refused(ErrorCode::kPoisoned, "reset it");
   session.reset();
   session.forward(ids, LogitsFor::kNone, {});
