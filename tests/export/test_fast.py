@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import allmem_edge as ae
 from allmem_edge.ort_backend import OrtModel, OrtSession
 from allmem_export.verify import TOLERANCE, random_cuts
 
+CMAKE_LIST = (Path(__file__).parents[2] / "cmake" / "isa.cmake").read_text()
+ISAS = ["ref", *re.findall(r"^ *allmem_isa\((\w+)", CMAKE_LIST, re.MULTILINE)]
 IDS = np.random.default_rng(1).integers(0, 384, 200)
 
 
@@ -35,7 +38,7 @@ def test_8_bit_activations_lose_less_than_4_bit_weights_do(exported: Callable[..
     assert np.square(fast - exact).mean() < np.square(exact - unquantised).mean()
 
 
-@pytest.mark.parametrize("isa", ["ref", "avx2", "avxvnni", "avx512vnni", "amx", "neon", "dotprod", "i8mm"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_with_maps_gates_and_layers_without_memory_no_split_and_no_snapshot_changes_a_bit(
     isa: str, mode: str, exported: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
