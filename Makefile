@@ -10,6 +10,7 @@
 # Parts of `make test`, each of which can be run alone:
 #   make check                formatters, linters and types
 #   make stubs                the Python module against its type stubs
+#   make tidy                 clang-tidy on what of csrc differs from the main branch; FILES="…" for others
 #   make build                the tree: C++ programs in build/release, and the Python module beside its package
 #   make cpp-test             the C++ suite three times: cpp-release; cpp-address (AddressSanitizer and
 #                             UndefinedBehaviorSanitizer); cpp-thread (ThreadSanitizer)
@@ -36,7 +37,7 @@ JOBS ?= $(shell nproc)
 
 # Debian's packages: what the wheel is built from, and what the C++ tests need on top.
 BUILD_PACKAGES := g++ python3-dev python3-venv libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
-TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-format ninja-build clang libclang-rt-dev pkg-config \
+TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-format clang-tidy ninja-build clang libclang-rt-dev pkg-config \
   default-jdk-headless ccache
 # For the C++ suite and the wheel on processors that this machine is not.
 EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user qemu-user-static
@@ -56,7 +57,7 @@ ifneq ($(shell command -v ccache),)
   export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
-.PHONY: chat quick test check build stubs cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-aarch64 test-wheel \
+.PHONY: chat quick test check build stubs tidy cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-aarch64 test-wheel \
   test-wheel-aarch64 test-kotlin python-test python-quick docs format clean
 .DELETE_ON_ERROR:
 
@@ -68,7 +69,7 @@ quick: $(VENV)/.ready
 	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target check stubs cpp-release python-quick
 	@echo "The quick checks passed."
 
-test: check stubs cpp-test test-kotlin fuzz test-x86-64 test-aarch64 test-wheel test-wheel-aarch64 python-test
+test: check stubs tidy cpp-test test-kotlin fuzz test-x86-64 test-aarch64 test-wheel test-wheel-aarch64 python-test
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -126,6 +127,16 @@ stubs: build
 	@echo "== type stubs of the Python module"
 	@MYPYPATH=python PYTHONPATH=python $(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --concise \
 	   --allowlist tests/stubtest.txt allmem_edge._core
+
+# Three seconds of processor time a file, ten for a file of bindings: too long for all of them after each change.
+TIDY_BASE ?= main
+FILES ?= $(shell git diff --name-only --diff-filter=d $$(git merge-base HEAD $(TIDY_BASE) 2>/dev/null || echo HEAD) -- \
+           'csrc/*.cpp' ':!csrc/kernels/arm' ':!*_windows.cpp')
+
+tidy: build
+	@echo "== clang-tidy: $(words $(FILES)) files"
+	@echo $(FILES) | xargs -r -n 1 -P $(JOBS) clang-tidy --quiet --warnings-as-errors='*' -p $(BUILD)/release \
+	   --extra-arg=-Wno-ignored-optimization-argument
 
 cpp-test: cpp-release cpp-address cpp-thread
 

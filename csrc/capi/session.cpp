@@ -9,7 +9,7 @@ namespace {
 
 std::unique_ptr<allmem_session> make_session(std::shared_ptr<const SharedModel> shared,
                                              std::unique_ptr<Writer> writer) {
-  return std::unique_ptr<allmem_session>(
+  return std::unique_ptr<allmem_session>(  // NOLINT(modernize-make-unique): an aggregate
       new allmem_session{.shared = std::move(shared), .writer = std::move(writer)});
 }
 

@@ -156,7 +156,7 @@ std::string StopFilter::push(std::string_view text) {
 }
 
 std::string StopFilter::flush() {
-  const std::string rest(pending_);
+  std::string rest(pending_);
   pending_.clear();
   return rest;
 }
