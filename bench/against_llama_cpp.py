@@ -323,7 +323,7 @@ def main() -> None:
         "start_tokens": 2 * READ,
         "starts": measure_starts(sides, args),
         **measure(sides, args),
-        "config": {key: value for key, value in sides.config.items() if type(value) is int},
+        "config": {key: value for key, value in sides.config.items() if type(value) in (int, bool, list)},
         "rival_state": rival_state(sides.config, FAR),
     }
     report["libraries"] = library_sizes(report, args.library)
