@@ -281,11 +281,13 @@ void Lowering::fold(const Op& op, const Binder& binder) {
     addresses_.push_back(const_cast<std::byte*>(program_->buffers[i].constant));  // inputs are only read
   }
   std::vector<float> scratch(op.scratch_floats(kernels_, 1));
+  std::vector<Operand> operands;
+  add_operands(*program_, step, addresses_, operands);
   ThreadPool pool(1);
   RunContext ctx{.kernels = kernels_, .pool = pool, .program = *program_};
   ctx.step = &step;
   ctx.tokens = 1;
-  ctx.buffers = addresses_.data();
+  ctx.operands = operands.data();
   ctx.scratch_data = scratch.data();
   op.run(ctx);
 }

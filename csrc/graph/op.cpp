@@ -11,16 +11,29 @@ float* RunContext::scratch(size_t worker) const { return scratch_data + worker *
 bool RunContext::has(size_t i) const { return i < step->inputs.size() && step->inputs[i] != kNoValue; }
 
 std::byte* RunContext::input_address(size_t i) const {
-  const uint32_t index = program.values[step->inputs[i]].buffer;
-  const Buffer& buffer = program.buffers[index];
+  const Operand& operand = operands[step->first_operand + i];
   // A step that runs for the last rows only reads the last rows of what was computed for all.
-  const size_t rows_before = first + (buffer.head ? 0 : skipped);
-  return buffers[index] + rows_before * buffer.token_bytes;
+  return operand.data + (first + (operand.head ? 0 : skipped)) * operand.token_bytes;
 }
 
 std::byte* RunContext::output_address(size_t i) const {
-  const uint32_t index = program.values[step->outputs[i]].buffer;
-  return buffers[index] + first * program.buffers[index].token_bytes;
+  const Operand& operand = operands[step->first_operand + step->inputs.size() + i];
+  return operand.data + first * operand.token_bytes;
+}
+
+void add_operands(const Program& program, const Step& step, std::span<std::byte* const> addresses,
+                  std::vector<Operand>& operands) {
+  for (const auto* ids : {&step.inputs, &step.outputs}) {
+    for (const ValueId id : *ids) {
+      if (id == kNoValue) {
+        operands.emplace_back();
+        continue;
+      }
+      const uint32_t index = program.values[id].buffer;
+      const Buffer& buffer = program.buffers[index];
+      operands.push_back({addresses[index], buffer.token_bytes, buffer.head});
+    }
+  }
 }
 
 void Loop::run(const RunContext& ctx) const {

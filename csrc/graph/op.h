@@ -14,6 +14,13 @@ class ThreadPool;
 // Below about this many multiply-adds a loop is done before other threads have noticed it.
 inline constexpr size_t kWorthSharing = 32768;
 
+// An input or output of a step: where it lies, for one session.
+struct Operand {
+  std::byte* data = nullptr;
+  size_t token_bytes = 0;  // of one token; 0 when T is not in the shape
+  bool head = false;       // holds only the rows whose logits are asked for
+};
+
 // One step on one block of tokens, or on some of their rows. Pointers are valid for the call.
 struct RunContext {
   const Kernels& kernels;
@@ -26,7 +33,7 @@ struct RunContext {
   uint64_t position = 0;  // tokens before the block
   bool frozen = false;    // the memory is not to be written
   bool fresh = false;     // the state was set from outside: derived data must be computed anew
-  std::byte* const* buffers = nullptr;  // address of every buffer
+  const Operand* operands = nullptr;  // of all steps (Step::first_operand)
   std::byte* derived_data = nullptr;
   float* scratch_data = nullptr;
 

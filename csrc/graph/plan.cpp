@@ -106,7 +106,10 @@ void plan(Program& program, const Kernels& kernels) {
     throw Error(ErrorCode::kBadModel,
                 program.source->path + ": one token needs more than 4 GiB of activations.");
   }
-  for (const Step& step : program.steps) {
+  size_t operands = 0;
+  for (Step& step : program.steps) {
+    step.first_operand = operands;
+    operands += step.inputs.size() + step.outputs.size();
     program.scratch_floats =
         std::max({program.scratch_floats, step.op->scratch_floats(kernels, program.block),
                   step.op->scratch_floats(kernels, 1)});

@@ -56,6 +56,7 @@ struct Step {
   std::string_view kind;         // the operator type
   std::vector<ValueId> inputs;   // kNoValue where an optional one is absent
   std::vector<ValueId> outputs;  // then the temporaries
+  size_t first_operand = 0;      // number of the first input among the operands of all steps
   bool row_wise = false;         // row t of the outputs depends on row t of the inputs only
   bool head = false;             // leads only to the logits: runs for the rows that are asked for
 };
@@ -73,6 +74,10 @@ struct Stage {
 
 // Runs it for ctx.tokens tokens of a block.
 void run_stage(const Stage& stage, const RunContext& ctx);
+
+// Adds the inputs and outputs of a step, for a session whose buffers lie at `addresses`.
+void add_operands(const Program& program, const Step& step, std::span<std::byte* const> addresses,
+                  std::vector<Operand>& operands);
 
 struct State {
   std::string name;  // "layers.0.memory.weight.gate.state"

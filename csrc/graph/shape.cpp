@@ -20,6 +20,8 @@ size_t elements(const Shape& shape, size_t begin, size_t end, size_t tokens) {
   return count;
 }
 
+Extent::Extent(const Shape& shape) : fixed_(elements(shape, 1)), tokens_(has_tokens(shape)) {}
+
 std::optional<size_t> token_axis(const Shape& shape) {
   const auto found = std::find(shape.begin(), shape.end(), kTokens);
   if (found == shape.end()) return std::nullopt;

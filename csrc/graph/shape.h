@@ -22,6 +22,17 @@ std::string to_string(const Shape& shape);
 size_t elements(const Shape& shape, size_t begin, size_t end, size_t tokens);
 inline size_t elements(const Shape& shape, size_t tokens) { return elements(shape, 0, shape.size(), tokens); }
 
+// The number of elements of a shape, for operators that ask in every call.
+class Extent {
+ public:
+  explicit Extent(const Shape& shape);
+  size_t operator()(size_t tokens) const { return tokens_ ? fixed_ * tokens : fixed_; }
+
+ private:
+  size_t fixed_;
+  bool tokens_;
+};
+
 // The axis of T; nothing when the shape has none.
 std::optional<size_t> token_axis(const Shape& shape);
 inline bool has_tokens(const Shape& shape) { return token_axis(shape).has_value(); }

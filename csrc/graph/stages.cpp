@@ -153,7 +153,7 @@ void run_rows(const Stage& stage, const RunContext& ctx) {
     own.position = ctx.position + begin;
     own.frozen = ctx.frozen;
     own.fresh = ctx.fresh;
-    own.buffers = ctx.buffers;
+    own.operands = ctx.operands;
     own.derived_data = ctx.derived_data;
     own.scratch_data = ctx.scratch(worker);
     for (size_t i = stage.begin; i < stage.end; ++i) {
@@ -193,7 +193,26 @@ void mark_head(Program& program) {
 
 void form_stages(Program& program) { Stages(program).form(); }
 
+namespace {
+
+// Weights have gone through the caches since these were needed last: all at once instead of one after the
+// other.
+void fetch(const Stage& stage, const RunContext& ctx) {
+#if defined(__GNUC__)
+  const Step* steps = ctx.program.steps.data();
+  for (size_t i = stage.begin; i < stage.end; ++i) {
+    __builtin_prefetch(steps[i].op.get());
+    __builtin_prefetch(reinterpret_cast<const std::byte*>(steps[i].op.get()) + kAlignment);
+    const size_t count = steps[i].inputs.size() + steps[i].outputs.size();
+    for (size_t j = 0; j < count; j += 2) __builtin_prefetch(ctx.operands + steps[i].first_operand + j);
+  }
+#endif
+}
+
+}  // namespace
+
 void run_stage(const Stage& stage, const RunContext& ctx) {
+  fetch(stage, ctx);
   if (stage.kind == Stage::Kind::kSideBySide) return run_side_by_side(stage, ctx);
   if (stage.kind == Stage::Kind::kRows && ctx.tokens >= kManyRows) return run_rows(stage, ctx);
   RunContext own = ctx;

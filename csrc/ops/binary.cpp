@@ -54,7 +54,7 @@ void silu_row(const Kernels& kernels, const float* a, size_t, const float*, size
 // An output seen as rows of contiguous values, with the step of each input along every axis (0 where
 // broadcast).
 struct Axes {
-  std::array<size_t, kMaxRank> size, a_step, b_step;
+  std::array<size_t, kMaxRank> size{}, a_step{}, b_step{};
   size_t rank = 0;
 
   // Neighbouring axes over which both inputs are contiguous, or both broadcast, become one.
@@ -80,14 +80,15 @@ class Binary : public Op {
  public:
   // Shapes of equal rank.
   Binary(Shape a, Shape b, Shape y, Row row)
-      : a_(std::move(a)), b_(std::move(b)), y_(std::move(y)), row_(row) {}
+      : a_(std::move(a)), b_(std::move(b)), y_(std::move(y)), count_(y_), one_(merged(1)), row_(row) {}
 
   void run(const RunContext& ctx) const override {
-    const Axes axes = merged(ctx.tokens);
+    const Axes many = ctx.tokens == 1 ? Axes() : merged(ctx.tokens);
+    const Axes& axes = ctx.tokens == 1 ? one_ : many;
     const size_t n = axes.rank == 0 ? 1 : axes.size[axes.rank - 1];
     const size_t a_step = axes.rank == 0 ? 1 : axes.a_step[axes.rank - 1];
     const size_t b_step = axes.rank == 0 ? 1 : axes.b_step[axes.rank - 1];
-    const size_t rows = elements(y_, ctx.tokens) / n;
+    const size_t rows = count_(ctx.tokens) / n;
     if (rows == 1) {
       parallel(ctx, n, 64, 1, [&](size_t begin, size_t end, size_t) {
         row_(ctx.kernels, ctx.in(0) + begin * a_step, a_step, ctx.in(1) + begin * b_step, b_step,
@@ -120,6 +121,8 @@ class Binary : public Op {
   }
 
   Shape a_, b_, y_;
+  Extent count_;
+  Axes one_;  // for one token
   Row row_;
 };
 

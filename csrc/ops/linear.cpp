@@ -15,7 +15,7 @@ constexpr size_t kRowGrain =
 // y [T, N] = x [T, K] W [N, K]ᵀ + b [N]
 class Linear : public Loop {
  public:
-  Linear(Shape x, size_t K, size_t N) : x_(std::move(x)), K_(K), N_(N) {}
+  Linear(const Shape& x, size_t K, size_t N) : x_(x), K_(K), N_(N) {}
 
   Items items(const RunContext& ctx) const override { return {N_, kRowGrain, rows(ctx) * K_}; }
 
@@ -25,24 +25,24 @@ class Linear : public Loop {
   }
 
  private:
-  size_t rows(const RunContext& ctx) const { return elements(x_, ctx.tokens) / K_; }
+  size_t rows(const RunContext& ctx) const { return x_(ctx.tokens) / K_; }
 
-  Shape x_;
+  Extent x_;
   size_t K_, N_;
 };
 
 // The same with W quantised: its rows are the items.
 class QuantisedLinear : public Loop {
  public:
-  QuantisedLinear(Shape x, const NBitsMatrix& shape, bool half_scales)
-      : x_(std::move(x)), shape_(shape), half_scales_(half_scales) {}
+  QuantisedLinear(const Shape& x, const NBitsMatrix& shape, bool half_scales)
+      : x_(x), shape_(shape), half_scales_(half_scales) {}
 
   Items items(const RunContext& ctx) const override {
     return {shape_.rows, kRowGrain, rows(ctx) * shape_.cols};
   }
 
  protected:
-  size_t rows(const RunContext& ctx) const { return elements(x_, ctx.tokens) / shape_.cols; }
+  size_t rows(const RunContext& ctx) const { return x_(ctx.tokens) / shape_.cols; }
 
   // W where it is mapped.
   NBitsMatrix weights(const RunContext& ctx) const {
@@ -57,7 +57,7 @@ class QuantisedLinear : public Loop {
   }
 
  private:
-  Shape x_;
+  Extent x_;
   NBitsMatrix shape_;  // pointers unset
   bool half_scales_;
 };
@@ -78,11 +78,11 @@ class LinearNBits : public QuantisedLinear {
 // Activations in 8 bits, once for all the layers that read them. Outputs: codes, scales, sums.
 class Quantise : public Op {
  public:
-  Quantise(Shape x, size_t K, unsigned bits) : x_(std::move(x)), K_(K), bits_(bits) {}
+  Quantise(const Shape& x, size_t K, unsigned bits) : x_(x), K_(K), bits_(bits) {}
 
   void run(const RunContext& ctx) const override {
     const size_t groups = K_ / kQ8Group;
-    parallel(ctx, elements(x_, ctx.tokens) / K_, 1, K_, [&](size_t begin, size_t end, size_t) {
+    parallel(ctx, x_(ctx.tokens) / K_, 1, K_, [&](size_t begin, size_t end, size_t) {
       const Q8Rows rows{ctx.out<int8_t>(0) + begin * K_, ctx.out(1) + begin * groups,
                         ctx.out<int32_t>(2) + begin * groups};
       ctx.kernels.quantise(ctx.in(0) + begin * K_, end - begin, K_, bits_, rows);
@@ -90,7 +90,7 @@ class Quantise : public Op {
   }
 
  private:
-  Shape x_;
+  Extent x_;
   size_t K_;
   unsigned bits_;
 };
@@ -99,8 +99,8 @@ class Quantise : public Op {
 class LinearQ8 : public QuantisedLinear {
  public:
   // `codes`: number of the input that holds the codes of x; its scales and sums follow.
-  LinearQ8(Shape x, const NBitsMatrix& shape, bool half_scales, bool has_bias, size_t codes)
-      : QuantisedLinear(std::move(x), shape, half_scales), has_bias_(has_bias), codes_(codes) {}
+  LinearQ8(const Shape& x, const NBitsMatrix& shape, bool half_scales, bool has_bias, size_t codes)
+      : QuantisedLinear(x, shape, half_scales), has_bias_(has_bias), codes_(codes) {}
 
   void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
     const NBitsMatrix w = weights(ctx);

@@ -11,18 +11,19 @@ using onnx::DataType;
 
 class RmsNorm : public Op {
  public:
-  RmsNorm(Shape shape, float epsilon) : shape_(std::move(shape)), epsilon_(epsilon) {}
+  RmsNorm(const Shape& shape, float epsilon)
+      : count_(shape), cols_(static_cast<size_t>(shape.back())), epsilon_(epsilon) {}
 
   void run(const RunContext& ctx) const override {
-    const auto cols = static_cast<size_t>(shape_.back());
-    parallel(ctx, elements(shape_, ctx.tokens) / cols, 1, 2 * cols, [&](size_t begin, size_t end, size_t) {
-      ctx.kernels.rms_norm(ctx.in(0) + begin * cols, ctx.in(1), ctx.out(0) + begin * cols, end - begin, cols,
-                           epsilon_);
+    parallel(ctx, count_(ctx.tokens) / cols_, 1, 2 * cols_, [&](size_t begin, size_t end, size_t) {
+      ctx.kernels.rms_norm(ctx.in(0) + begin * cols_, ctx.in(1), ctx.out(0) + begin * cols_, end - begin,
+                           cols_, epsilon_);
     });
   }
 
  private:
-  Shape shape_;
+  Extent count_;
+  size_t cols_;
   float epsilon_;
 };
 

@@ -43,17 +43,17 @@ constexpr Named kFunctions[] = {
 
 class Unary : public Op {
  public:
-  Unary(Shape shape, Function function) : shape_(std::move(shape)), function_(function) {}
+  Unary(const Shape& shape, Function function) : count_(shape), function_(function) {}
 
   void run(const RunContext& ctx) const override {
     constexpr size_t kCost = 8;  // in multiply-adds
-    parallel(ctx, elements(shape_, ctx.tokens), 64, kCost, [&](size_t begin, size_t end, size_t) {
+    parallel(ctx, count_(ctx.tokens), 64, kCost, [&](size_t begin, size_t end, size_t) {
       function_(ctx.kernels, ctx.in(0) + begin, ctx.out(0) + begin, end - begin);
     });
   }
 
  private:
-  Shape shape_;
+  Extent count_;
   Function function_;
 };
 

@@ -65,9 +65,10 @@ struct Session::Impl {
   std::shared_ptr<SharedThreads> shared = SharedThreads::of_process();
   ThreadPool alone{1};  // for a session of one thread, which waits for nobody
   PageBuffer state, derived, arena, scratch;
-  std::vector<int64_t> block_ids;   // [block]
-  int64_t block_position = 0;       // the graph's input `position`
-  std::vector<std::byte*> buffers;  // address of every buffer of the program
+  std::vector<int64_t> block_ids;       // [block]
+  int64_t block_position = 0;           // the graph's input `position`
+  std::vector<Operand> operands;        // of all steps of the program
+  std::vector<size_t> logits_operands;  // those that are the logits, which the caller has room for
   uint64_t position = 0;
   bool is_frozen = false;
   bool is_fresh = true;  // the state was set from outside since the last step
@@ -84,10 +85,26 @@ struct Session::Impl {
         arena(program.arena_bytes),
         scratch(program.scratch_floats * sizeof(float) * static_cast<size_t>(threads)),
         block_ids(program.block) {
-    for (const Buffer& buffer : program.buffers) buffers.push_back(address(buffer));
+    find_operands();
     copy_initial_weights();
     is_frozen = model->info().memory == MemoryUse::kFrozen;
     if (threads > 1) shared->lease(threads);  // a system that has not as many says so now
+  }
+
+  void find_operands() {
+    std::vector<std::byte*> addresses;
+    for (const Buffer& buffer : program.buffers) addresses.push_back(address(buffer));
+    for (const Step& step : program.steps) {
+      add_operands(program, step, addresses, operands);
+      size_t i = step.first_operand;
+      for (const auto* ids : {&step.inputs, &step.outputs}) {
+        for (const ValueId id : *ids) {
+          if (id != kNoValue && program.buffers[program.values[id].buffer].home == Home::kLogits)
+            logits_operands.push_back(i);
+          ++i;
+        }
+      }
+    }
   }
 
   std::byte* address(const Buffer& buffer) {
@@ -169,7 +186,7 @@ struct Session::Impl {
     ctx.position = position;
     ctx.frozen = is_frozen;
     ctx.fresh = is_fresh;
-    ctx.buffers = buffers.data();
+    ctx.operands = operands.data();
     ctx.derived_data = derived.data();
     ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
     return ctx;
@@ -205,7 +222,7 @@ struct Session::Impl {
   void run_block(std::span<const int32_t> ids, size_t rows, float* logits, ThreadPool& pool) {
     std::copy(ids.begin(), ids.end(), block_ids.begin());
     block_position = static_cast<int64_t>(position);
-    buffers[program.values[program.logits].buffer] = reinterpret_cast<std::byte*>(logits);
+    for (const size_t i : logits_operands) operands[i].data = reinterpret_cast<std::byte*>(logits);
     RunContext ctx = context(pool);
     for (const Stage& stage : program.stages) {
       ctx.tokens = program.steps[stage.begin].head ? rows : ids.size();
@@ -323,7 +340,7 @@ size_t Session::state_bytes() const { return impl_->state.size(); }
 
 size_t Session::total_bytes() const {
   return impl_->state.size() + impl_->derived.size() + impl_->arena.size() + impl_->scratch.size() +
-         impl_->block_ids.size() * sizeof(int64_t) + impl_->buffers.size() * sizeof(std::byte*);
+         impl_->block_ids.size() * sizeof(int64_t) + impl_->operands.size() * sizeof(Operand);
 }
 
 std::span<const std::byte> Session::state_memory() const {

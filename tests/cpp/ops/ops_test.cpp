@@ -45,7 +45,9 @@ std::vector<float> run(const OnnxBuilder& b, std::vector<int64_t> ids,
   ThreadPool pool(1);
   RunContext ctx{.kernels = kernels, .pool = pool, .program = *program};
   ctx.tokens = ids.size();
-  ctx.buffers = buffers.data();
+  std::vector<Operand> operands;
+  for (const Step& step : program->steps) add_operands(*program, step, buffers, operands);
+  ctx.operands = operands.data();
   ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
   for (const Step& step : program->steps) {
     ctx.step = &step;
