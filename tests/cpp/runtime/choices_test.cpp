@@ -16,28 +16,7 @@ namespace {
 
 using snapshots::make_writer;
 using snapshots::message_of;
-using snapshots::random_ids;
 using snapshots::saved;
-
-std::shared_ptr<const Model> load(const TinyModel& tiny, const Choices& choices = {}) {
-  const TempDir directory;
-  directory.write("model.onnx", tiny.builder().build());
-  return Model::load(directory.path(), choices);
-}
-
-// bits 0: float32; else in 8-bit arithmetic, its keys and values in 8 bits.
-TinyConfig config(unsigned bits) {
-  return {.vocab = 50,
-          .width = 64,
-          .heads = 2,
-          .kv_heads = 1,
-          .dim = 32,
-          .window = 9,
-          .sinks = 2,
-          .hidden = 16,
-          .chunk = 6,
-          .bits = bits};
-}
 
 Choices chosen(std::optional<int64_t> window, std::optional<int64_t> sinks, std::optional<int64_t> chunk) {
   Choices choices;
@@ -76,12 +55,12 @@ std::vector<float> run(const std::shared_ptr<const Model>& model, const std::vec
 
 TEST_CASE("a window, sinks and a chunk chosen at load are as those of a file made with them, bit for bit") {
   for (const unsigned bits : {0u, 4u, 8u}) {
-    TinyConfig other = config(bits);
+    TinyConfig other = quantised(bits);
     other.window = 21;
     other.sinks = 5;
     other.chunk = 17;
     const auto ids = random_ids(600, other.vocab);
-    const auto made = load(TinyModel(other)), asked = load(TinyModel(config(bits)), chosen(21, 5, 17));
+    const auto made = load(TinyModel(other)), asked = load(TinyModel(quantised(bits)), chosen(21, 5, 17));
     Session made_session(made, {.threads = 1}), asked_session(asked, {.threads = 1});
     CHECK(run(made_session, ids) == run(asked_session, ids));
     CHECK(std::ranges::equal(made_session.state_memory(), asked_session.state_memory()));
@@ -97,9 +76,9 @@ TEST_CASE("a window, sinks and a chunk chosen at load are as those of a file mad
 TEST_CASE(
     "with the memory off, logits are those of a model whose gate is closed, and nothing of it is left") {
   for (const unsigned bits : {0u, 4u, 8u}) {
-    TinyModel closed(config(bits));
+    TinyModel closed(quantised(bits));
     std::ranges::fill(closed.weights.at("alpha"), 0.0f);
-    const TinyModel tiny(config(bits));
+    const TinyModel tiny(quantised(bits));
     const auto ids = random_ids(300, tiny.config.vocab);
     const auto off = load(tiny, with(MemoryUse::kOff)), on = load(tiny);
     CHECK(run(off, ids) == run(load(closed), ids));
@@ -120,7 +99,7 @@ TEST_CASE(
 
 TEST_CASE("a memory frozen at load is read as a frozen session reads it, in a third of the state") {
   for (const unsigned bits : {0u, 8u}) {
-    const TinyModel tiny(config(bits));
+    const TinyModel tiny(quantised(bits));
     const auto ids = random_ids(300, tiny.config.vocab);
     const auto on = load(tiny), frozen = load(tiny, with(MemoryUse::kFrozen));
     Session session(on, {.threads = 1});
@@ -142,8 +121,8 @@ TEST_CASE("a memory frozen at load is read as a frozen session reads it, in a th
 }
 
 TEST_CASE("a window as long as the text is attention to all of it") {
-  const TinyModel tiny(config(0));
-  TinyConfig all = config(0);
+  const TinyModel tiny(quantised(0));
+  TinyConfig all = quantised(0);
   all.window = 400;
   const auto ids = random_ids(300, tiny.config.vocab);
   const auto logits = run(load(tiny, chosen(400, 0, {})), ids);
@@ -160,7 +139,7 @@ TEST_CASE("a window as long as the text is attention to all of it") {
 }
 
 TEST_CASE("the file's own window, sinks and chunk, said again, change nothing") {
-  const TinyModel tiny(config(8));
+  const TinyModel tiny(quantised(8));
   const auto own = load(tiny), said = load(tiny, chosen(9, 2, 6));
   CHECK(said->info().chosen.empty());
   auto writer = make_writer(own), other = make_writer(said);
@@ -170,7 +149,7 @@ TEST_CASE("the file's own window, sinks and chunk, said again, change nothing") 
 }
 
 TEST_CASE("a snapshot belongs to what was chosen at load") {
-  const TinyModel tiny(config(8));
+  const TinyModel tiny(quantised(8));
   const std::vector<std::shared_ptr<const Model>> models = {load(tiny),
                                                             load(tiny, chosen(8, 3, {})),  // as many slots
                                                             load(tiny, chosen({}, {}, 5)),
@@ -206,7 +185,7 @@ TEST_CASE("a snapshot belongs to what was chosen at load") {
 }
 
 TEST_CASE("choices that no model allows are refused with a sentence") {
-  const TinyModel tiny(config(8));
+  const TinyModel tiny(quantised(8));
   const auto refused = [&](const Choices& choices, const std::string& expected) {
     const std::string message = message_of([&] { load(tiny, choices); }, ErrorCode::kInvalidArgument);
     CHECK_MESSAGE(message.find(expected) != std::string::npos, message);
@@ -226,7 +205,7 @@ TEST_CASE("choices that no model allows are refused with a sentence") {
 }
 
 TEST_CASE("a window for which there is no room is refused with a sentence") {
-  TinyConfig wide = config(0);
+  TinyConfig wide = quantised(0);
   wide.heads = wide.kv_heads = 64;
   wide.dim = 128;
   wide.width = 8;

@@ -11,9 +11,9 @@
 #include <random>
 #include <thread>
 
-#include "../tiny_model.h"
 #include "platform/aligned_buffer.h"
 #include "platform/error.h"
+#include "tiny_session.h"
 
 namespace {
 std::atomic<size_t> allocations{0};
@@ -53,34 +53,6 @@ using namespace allmem;
 using namespace allmem::test;
 
 namespace {
-
-std::shared_ptr<const Model> load(const TinyModel& tiny, Precision precision = Precision::kFast) {
-  const TempDir directory;
-  directory.write("model.onnx", tiny.builder().build());
-  return Model::load(directory.path(), precision);
-}
-
-// Every linear layer has rows of whole blocks, so that kFast multiplies 8-bit activations.
-TinyConfig quantised(unsigned bits) {
-  return {.vocab = 50,
-          .width = 64,
-          .heads = 2,
-          .kv_heads = 1,
-          .dim = 32,
-          .window = 9,
-          .sinks = 2,
-          .hidden = 16,
-          .chunk = 6,
-          .bits = bits};
-}
-
-std::vector<int32_t> random_ids(size_t count, int64_t vocab, unsigned seed = 7) {
-  std::mt19937 random(seed);
-  std::uniform_int_distribution<int32_t> id(0, static_cast<int32_t>(vocab - 1));
-  std::vector<int32_t> ids(count);
-  for (int32_t& value : ids) value = id(random);
-  return ids;
-}
 
 std::vector<float> run(Session& session, std::span<const int32_t> ids) {
   std::vector<float> logits(ids.size() * static_cast<size_t>(session.model().info().vocab_size));

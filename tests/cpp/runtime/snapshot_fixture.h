@@ -5,28 +5,12 @@
 
 #include <filesystem>
 #include <functional>
-#include <random>
 
-#include "../temp_dir.h"
-#include "../tiny_model.h"
 #include "platform/error.h"
 #include "runtime/snapshot.h"
+#include "tiny_session.h"
 
 namespace allmem::test::snapshots {
-
-inline std::shared_ptr<const Model> load(const TinyModel& tiny) {
-  const TempDir directory;
-  directory.write("model.onnx", tiny.builder().build());
-  return Model::load(directory.path());
-}
-
-inline std::vector<int32_t> random_ids(size_t count, int64_t vocab) {
-  std::mt19937 random(7);
-  std::uniform_int_distribution<int32_t> id(0, static_cast<int32_t>(vocab - 1));
-  std::vector<int32_t> ids(count);
-  for (int32_t& value : ids) value = id(random);
-  return ids;
-}
 
 inline std::vector<float> run(Writer& writer, std::span<const int32_t> ids) {
   std::vector<float> logits(ids.size() * static_cast<size_t>(writer.session().model().info().vocab_size));

@@ -6,12 +6,11 @@
 
 #include <cstring>
 #include <limits>
-#include <random>
 
-#include "../tiny_model.h"
 #include "memory_search.h"
 #include "platform/error.h"
 #include "runtime/snapshot.h"
+#include "tiny_session.h"
 
 using namespace allmem;
 using namespace allmem::test;
@@ -21,9 +20,7 @@ namespace {
 std::shared_ptr<const Model> tiny_model(unsigned seed) {
   TinyConfig config;
   config.seed = seed;
-  const TempDir directory;
-  directory.write("model.onnx", TinyModel(config).builder().build());
-  return Model::load(directory.path());
+  return load(TinyModel(config));
 }
 
 // Six tokens: a, b, c, the two bytes of é, and an end.
@@ -33,14 +30,6 @@ std::shared_ptr<const Tokenizer> small_tokenizer() {
 "rstrip":false,"normalized":false,"special":true}],"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
 "decoder":{"type":"ByteLevel"},"model":{"vocab":{"a":0,"b":1,"c":2,"Ã":3,"©":4},"merges":[]}})",
       "tokenizer.json");
-}
-
-std::vector<int32_t> random_ids(size_t count, int32_t vocab, unsigned seed) {
-  std::mt19937 random(seed);
-  std::uniform_int_distribution<int32_t> id(0, vocab - 1);
-  std::vector<int32_t> ids(count);
-  for (int32_t& value : ids) value = id(random);
-  return ids;
 }
 
 struct Fixture {
