@@ -15,6 +15,8 @@
     length = [512]                      # of sequences; a list to choose from
     tokens = 1024                       # of a batch
     kinds = { chat = 4, needle = 2, list = 2, copy = 1, document = 1 }   # shares (sequences.py)
+    [price]                             # "memory": what learning costs where nothing needs remembering
+    eta = 0.1
     [evaluation]
     distances = [256, 1024]             # tokens between telling and asking
     sequences = 4
@@ -29,6 +31,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Iterator
@@ -43,6 +46,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from .distill_task import divergence, load_student, using_spans
+from .fused_memory import compile_memory
 from .low_rank import LowRankLinear, add_low_rank, merge, without_updates
 from .modeling import AllMemForCausalLM, AllMemMixer, LongTermMemory
 from .sequences import Sequence, SequenceMaker, load_documents
@@ -86,12 +90,15 @@ class GraftTask:
             self._lengths, self._tokens = list(data["length"]), int(data["tokens"])
             self._kinds: dict[str, float] = dict(data["kinds"])
             corpus, rank = Path(data["corpus"]), int(config.get("rank", 16))
+            self._price = float(config.get("price", {}).get("eta", 0.0))
             self._spans = [list(self._draw[name]) for name in ("window", "sinks", "chunk")]
         except KeyError as error:
             raise ConfigError(f"The config of a graft lacks {error}.") from error
         if self._stage not in STAGES:
             raise ConfigError(f"stage must be one of {', '.join(STAGES)}, not {self._stage!r}.")
         self.model = load_student(self._checkpoint)
+        if self._stage != "tune":
+            compile_memory()
         self._adapter = load_adapter(Path(config["adapter"])) if "adapter" in config else {}
         self._prepare(rank)
         tokenizer = AutoTokenizer.from_pretrained(self._checkpoint, local_files_only=True)
@@ -139,6 +146,7 @@ class GraftTask:
         kind = rng.choices(list(self._kinds), list(self._kinds.values()))[0]
         length = rng.choice(self._lengths)
         window, sinks, chunk = (rng.choice(values) for values in self._spans)
+        window = min(window, length // 4)  # so that most of a sequence is beyond it
         made = self._train.batch(rng, kind, max(1, self._tokens // length), length)
         spans = torch.tensor([window, sinks, min(window, chunk)])
         answer, reply = torch.from_numpy(made["answer"]), torch.from_numpy(made["reply"])
@@ -161,6 +169,7 @@ class GraftTask:
             "weight": weight,  # of the cross-entropy of a token
             "far": answer >= window,
             "teach": teach & (weight == 0),
+            "needed": torch.from_numpy(made["needed"]),
         }
 
     # --- losses
@@ -187,6 +196,10 @@ class GraftTask:
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
         loss = (losses * weights).sum() / weights.sum().clamp_min(1e-6)
         metrics: Metrics = {}
+        if self._price:
+            price, rates = self._learning_price(batch["needed"])
+            metrics |= rates
+            loss = loss + self._price * price
         far = F.pad(batch["far"][:, 1:], (0, 1))[where] & (weights > 0)
         if far.any():
             metrics["far_loss"] = losses[far].mean().item()
@@ -196,6 +209,29 @@ class GraftTask:
             metrics["kl"] = kl.item()
             loss = loss + kl
         return loss, metrics
+
+    def _learning_price(self, needed: Tensor) -> tuple[Tensor, Metrics]:
+        """What η costs, and its means over what is told and over filler; η in units of its first value.
+
+        Filler pays η in proportion. What is told pays when η leaves [0.5, 2], by the square of the logarithm:
+        otherwise the price would first of all lower the bias that both share, and a memory that learns much
+        faster than it was made for diverges.
+        """
+        etas = [
+            m.last_eta for m in self.model.modules() if isinstance(m, AllMemMixer) and m.memory is not None
+        ]
+        eta = (
+            torch.stack([x for x in etas if x is not None]) / self.model.config.eta_init
+        )  # [layers, B, T, K]
+        price, metrics = eta.new_zeros(()), Metrics()
+        if (needed < 0).any():
+            filler = eta[:, needed < 0].mean()
+            price, metrics["eta_filler"] = price + filler, filler.item()
+        if (needed > 0).any():
+            told = eta[:, needed > 0]
+            price = price + F.relu(told.clamp_min(1e-9).log().abs() - math.log(2)).square().mean()
+            metrics["eta_told"] = told.mean().item()
+        return price, metrics
 
     @torch.no_grad()
     def _teach(self, ids: Tensor, where: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm, Qwen3RotaryEm
 
 from .attention import sliding_window_attention
 from .configuration import AllMemConfig
-from .memory import FastWeights, chunked_memory, l2_normalize
+from .fused_memory import chunked_memory
+from .memory import FastWeights, l2_normalize
 
 
 class LongTermMemory(nn.Module):

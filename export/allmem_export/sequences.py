@@ -22,8 +22,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from allmem_edge.dialogues import Fact, Generator, Turn
-from allmem_edge.dialogues.values import words
+from allmem_edge.dialogues.values import Values, words
 
+from .free_talk import Saying, saying
 from .task import ConfigError
 
 THINGS = words("door safe garage locker phone bike alarm office vault archive laptop suitcase")
@@ -96,6 +97,8 @@ class Sequence:
     ids: list[int] = field(default_factory=list)
     answers: list[tuple[int, int, int]] = field(default_factory=list)
     replies: list[tuple[int, int]] = field(default_factory=list)  # the whole reply around an answer
+    told: list[tuple[int, int]] = field(default_factory=list)  # what may be asked for
+    filler: list[tuple[int, int]] = field(default_factory=list)  # what never is
     seen: dict[str, int] = field(default_factory=dict)  # where a value was seen last
 
 
@@ -196,6 +199,7 @@ class SequenceMaker:
 
     def _say(self, seq: Sequence, user: str, reply: str, values: dict[str, str], *, asked: bool) -> None:
         """A turn. asked: the reply is an answer; else the user tells values and the reply may repeat them."""
+        first = len(seq.ids)
         self._add(
             seq, f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n", {} if asked else values
         )
@@ -204,7 +208,15 @@ class SequenceMaker:
         self._add(seq, f"{reply}<|im_end|>", said, ask=True)
         if asked:
             seq.replies.append((start, len(seq.ids)))
+        else:
+            (seq.told if values else seq.filler).append((first, len(seq.ids)))
         self._add(seq, "\n")
+
+    def _pass(self, seq: Sequence, rng: random.Random, length: int) -> None:
+        """Appends real text that nobody asks for."""
+        start = len(seq.ids)
+        seq.ids += self.passage(rng, length)
+        seq.filler.append((start, len(seq.ids)))
 
     def passage(self, rng: random.Random, length: int) -> list[int]:
         """`length` tokens of running text, of more than one document if need be."""
@@ -228,20 +240,36 @@ class SequenceMaker:
         else:
             self._say(seq, rng.choice(PROMPTS), paragraph, {}, asked=False)
 
-    def tell(self, seq: Sequence, rng: random.Random, fact: Fact, turn: Turn) -> None:
-        """The turn in which a fact is told or corrected."""
-        user = turn.user
+    def tell(
+        self,
+        seq: Sequence,
+        rng: random.Random,
+        fact: Fact | Saying,
+        talk: Generator,
+        turn: Turn | None = None,
+    ) -> None:
+        """The turn in which a fact is told or, with `turn`, corrected."""
+        if isinstance(fact, Saying):
+            user, reply = fact.tell(rng)
+        else:
+            turn = turn or talk.tell(fact)
+            user, reply = turn.user, turn.assistant
         if rng.random() < 0.25:
             user = rng.choice(BEFORE) + user
         if rng.random() < 0.25:
             user = user + ("" if user[-1] in ".!?" else ".") + rng.choice(AFTER)
-        self._say(seq, user, turn.assistant, {fact.key: fact.value}, asked=False)
+        self._say(seq, user, reply, {fact.key: fact.value}, asked=False)
 
-    def ask(self, seq: Sequence, rng: random.Random, fact: Fact, talk: Generator) -> None:
+    def ask(self, seq: Sequence, rng: random.Random, fact: Fact | Saying, talk: Generator) -> None:
         """A question for a told fact, and the answer."""
-        turn = talk.ask(fact)
-        user = rng.choice(LEADS) + turn.user if rng.random() < 0.2 else turn.user
-        self._say(seq, user, turn.assistant, {fact.key: fact.value}, asked=True)
+        if isinstance(fact, Saying):
+            user, reply = fact.ask(rng)
+        else:
+            turn = talk.ask(fact)
+            user, reply = turn.user, turn.assistant
+        if rng.random() < 0.2:
+            user = rng.choice(LEADS) + user
+        self._say(seq, user, reply, {fact.key: fact.value}, asked=True)
 
     def _ask_two(self, seq: Sequence, first: Fact, second: Fact) -> None:
         a, b = first.attribute.noun, second.attribute.noun
@@ -262,29 +290,40 @@ class SequenceMaker:
         talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
         seq = Sequence(list(self._start))
         filler = rng.choice((0.1, 0.3, 0.5, 0.7))
-        pending = talk._new_facts(rng.randint(2, 10), [])
-        known: list[Fact] = []
+        count = rng.randint(2, 10)
+        own = rng.randint(0, count)  # in the generator's words; the others as people say it
+        pending: list[Fact | Saying] = [*talk._new_facts(own, []), *self._sayings(rng, count - own)]
+        rng.shuffle(pending)
+        known: list[Fact | Saying] = []
         while len(seq.ids) < length + 200:
             if pending and (not known or rng.random() < 0.35):
                 for _ in range(min(len(pending), rng.choice((1, 1, 2, 3)))):
                     fact = pending.pop()
-                    self.tell(seq, rng, fact, talk.tell(fact))
+                    self.tell(seq, rng, fact, talk)
                     known.append(fact)
             elif rng.random() < filler:
                 self._filler(seq, rng, talk)
             elif rng.random() < 0.04:
-                turn = talk.ask_unknown(known)
+                turn = talk.ask_unknown(fact for fact in known if isinstance(fact, Fact))
                 self._say(seq, turn.user, turn.assistant, {}, asked=True)
-            elif rng.random() < 0.05:
-                old = known.pop(rng.randrange(len(known)))
-                new, turn = talk.correct(old)
-                self.tell(seq, rng, new, turn)
-                known.append(new)
-            elif len(known) > 1 and rng.random() < 0.08:
-                self._ask_two(seq, *rng.sample(known, 2))
+            elif rng.random() < 0.05 and isinstance(known[-1], Fact):
+                new, turn = talk.correct(known[-1])
+                self.tell(seq, rng, new, talk, turn)
+                known[-1] = new
+            elif rng.random() < 0.08 and len(facts := [fact for fact in known if isinstance(fact, Fact)]) > 1:
+                self._ask_two(seq, *rng.sample(facts, 2))
             else:
                 self.ask(seq, rng, rng.choice(known), talk)
         return seq
+
+    def _sayings(self, rng: random.Random, count: int) -> list[Saying]:
+        """`count` facts about as many things."""
+        values = Values(rng, held_out=self.held_out)
+        by_key: dict[str, Saying] = {}
+        while len(by_key) < count:
+            fact = saying(rng, values)
+            by_key.setdefault(fact.key, fact)
+        return list(by_key.values())
 
     def recall(self, rng: random.Random, distance: int, facts: int) -> Sequence:
         """An evaluation: facts told in a chat, `distance` tokens of filler, a question for each fact."""
@@ -292,7 +331,7 @@ class SequenceMaker:
         seq = Sequence(list(self._start))
         told = talk._new_facts(facts, [])
         for fact in told:
-            self.tell(seq, rng, fact, talk.tell(fact))
+            self.tell(seq, rng, fact, talk)
         begin, seq.answers = len(seq.ids), []
         while len(seq.ids) - begin < distance:
             self._filler(seq, rng, talk)
@@ -316,7 +355,7 @@ class SequenceMaker:
         seq, codes = Sequence(), self._codes(rng, rng.randint(2, 8))
         gap, told = rng.choice((20, 60, 150, 300)), 0
         while len(seq.ids) < length:
-            seq.ids += self.passage(rng, rng.randint(gap // 2, gap))
+            self._pass(seq, rng, rng.randint(gap // 2, gap))
             if told < len(codes) and (told == 0 or rng.random() < 0.4):
                 self._state(seq, rng, codes[told], STATEMENTS, ask=False)
                 told += 1
@@ -328,7 +367,10 @@ class SequenceMaker:
         self, seq: Sequence, rng: random.Random, code: dict[str, str], forms: tuple[str, ...], *, ask: bool
     ) -> None:
         text = "\n" + rng.choice(forms).format(**code) + "\n"
+        start = len(seq.ids)
         self._add(seq, text, {f"{code['name']} {code['thing']}": code["value"]}, ask=ask)
+        if not ask:
+            seq.told.append((start, len(seq.ids)))
 
     def needle_recall(self, rng: random.Random, distance: int, count: int) -> Sequence:
         """An evaluation: statements, `distance` tokens of real text, a question for each."""
@@ -346,13 +388,16 @@ class SequenceMaker:
         seq, codes = Sequence(), self._codes(rng, 8 if distance is not None else rng.randint(4, 16))
 
         def line(code: dict[str, str]) -> None:
-            key = f"{code['name']} {code['thing']}"
+            key, start = f"{code['name']} {code['thing']}", len(seq.ids)
+            known = key in seq.seen
             self._add(seq, f"{key}: {code['value']}\n", {key: code["value"]}, ask=True)
+            if not known:
+                seq.told.append((start, len(seq.ids)))
 
         for code in codes:
             line(code)
         if distance is not None:
-            seq.ids += self.passage(rng, distance)
+            self._pass(seq, rng, distance)
             self._add(seq, "\n\n")
             for code in rng.sample(codes, len(codes)):
                 line(code)
@@ -362,7 +407,7 @@ class SequenceMaker:
             for _ in range(rng.randint(2, len(codes))):
                 line(rng.choice(codes))
             if gap:
-                seq.ids += self.passage(rng, rng.randint(1, gap * 4))
+                self._pass(seq, rng, rng.randint(1, gap * 4))
                 self._add(seq, "\n")
         return seq
 
@@ -393,8 +438,8 @@ class SequenceMaker:
         seq = Sequence(list(self._start))
         while len(seq.ids) < length:
             if rng.random() < 0.15:
-                fact = talk.fact()
-                self.tell(seq, rng, fact, talk.tell(fact))
+                fact = talk.fact() if rng.random() < 0.5 else self._sayings(rng, 1)[0]
+                self.tell(seq, rng, fact, talk)
             for question, answer in rng.choice(self.documents.chats):
                 self._say(seq, question, answer, {}, asked=False)
         seq.answers.clear()
@@ -408,11 +453,13 @@ class SequenceMaker:
         """`count` sequences of a kind, cut to `length`.
 
         ids [count, length]; answer [count, length], how far back the value of which this token is a part was
-        last seen (0: none); reply [count, length], whether the token belongs to the answer to a question.
+        last seen (0: none); reply [count, length], whether the token belongs to the answer to a question;
+        needed [count, length], 1 for what may be asked for, −1 for what never is, 0 for the rest.
         """
         ids = np.zeros((count, length), np.int64)
         answer = np.zeros((count, length), np.int64)
         reply = np.zeros((count, length), bool)
+        needed = np.zeros((count, length), np.int8)
         for row in range(count):
             seq = self.kinds[kind](rng, length)
             ids[row] = seq.ids[:length]
@@ -420,4 +467,7 @@ class SequenceMaker:
                 answer[row, start:end] = distance
             for start, end in seq.replies:
                 reply[row, start:end] = True
-        return {"ids": ids, "answer": answer, "reply": reply}
+            for spans, mark in ((seq.told, 1), (seq.filler, -1)):
+                for start, end in spans:
+                    needed[row, start:end] = mark
+        return {"ids": ids, "answer": answer, "reply": reply, "needed": needed}

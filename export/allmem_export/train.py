@@ -253,7 +253,7 @@ def _run_steps(
     for group in groups:
         group.setdefault("initial_lr", group["lr"])  # resumed groups carry theirs
     seen_tokens, since = 0, time.monotonic()
-    totals: Metrics = {}
+    totals: dict[str, list[float]] = {}
     model.train()
     batches = Batches(task, int(config["seed"]), accelerator.process_index, steps)
     workers = int(settings.get("workers", 0))
@@ -278,12 +278,12 @@ def _run_steps(
 
         seen_tokens += batch["input_ids"].numel()
         for name, value in {"loss": loss.item(), **metrics}.items():
-            totals[name] = totals.get(name, 0.0) + value
+            totals.setdefault(name, []).append(value)
         done = step + 1
         log.step(done)
         if done % log_every == 0:
             rate = seen_tokens / (time.monotonic() - since)
-            means = {name: value / log_every for name, value in totals.items()}
+            means = {name: sum(values) / len(values) for name, values in totals.items()}
             log.write(done, {**means, "lr": groups[0]["lr"], "tokens_per_s": rate})
             seen_tokens, since, totals = 0, time.monotonic(), {}
         if done % save_every == 0 and done < steps:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,14 @@ from test_distill import write_toml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
+from allmem_edge.dialogues.values import Values
+from allmem_edge.dialogues.values import is_held_out as is_held_out_value
+from allmem_edge.evaluation.recall import told
 from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
 from allmem_export.distill_task import load_student
+from allmem_export.fit_rates import fit_rates
+from allmem_export.free_talk import MINE, THEIRS, saying
 from allmem_export.graft_task import STAGES, GraftTask, full_attention
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
 from allmem_export.sequences import SequenceMaker, load_documents
@@ -277,3 +284,79 @@ def test_forms_of_one_page_lie_on_the_same_side_of_the_split() -> None:
 def test_the_shipped_configs_can_be_read() -> None:
     for path in Path("export/configs").glob("smollm2-*.toml"):
         assert load_config(path)["stage"] in STAGES
+
+
+@pytest.mark.parametrize("kind", ["chat", "needle", "list"])
+def test_what_is_asked_for_was_told_where_learning_is_free(maker: SequenceMaker, kind: str) -> None:
+    seq = maker.kinds[kind](random.Random(4), 2000)
+    marks = [0] * len(seq.ids)
+    for mark, spans in ((1, seq.told), (-1, seq.filler)):
+        for start, end in spans:
+            assert not any(marks[start:end])  # a token is one or the other
+            marks[start:end] = [mark] * (end - start)
+    first: dict[str, int] = {}
+    for start, end, distance in seq.answers:
+        text = maker.tokenizer.decode(seq.ids[start:end]).strip()
+        first.setdefault(text, start - distance)
+    assert first and all(marks[at] == 1 for at in first.values())
+    assert kind == "list" or -1 in marks
+
+
+def test_learning_costs_where_nothing_is_told(places: tuple[Path, Path], tmp_path: Path) -> None:
+    task = GraftTask(graft(places, tmp_path, "memory", price={"eta": 1.0}))
+    first = task.model.config.eta_init
+    for mixer in (layer.self_attn for layer in task.model.model.layers):
+        if mixer.memory is not None:
+            mixer.last_eta = torch.full((1, 4, 2), first, requires_grad=True)
+    needed = torch.tensor([[1, 0, -1, -1]])
+    price, metrics = task._learning_price(needed)
+    assert price.item() == pytest.approx(1.0)  # η as at first: filler costs, what is told does not
+    assert metrics == pytest.approx({"eta_filler": 1.0, "eta_told": 1.0})
+    price.backward()  # type: ignore[no-untyped-call]
+    eta = next(layer.self_attn.last_eta for layer in task.model.model.layers if layer.self_attn.memory)
+    assert eta is not None and eta.grad is not None
+    assert eta.grad[0, :2].eq(0).all() and eta.grad[0, 2:].gt(0).all()
+    for mixer in (layer.self_attn for layer in task.model.model.layers):
+        if mixer.memory is not None:
+            mixer.last_eta = torch.full((1, 4, 2), 4 * first)
+    price, _ = task._learning_price(needed)
+    assert price.item() == pytest.approx(4 + math.log(2) ** 2)  # and what learns too fast costs as well
+
+
+def test_fitted_rates_tell_what_is_told_from_filler(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = GraftTask(graft(places, tmp_path, "memory", price={"eta": 1.0}))
+    made, embedding = task.batch, task.model.model.embed_tokens.weight
+
+    def batch(step: int, seed: int) -> dict[str, torch.Tensor]:  # classes that a linear map can tell apart
+        result = made(step, seed)
+        return result | {"needed": torch.where(embedding[result["input_ids"], 0] > 0, 1, -1)}
+
+    monkeypatch.setattr(task, "batch", batch)
+    _, before = task.loss(task.model, batch(0, 99))
+    fit_rates(task, 20, told=1.0, filler=0.1)
+    _, after = task.loss(task.model, batch(0, 99))
+    assert before["eta_told"] == pytest.approx(before["eta_filler"], rel=1e-3)
+    assert (
+        after["eta_told"] > 1.2 * after["eta_filler"]
+    )  # in a random model, little of a token is left in a layer
+
+
+def test_people_say_things_in_ways_of_their_own() -> None:
+    rng = random.Random(1)
+    values = Values(rng, held_out=False)
+    for _ in range(300):
+        fact = saying(rng, values)
+        (told, _), (question, answer) = fact.tell(rng), fact.ask(rng)
+        assert fact.value in told and fact.value in answer and fact.value not in question
+        assert "{" not in told + question + answer and not is_held_out_value(fact.value)
+
+
+def test_the_sayings_of_training_are_not_those_of_the_evaluation() -> None:
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z ]", "", text.lower())
+
+    evaluation = {plain(line) for kind in told()["kinds"] for line in (*kind["tells"], *kind["asks"])}
+    training = {plain(line) for relation in (*MINE, *THEIRS) for line in (*relation.tells, *relation.asks)}
+    assert not evaluation & training
