@@ -20,9 +20,23 @@ if [ ! -f runs/corpus/answers.jsonl ]; then # an untrained memory's gate is 0: t
   [ -d runs/smollm2-base ] || "${run[@]}" export runs/smollm2 --out runs/smollm2-base --quantize int8
   python -m allmem_export.own_answers runs/smollm2-base --out runs/corpus/answers.jsonl
 fi
-stages=(tune transfer memory)
-[ -n "$kind" ] || stages+=(memory-2 joint) # a GPU has room for long sequences from the start
-for stage in "${stages[@]}"; do
-  [ -f "runs/smollm2-$stage/adapter.safetensors" ] ||
-    "${run[@]}" train "${CONFIGS:-export/configs}/smollm2-$kind$stage.toml" --resume
-done
+configs=${CONFIGS:-export/configs}
+stage() { # NAME: trains a stage, or goes on with it
+  [ -f "runs/smollm2-$1/adapter.safetensors" ] || "${run[@]}" train "$configs/smollm2-$kind$1.toml" --resume
+}
+fit() { # NAME OF THE STAGE BEFORE, NAME OF THE NEXT: says what is worth learning
+  [ -f runs/smollm2-fitted.safetensors ] || python -m allmem_export.fit_rates "$configs/smollm2-$kind$2.toml" \
+    "runs/smollm2-$1/adapter.safetensors" --out runs/smollm2-fitted.safetensors
+}
+stage tune
+stage transfer
+if [ -n "$kind" ]; then # a GPU has room for long sequences from the start
+  fit transfer memory
+  stage memory
+else
+  stage memory
+  stage memory-2
+  stage joint
+  fit joint joint-2
+  stage joint-2
+fi

@@ -88,17 +88,18 @@ def fit_rates(task: GraftTask, batches: int, told: float, filler: float) -> None
 
 @click.command()
 @click.argument("config", type=click.Path(exists=True, path_type=Path))
+@click.argument("adapter", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The adapter with the fitted η.")
 @click.option("--batches", default=60, show_default=True)
 @click.option("--told", default=1.5, show_default=True, help="η where something is told, in units of now.")
 @click.option("--filler", default=0.1, show_default=True, help="η where nothing is, in units of the same.")
-def main(config: Path, out: Path, batches: int, told: float, filler: float) -> None:
-    """Fits the η of the adapter that CONFIG, of a graft's stage, starts from."""
-    settings = load_config(config)
+def main(config: Path, adapter: Path, out: Path, batches: int, told: float, filler: float) -> None:
+    """Fits the η of ADAPTER on the sequences of CONFIG, a stage "memory" of a graft."""
+    settings = load_config(config) | {"adapter": str(adapter)}
     task = GraftTask(settings)
     fit_rates(task, batches, told, filler)
     fitted = {name: x for name, x in task.model.state_dict().items() if ".eta_proj." in name}
-    save_file({**load_adapter(Path(settings["adapter"])), **fitted}, out)
+    save_file({**load_adapter(adapter), **fitted}, out)
 
 
 if __name__ == "__main__":
