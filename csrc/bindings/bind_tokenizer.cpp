@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -55,6 +56,20 @@ int32_t id_of(const py::handle& id) {
   return static_cast<int32_t>(value);
 }
 
+// Without the interpreter's lock; Ctrl-C acts within milliseconds.
+std::vector<int32_t> encode_views(const Tokenizer& tokenizer, std::span<const TextPart> parts) {
+  try {
+    const python::WithoutGil without;
+    return tokenizer.encode(parts, [] {
+      const python::WithGil with;
+      return PyErr_CheckSignals() == 0;
+    });
+  } catch (const Error&) {
+    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+    throw;
+  }
+}
+
 // Of pairs of a text and whether it is plain.
 std::vector<int32_t> encode_parts(const Tokenizer& tokenizer, const py::object& parts) {
   constexpr const char* kWanted = "a list of pairs of a text and True or False";
@@ -74,15 +89,13 @@ std::vector<int32_t> encode_parts(const Tokenizer& tokenizer, const py::object& 
   }
   std::vector<TextPart> views;
   for (size_t i = 0; i < texts.size(); ++i) views.push_back({std::string_view(texts[i]), plain[i]});
-  const python::WithoutGil without;
-  return tokenizer.encode(views);
+  return encode_views(tokenizer, views);
 }
 
 std::vector<int32_t> encode(const Tokenizer& tokenizer, const py::object& text, bool special) {
   const py::bytes utf8 = utf8_of(text, "The text");
-  const std::string_view view = utf8;
-  const python::WithoutGil without;
-  return tokenizer.encode(view, special);
+  const TextPart part{std::string_view(utf8), !special};
+  return encode_views(tokenizer, std::span(&part, 1));
 }
 
 std::shared_ptr<Tokenizer> from_file(const py::object& path) {

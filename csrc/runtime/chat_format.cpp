@@ -7,6 +7,7 @@
 #include "platform/printable.h"
 #include "tokenizer/json_node.h"
 #include "tokenizer/unicode.h"
+#include "tokenizer/watch.h"
 
 namespace allmem {
 namespace {
@@ -30,13 +31,15 @@ std::string bounded(const JsonNode& node) {
 // White space as Python's str.strip() sees it.
 bool is_stripped(char32_t c) { return is_white_space(c) || (c >= 0x1C && c <= 0x1F); }
 
-std::string_view stripped(std::string_view text) {
+std::string_view stripped(std::string_view text, Watch& watch) {
   while (!text.empty()) {
+    watch.did(1);
     const Utf8Step step = utf8_step(text, 0);
     if (!step.valid || !is_stripped(step.code_point)) break;
     text.remove_prefix(step.length);
   }
   while (!text.empty()) {
+    watch.did(1);
     size_t last = text.size() - 1;  // where the last character begins
     while (last > 0 && text.size() - last < 4 && (text[last] & 0xC0) == 0x80) --last;
     const Utf8Step step = utf8_step(text, last);
@@ -47,10 +50,14 @@ std::string_view stripped(std::string_view text) {
 }
 
 // What is left of an earlier answer.
-std::string_view without_reasoning(std::string_view answer, std::string_view end) {
-  const size_t found = answer.rfind(end);
-  if (found != std::string_view::npos) answer.remove_prefix(found + end.size());
-  while (found != std::string_view::npos && answer.starts_with('\n')) answer.remove_prefix(1);
+std::string_view without_reasoning(std::string_view answer, std::string_view end, Watch& watch) {
+  for (size_t at = answer.size() + 1; at-- > 0;) {
+    watch.did(1);
+    if (!answer.substr(at).starts_with(end)) continue;
+    answer.remove_prefix(at + end.size());
+    while (answer.starts_with('\n')) answer.remove_prefix(1);
+    break;
+  }
   return answer;
 }
 
@@ -138,14 +145,16 @@ std::vector<int32_t> ChatFormat::encode(std::span<const ChatMessage> messages, b
     throw Error(ErrorCode::kUnsupported, "The model's chat template " + unusable_ +
                                              ": render it yourself and encode it with allmem_tokenize().");
   }
+  Watch watch(go_on);
   std::vector<TextPart> parts;
   size_t before = continues ? kAssistant : kStart;
   for (const ChatMessage& message : messages) {
     const Place place = place_of(message.role);
     parts.push_back({frame(before, place), false});
     std::string_view content = message.content;
-    if (place == kAssistant && !reasoning_end_.empty()) content = without_reasoning(content, reasoning_end_);
-    parts.push_back({trimmed_[place] ? stripped(content) : content, true});
+    if (place == kAssistant && !reasoning_end_.empty())
+      content = without_reasoning(content, reasoning_end_, watch);
+    parts.push_back({trimmed_[place] ? stripped(content, watch) : content, true});
     before = place;
   }
   parts.push_back({frame(before, kAnswer), false});

@@ -10,8 +10,9 @@
 namespace allmem {
 namespace {
 
-size_t skip_space_back(std::string_view text, size_t from, size_t limit) {
+size_t skip_space_back(std::string_view text, size_t from, size_t limit, Watch& watch) {
   while (from > limit) {
+    watch.did(1);
     const size_t previous = utf8_previous(text, from);
     if (!is_white_space(utf8_step(text, previous).code_point)) break;
     from = previous;
@@ -19,8 +20,9 @@ size_t skip_space_back(std::string_view text, size_t from, size_t limit) {
   return std::max(from, limit);
 }
 
-size_t skip_space(std::string_view text, size_t from) {
+size_t skip_space(std::string_view text, size_t from, Watch& watch) {
   while (from < text.size()) {
+    watch.did(1);
     const Utf8Step step = utf8_step(text, from);
     if (!is_white_space(step.code_point)) break;
     from += step.length;
@@ -52,17 +54,19 @@ bool is_word_character(std::string_view character) {
   static const Regex word = Regex::from_pattern(
       "(?![\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}])[\\w\\x{200C}\\x{200D}]", "The pattern of word characters");
   bool matches = false;
-  word.for_each_match(character, [&](Regex::Match) { matches = true; });
+  Watch nobody;
+  word.for_each_match(character, nobody, [&](Regex::Match) { matches = true; });
   return matches;
 }
 
 AddedTokens::AddedTokens(std::span<const AddedToken> all, bool normalized, std::span<const NormalForm> forms)
     : accept_(1, -1), first_byte_(256, false) {
+  Watch nobody;
   // Normalisation can make two contents equal: then special tokens win, and the file's order decides.
   for (const bool special : {true, false}) {
     for (const AddedToken& token : all) {
       if (token.special != special || token.normalized != normalized) continue;
-      insert(normalized ? normalize(token.content, forms) : token.content, tokens_.size());
+      insert(normalized ? normalize(token.content, forms, nobody) : token.content, tokens_.size());
       tokens_.push_back(token);
     }
   }
@@ -83,13 +87,15 @@ void AddedTokens::insert(std::string_view content, size_t index) {
 
 // The longest token at the leftmost place where one begins; a special one is no mixture of plain text and
 // other.
-bool AddedTokens::find(std::string_view text, size_t from, std::span<const PlainRange> plain,
+bool AddedTokens::find(std::string_view text, size_t from, std::span<const PlainRange> plain, Watch& watch,
                        Found& out) const {
   for (size_t begin = from; begin < text.size(); ++begin) {
+    watch.did(1);
     if (!first_byte_[static_cast<uint8_t>(text[begin])]) continue;
     uint32_t node = 0;
     int64_t best = -1;
     for (size_t pos = begin; pos < text.size(); ++pos) {
+      watch.did(Watch::kLookup);
       const auto edge = edges_.find((uint64_t{node} << 8) | static_cast<uint8_t>(text[pos]));
       if (edge == edges_.end()) break;
       node = edge->second;
@@ -109,18 +115,18 @@ bool AddedTokens::find(std::string_view text, size_t from, std::span<const Plain
   return false;
 }
 
-void AddedTokens::split(std::string_view text, std::span<const PlainRange> plain,
+void AddedTokens::split(std::string_view text, std::span<const PlainRange> plain, Watch& watch,
                         const std::function<void(std::string_view, int32_t)>& visit) const {
   size_t done = 0;  // end of what was visited
   Found found{};
   // The search goes on after the token's own text even where rstrip took more, as in `tokenizers`: white
   // space can then be part of two tokens.
-  for (size_t from = 0; !tokens_.empty() && find(text, from, plain, found); from = found.end) {
+  for (size_t from = 0; !tokens_.empty() && find(text, from, plain, watch, found); from = found.end) {
     const AddedToken& token = *found.token;
     if (token.special && overlap(plain, found.begin, found.end) != Overlap::kNone) continue;
     if (token.single_word && !is_single_word(text, found.begin, found.end)) continue;
-    const size_t begin = token.lstrip ? skip_space_back(text, found.begin, done) : found.begin;
-    const size_t end = token.rstrip ? skip_space(text, found.end) : found.end;
+    const size_t begin = token.lstrip ? skip_space_back(text, found.begin, done, watch) : found.begin;
+    const size_t end = token.rstrip ? skip_space(text, found.end, watch) : found.end;
     if (done < begin) visit(text.substr(done, begin - done), -1);
     if (begin < end) visit(token.content, token.id);  // else the token before it took all of it
     done = end;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tokenizer/config.h"
+#include "tokenizer/watch.h"
 
 namespace allmem {
 
@@ -27,7 +28,7 @@ class AddedTokens {
 
   // Cuts valid UTF-8 into plain pieces, visit(piece, -1), and added tokens, visit(content, id), in order.
   // Strings of special tokens of which a part lies in `plain` stay in the plain pieces.
-  void split(std::string_view text, std::span<const PlainRange> plain,
+  void split(std::string_view text, std::span<const PlainRange> plain, Watch& watch,
              const std::function<void(std::string_view, int32_t)>& visit) const;
 
  private:
@@ -36,7 +37,8 @@ class AddedTokens {
     const AddedToken* token;
   };
   void insert(std::string_view content, size_t index);
-  bool find(std::string_view text, size_t from, std::span<const PlainRange> plain, Found& out) const;
+  bool find(std::string_view text, size_t from, std::span<const PlainRange> plain, Watch& watch,
+            Found& out) const;
 
   std::vector<AddedToken> tokens_;
   // A trie over bytes: nodes_[parent * 256 + byte] is the child, accept_[node] the index into tokens_ or -1.

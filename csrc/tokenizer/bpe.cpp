@@ -38,11 +38,13 @@ const Bpe::Rule* Bpe::rule_of(int32_t left, int32_t right) const {
 }
 
 // One symbol for each byte; a byte without a token gives unk_id or, without that, nothing.
-void Bpe::start(std::string_view piece, Scratch& scratch) const {
+void Bpe::start(std::string_view piece, Scratch& scratch, Watch& watch) const {
   auto& symbols = scratch.symbols;
   symbols.clear();
+  symbols.reserve(piece.size());  // of a long piece: no copies that take their time
   bool after_unknown = false;
   for (const char c : piece) {
+    watch.did(sizeof(Scratch::Symbol));
     const int32_t known = id_of_byte_[static_cast<uint8_t>(c)];
     const bool unknown = known < 0;
     const bool fused = unknown && after_unknown && fuse_unk_;
@@ -74,15 +76,20 @@ void Bpe::merge(Scratch& scratch, int32_t position) const {
   push_candidate(scratch, position);
 }
 
-void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
+void Bpe::encode(std::string_view piece, Scratch& scratch, Watch& watch, std::vector<int32_t>& out) const {
   if (!whole_pieces_.empty()) {
     const auto whole = whole_pieces_.find(std::string(piece));
     if (whole != whole_pieces_.end()) return out.push_back(whole->second);
   }
-  start(piece, scratch);
+  start(piece, scratch, watch);
   scratch.queue.clear();
-  for (size_t i = 0; i < scratch.symbols.size(); ++i) push_candidate(scratch, static_cast<int32_t>(i));
+  scratch.queue.reserve(scratch.symbols.size());
+  for (size_t i = 0; i < scratch.symbols.size(); ++i) {
+    watch.did(Watch::kLookup);
+    push_candidate(scratch, static_cast<int32_t>(i));
+  }
   while (!scratch.queue.empty()) {
+    watch.did(Watch::kLookup);
     std::pop_heap(scratch.queue.begin(), scratch.queue.end(), later);
     const Scratch::Candidate top = scratch.queue.back();
     scratch.queue.pop_back();
@@ -96,6 +103,7 @@ void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>&
     merge(scratch, top.position);
   }
   for (const Scratch::Symbol& symbol : scratch.symbols) {
+    watch.did(sizeof symbol);
     if (symbol.id >= 0) out.push_back(symbol.id);
   }
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tokenizer/config.h"
+#include "tokenizer/watch.h"
 
 namespace allmem {
 
@@ -30,7 +31,7 @@ class Bpe {
   };
 
   // Appends the ids of `piece`, at most 2^31 - 1 bytes, in O(n log n).
-  void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const;
+  void encode(std::string_view piece, Scratch& scratch, Watch& watch, std::vector<int32_t>& out) const;
 
  private:
   struct Rule {
@@ -41,7 +42,7 @@ class Bpe {
     return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
   }
   const Rule* rule_of(int32_t left, int32_t right) const;
-  void start(std::string_view piece, Scratch& scratch) const;
+  void start(std::string_view piece, Scratch& scratch, Watch& watch) const;
   void push_candidate(Scratch& scratch, int32_t position) const;
   void merge(Scratch& scratch, int32_t position) const;
 

@@ -16,6 +16,7 @@ using VocabIds = std::unordered_map<std::string_view, int32_t>;
 constexpr size_t kMaxVocab = size_t{1} << 24;
 constexpr size_t kMaxAddedTokenBytes = 1024;
 constexpr int kMaxSequenceDepth = 8;
+constexpr size_t kMaxSplits = 64;  // each splits the pieces of the one before, within its call
 
 // Ids index arrays, so a few bytes of JSON must not ask for gigabytes: holes are allowed, a desert is not.
 int64_t id_limit(size_t entries) { return static_cast<int64_t>(2 * entries + 65536); }
@@ -66,8 +67,10 @@ SplitStep read_digits(const JsonNode& node) {
 void read_pre_tokenizer(const JsonNode& node, TokenizerConfig& out, bool& ended, int depth = 0) {
   const std::string_view type = node.field("type").string();
   if (ended) node.unsupported(std::string(type) + " after ByteLevel");
-  if (type == "Split") return out.splits.push_back(read_split(node));
-  if (type == "Digits") return out.splits.push_back(read_digits(node));
+  if (type == "Split" || type == "Digits") {
+    if (out.splits.size() == kMaxSplits) node.unsupported("more than 64 splitting steps");
+    return out.splits.push_back(type == "Split" ? read_split(node) : read_digits(node));
+  }
   if (type == "ByteLevel") {
     out.add_prefix_space = node.field("add_prefix_space").boolean();
     const auto use_regex = node.maybe("use_regex");

@@ -16,6 +16,9 @@ namespace {
 
 using CodePoints = std::vector<utf8proc_int32_t>;
 
+// How many characters are composed at a time, so that a text without ASCII is not composed in one long call.
+constexpr size_t kComposed = 4096;
+
 int combining_class(utf8proc_int32_t code_point) {
   return utf8proc_get_property(code_point)->combining_class;
 }
@@ -36,7 +39,7 @@ void append_decomposed(CodePoints& out, char32_t code_point, bool compatible) {
 }
 
 // Canonical order: within a run of combining marks, by class, equal classes as they came.
-void order_marks(CodePoints& text) {
+void order_marks(CodePoints& text, Watch& watch) {
   for (auto begin = text.begin(); begin != text.end();) {
     if (combining_class(*begin) == 0) {
       ++begin;
@@ -44,57 +47,69 @@ void order_marks(CodePoints& text) {
     }
     const auto end = std::find_if(begin, text.end(), [](auto c) { return combining_class(c) == 0; });
     if (end - begin > 1) {
-      std::stable_sort(begin, end, [](auto a, auto b) { return combining_class(a) < combining_class(b); });
+      std::stable_sort(begin, end, [&](auto a, auto b) {
+        watch.did(Watch::kLookup);
+        return combining_class(a) < combining_class(b);
+      });
     }
     begin = end;
   }
 }
 
-// Appends the normal form of the decomposed `text`, which is left empty.
-void flush(CodePoints& text, bool compose, std::string& out) {
-  if (text.empty()) return;
-  order_marks(text);
+// Appends the normal form of the first `count` characters of the decomposed `text` to `out` and leaves the
+// rest, which begins with a character that no mark before it is ordered after. What that one may be composed
+// with stays before it.
+void flush(CodePoints& text, size_t count, bool compose, std::string& out, Watch& watch) {
+  if (count == 0) return;
+  CodePoints rest(text.begin() + static_cast<ptrdiff_t>(count), text.end());
+  text.resize(count);
+  order_marks(text, watch);
   if (compose) {
     const utf8proc_ssize_t length =
         utf8proc_normalize_utf32(text.data(), static_cast<utf8proc_ssize_t>(text.size()),
                                  static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
     if (length < 0) throw std::bad_alloc();  // the one error that valid input leaves possible
     text.resize(static_cast<size_t>(length));
+    if (!rest.empty() && combining_class(text.back()) == 0) {
+      rest.insert(rest.begin(), text.back());
+      text.pop_back();
+    }
   }
   for (const utf8proc_int32_t code_point : text) append_utf8(out, static_cast<char32_t>(code_point));
-  text.clear();
+  text.assign(rest.begin(), rest.end());
 }
 
-std::string normalize_once(std::string_view text, NormalForm form) {
+std::string normalize_once(std::string_view text, NormalForm form, Watch& watch) {
   const bool compose = form == NormalForm::kNfc || form == NormalForm::kNfkc;
   const bool compatible = form == NormalForm::kNfkc || form == NormalForm::kNfkd;
   std::string out;
   out.reserve(text.size());
   CodePoints pending;
   for (size_t pos = 0; pos < text.size();) {
+    watch.did(Watch::kLookup);
     const Utf8Step step = utf8_step(text, pos);
     pos += step.length;
     if (is_newer_than_normalization(step.code_point)) {
-      flush(pending, compose, out);
+      flush(pending, pending.size(), compose, out, watch);
       append_utf8(out, step.code_point);
-    } else {
-      // ASCII never changes and nothing reorders across it; only its last character can begin a composition.
-      if (step.code_point < 0x80) flush(pending, compose, out);
-      append_decomposed(pending, step.code_point, compatible);
+      continue;
     }
+    // ASCII never changes and nothing reorders across it; only its last character can begin a composition.
+    if (step.code_point < 0x80) flush(pending, pending.size(), compose, out, watch);
+    const size_t before = pending.size();
+    append_decomposed(pending, step.code_point, compatible);
+    if (before >= kComposed && combining_class(pending[before]) == 0)
+      flush(pending, before, compose, out, watch);
   }
-  flush(pending, compose, out);
+  flush(pending, pending.size(), compose, out, watch);
   return out;
 }
 
 }  // namespace
 
-std::string normalize(std::string_view text, std::span<const NormalForm> forms) {
+std::string normalize(std::string_view text, std::span<const NormalForm> forms, Watch& watch) {
   std::string out(text);
-  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; })) {
-    return out;
-  }
-  for (const NormalForm form : forms) out = normalize_once(out, form);
+  for (const NormalForm form : forms) out = normalize_once(out, form, watch);
   return out;
 }
 

@@ -6,10 +6,11 @@
 #include <string_view>
 
 #include "tokenizer/config.h"
+#include "tokenizer/watch.h"
 
 namespace allmem {
 
 // `text` (valid UTF-8) after each of `forms` in order.
-std::string normalize(std::string_view text, std::span<const NormalForm> forms);
+std::string normalize(std::string_view text, std::span<const NormalForm> forms, Watch& watch);
 
 }  // namespace allmem

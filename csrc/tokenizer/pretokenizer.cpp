@@ -17,36 +17,32 @@ struct Span {
   bool delimiter;
 };
 
-// The whole text as matches (delimiters, unless inverted) and what lies between them.
-std::vector<Span> find_spans(const Regex& regex, std::string_view text, bool invert,
-                             const PreTokenizer::Watch& watch) {
-  std::vector<Span> spans;
+// Visits the whole text in order, as matches (delimiters, unless inverted) and what lies between them.
+void each_span(const Regex& regex, std::string_view text, bool invert, Watch& watch,
+               const std::function<void(const Span&)>& visit) {
   size_t done = 0;
-  regex.for_each_match(text, [&](Regex::Match match) {
-    if (done != match.begin) spans.push_back({done, match.begin, invert});
-    spans.push_back({match.begin, match.end, !invert});
-    if (watch) watch(match.end - done);
+  regex.for_each_match(text, watch, [&](Regex::Match match) {
+    if (done != match.begin) visit({done, match.begin, invert});
+    visit({match.begin, match.end, !invert});
     done = match.end;
   });
-  if (done != text.size()) spans.push_back({done, text.size(), invert});
-  return spans;
+  if (done != text.size()) visit({done, text.size(), invert});
 }
 
-// Joins neighbours: a delimiter with what is before it, or everything alike (contiguous).
-std::vector<Span> join(const std::vector<Span>& spans, bool contiguous) {
-  std::vector<Span> joined;
-  bool previous = false;  // whether the last span was a delimiter
-  for (const Span& span : spans) {
-    const bool joins = contiguous ? span.delimiter == previous : span.delimiter && !previous;
-    if (joins && !joined.empty()) {
-      joined.back().begin = std::min(joined.back().begin, span.begin);
-      joined.back().end = std::max(joined.back().end, span.end);
-    } else {
-      joined.push_back(span);
-    }
-    previous = span.delimiter;
+// Whether a span goes into one piece with the span before it.
+bool joins(Behavior behavior, bool delimiter, bool delimiter_before) {
+  switch (behavior) {
+    case Behavior::kMergedWithPrevious:
+      return delimiter && !delimiter_before;
+    case Behavior::kMergedWithNext:
+      return !delimiter && delimiter_before;
+    case Behavior::kContiguous:
+      return delimiter == delimiter_before;
+    case Behavior::kIsolated:
+    case Behavior::kRemoved:
+      break;
   }
-  return joined;
+  return false;
 }
 
 }  // namespace
@@ -64,45 +60,40 @@ PreTokenizer::PreTokenizer(const TokenizerConfig& config, const std::string& nam
   }
 }
 
-void PreTokenizer::apply(const Step& step, std::string_view text, std::vector<std::string_view>& out,
-                         const Watch& watch) {
-  std::vector<Span> spans = find_spans(step.regex, text, step.invert, watch);
-  if (step.behavior == Behavior::kMergedWithPrevious || step.behavior == Behavior::kContiguous) {
-    spans = join(spans, step.behavior == Behavior::kContiguous);
-  } else if (step.behavior == Behavior::kMergedWithNext) {
-    std::reverse(spans.begin(), spans.end());
-    spans = join(spans, false);
-    std::reverse(spans.begin(), spans.end());
-  }
-  for (const Span& span : spans) {
-    const bool removed = step.behavior == Behavior::kRemoved && span.delimiter;
-    if (!removed && span.begin < span.end) out.push_back(text.substr(span.begin, span.end - span.begin));
-  }
+void PreTokenizer::apply(const Step& step, std::string_view text, Watch& watch, const Visit& visit) {
+  std::optional<Span> piece;  // that the next span may belong to; `delimiter`: of its last span
+  const auto hand_out = [&] {
+    if (!piece || piece->begin == piece->end) return;
+    if (step.behavior == Behavior::kRemoved && piece->delimiter) return;
+    visit(text.substr(piece->begin, piece->end - piece->begin));
+  };
+  each_span(step.regex, text, step.invert, watch, [&](const Span& span) {
+    if (piece && joins(step.behavior, span.delimiter, piece->delimiter)) {
+      *piece = {piece->begin, span.end, span.delimiter};
+    } else {
+      hand_out();
+      piece = span;
+    }
+  });
+  hand_out();
 }
 
-void PreTokenizer::split(std::string_view text, const std::function<void(std::string_view)>& visit,
-                         const Watch& watch) const {
-  if (text.empty()) return;
-  std::vector<std::string_view> pieces{text}, next;
-  for (const Step& step : steps_) {
-    next.clear();
-    for (const std::string_view piece : pieces) apply(step, piece, next, watch);
-    pieces.swap(next);
+void PreTokenizer::split_from(size_t step, std::string_view text, Watch& watch, const Visit& visit) const {
+  if (step < steps_.size()) {
+    apply(steps_[step], text, watch,
+          [&](std::string_view piece) { split_from(step + 1, piece, watch, visit); });
+    return;
   }
   std::string spaced;
-  for (std::string_view piece : pieces) {
-    if (add_prefix_space_ && piece.front() != ' ') {
-      spaced.assign(1, ' ').append(piece);
-      piece = spaced;
-    }
-    if (!byte_level_) {
-      visit(piece);
-      continue;
-    }
-    next.clear();
-    apply(*byte_level_, piece, next, watch);
-    for (const std::string_view word : next) visit(word);
+  if (add_prefix_space_ && text.front() != ' ') {
+    spaced.assign(1, ' ').append(text);
+    text = spaced;
   }
+  byte_level_ ? apply(*byte_level_, text, watch, visit) : visit(text);
+}
+
+void PreTokenizer::split(std::string_view text, Watch& watch, const Visit& visit) const {
+  if (!text.empty()) split_from(0, text, watch, visit);
 }
 
 }  // namespace allmem

@@ -9,6 +9,7 @@
 
 #include "tokenizer/config.h"
 #include "tokenizer/regex.h"
+#include "tokenizer/watch.h"
 
 namespace allmem {
 
@@ -17,12 +18,10 @@ class PreTokenizer {
   // `name` is the file's name for sentences; throws as Regex does.
   PreTokenizer(const TokenizerConfig& config, const std::string& name);
 
-  // Told how many bytes were gone through, so that it can end a long call by throwing; may be empty.
-  using Watch = std::function<void(size_t bytes)>;
+  using Visit = std::function<void(std::string_view piece)>;
 
-  // Calls `visit` for each piece of valid UTF-8 in order; no piece is empty.
-  void split(std::string_view text, const std::function<void(std::string_view)>& visit,
-             const Watch& watch = {}) const;
+  // Calls `visit` for each piece of valid UTF-8 in order, as soon as it is found; no piece is empty.
+  void split(std::string_view text, Watch& watch, const Visit& visit) const;
 
  private:
   struct Step {
@@ -30,8 +29,9 @@ class PreTokenizer {
     SplitStep::Behavior behavior;
     bool invert;
   };
-  static void apply(const Step& step, std::string_view text, std::vector<std::string_view>& out,
-                    const Watch& watch);
+  static void apply(const Step& step, std::string_view text, Watch& watch, const Visit& visit);
+  // From `step` of steps_ on.
+  void split_from(size_t step, std::string_view text, Watch& watch, const Visit& visit) const;
 
   std::vector<Step> steps_;
   bool add_prefix_space_;

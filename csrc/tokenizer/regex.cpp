@@ -30,7 +30,9 @@ using JitStackPtr = std::unique_ptr<pcre2_jit_stack, Deleter<pcre2_jit_stack_fre
 // space takes a step for each of its characters, so the number of steps grows with the text.
 constexpr uint32_t kMatchSteps = 5'000'000;
 constexpr uint32_t kMatchHeapKib = 256 * 1024;
-constexpr size_t kJitStackStart = 32 * 1024, kJitStackMax = 4 * 1024 * 1024;
+// How far PCRE2 looks for the beginning of a match at a time.
+constexpr size_t kSearched = size_t{1} << 16;
+constexpr size_t kJitStackStart = size_t{32} << 10, kJitStackMax = size_t{4} << 20;
 
 std::string message_of(int error) {
   PCRE2_UCHAR text[256];
@@ -46,7 +48,7 @@ CodePtr compile(std::string_view pattern, uint32_t options, const std::string& w
   int error = 0;
   PCRE2_SIZE offset = 0;
   CodePtr code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                             options | PCRE2_UTF, &error, &offset, context.get()));
+                             options | PCRE2_UTF | PCRE2_USE_OFFSET_LIMIT, &error, &offset, context.get()));
   if (!code && error == PCRE2_ERROR_HEAP_FAILED) throw std::bad_alloc();
   if (!code) {
     throw Error(ErrorCode::kBadTokenizer,
@@ -75,9 +77,10 @@ Regex Regex::from_literal(std::string_view text, const std::string& where) {
   return Regex(std::make_shared<const Code>(Code{compile(text, PCRE2_LITERAL, where), true}));
 }
 
-void Regex::for_each_match(std::string_view text, const std::function<void(Match)>& visit) const {
+void Regex::for_each_match(std::string_view text, Watch& watch,
+                           const std::function<void(Match)>& visit) const {
   std::string storage;
-  const std::string_view subject = code_->literal ? text : with_stand_ins(text, storage);
+  const std::string_view subject = code_->literal ? text : with_stand_ins(text, storage, watch);
 
   MatchDataPtr data(pcre2_match_data_create(1, nullptr));  // the whole match only; groups are not asked for
   MatchContextPtr context(pcre2_match_context_create(nullptr));
@@ -90,6 +93,8 @@ void Regex::for_each_match(std::string_view text, const std::function<void(Match
   const auto* bytes = reinterpret_cast<PCRE2_SPTR>(subject.data());
   size_t from = 0, last_end = std::string_view::npos;
   while (from <= subject.size()) {
+    const size_t last_begin = from + std::min(subject.size() - from, kSearched);
+    pcre2_set_offset_limit(context.get(), last_begin);
     int status = pcre2_match(code_->code.get(), bytes, subject.size(), from, PCRE2_NO_UTF_CHECK, data.get(),
                              context.get());
     if (status == PCRE2_ERROR_JIT_STACKLIMIT && !stack) {
@@ -102,7 +107,13 @@ void Regex::for_each_match(std::string_view text, const std::function<void(Match
       status = pcre2_match(code_->code.get(), bytes, subject.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                            data.get(), context.get());
     }
-    if (status == PCRE2_ERROR_NOMATCH) return;
+    if (status == PCRE2_ERROR_NOMATCH) {
+      if (last_begin == subject.size()) return;
+      watch.did(last_begin - from);
+      from = last_begin + 1;
+      while (from < subject.size() && (subject[from] & 0xC0) == 0x80) ++from;  // to the next character
+      continue;
+    }
     if (status == PCRE2_ERROR_NOMEMORY) throw std::bad_alloc();
     if (status < 0) {
       throw Error(ErrorCode::kUnsupported, "The tokenizer's regular expression cannot split this text of " +
@@ -117,6 +128,7 @@ void Regex::for_each_match(std::string_view text, const std::function<void(Match
       from += utf8_step(subject, from).length;
       continue;
     }
+    watch.did(match.end - from);
     from = last_end = match.end;
     visit(match);
   }

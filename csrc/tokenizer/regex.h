@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "tokenizer/watch.h"
+
 namespace allmem {
 
 // Immutable after construction; safe to share between threads.
@@ -24,7 +26,7 @@ class Regex {
 
   // Calls `visit` for the successive matches in valid UTF-8. Throws Error (kUnsupported) when a match takes
   // more steps or memory than any sensible pattern needs.
-  void for_each_match(std::string_view text, const std::function<void(Match)>& visit) const;
+  void for_each_match(std::string_view text, Watch& watch, const std::function<void(Match)>& visit) const;
 
  private:
   struct Code;

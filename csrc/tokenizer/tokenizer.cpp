@@ -12,6 +12,7 @@
 #include "tokenizer/normalizer.h"
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/unicode.h"
+#include "tokenizer/watch.h"
 
 namespace allmem {
 namespace {
@@ -19,14 +20,13 @@ namespace {
 constexpr size_t kMaxFileBytes = size_t{1} << 30;
 // Positions in a piece are 31 bits, and NFKC makes a text up to 11 times as long (U+FDFA).
 constexpr size_t kMaxTextBytes = size_t{1} << 27;
-
-constexpr size_t kAskEvery = size_t{1} << 16;  // bytes, some milliseconds
+constexpr size_t kSlice = size_t{1} << 16;  // bytes that are looked at together
 
 // What a token spells: bytes if the byte-level alphabet can write it, else its own text (as `tokenizers`
 // decodes).
 std::string spelled(const std::string& token) {
-  auto bytes = bytes_of_byte_level(token);
-  return bytes ? std::move(*bytes) : token;
+  if (auto bytes = bytes_of_byte_level(token)) return std::move(*bytes);
+  return token;
 }
 
 struct GuardedText {
@@ -45,7 +45,14 @@ struct GuardedText {
   }
 };
 
-GuardedText joined(std::span<const TextPart> parts) {
+bool is_ascii(std::string_view text, Watch& watch) {
+  return std::ranges::all_of(text, [&](char c) {
+    watch.did(1);
+    return static_cast<unsigned char>(c) < 0x80;
+  });
+}
+
+GuardedText joined(std::span<const TextPart> parts, Watch& watch) {
   size_t size = 0;
   for (const TextPart& part : parts) size += std::min(part.text.size(), kMaxTextBytes + 1);
   if (size > kMaxTextBytes) {
@@ -55,10 +62,12 @@ GuardedText joined(std::span<const TextPart> parts) {
   GuardedText whole;
   whole.text.reserve(size);
   for (const TextPart& part : parts) {
-    if (is_valid_utf8(part.text)) {
-      whole.append(part.text, part.plain);
-    } else {
-      whole.append(replace_invalid_utf8(part.text), part.plain);
+    for (std::string_view left = part.text; !left.empty();) {
+      std::string_view slice = left.substr(0, kSlice);
+      if (slice.size() < left.size()) slice = slice.substr(0, complete_utf8_prefix(slice));
+      watch.did(slice.size());
+      whole.append(is_valid_utf8(slice) ? slice : replace_invalid_utf8(slice), part.plain);
+      left.remove_prefix(slice.size());
     }
   }
   return whole;
@@ -76,18 +85,18 @@ std::vector<PlainRange> clipped(std::span<const PlainRange> ranges, size_t begin
 
 // Normalised range by range, as long as that is the whole normalised; else all of it counts as plain.
 GuardedText normalized(std::string_view text, std::span<const PlainRange> plain,
-                       std::span<const NormalForm> forms) {
+                       std::span<const NormalForm> forms, Watch& watch) {
+  GuardedText whole;
+  whole.append(normalize(text, forms, watch), true);
+  if (plain.empty()) return {.text = std::move(whole.text), .plain = {}};
   GuardedText parts;
   size_t done = 0;
   for (const PlainRange& range : plain) {
-    parts.append(normalize(text.substr(done, range.begin - done), forms), false);
-    parts.append(normalize(text.substr(range.begin, range.end - range.begin), forms), true);
+    parts.append(normalize(text.substr(done, range.begin - done), forms, watch), false);
+    parts.append(normalize(text.substr(range.begin, range.end - range.begin), forms, watch), true);
     done = range.end;
   }
-  parts.append(normalize(text.substr(done), forms), false);
-  if (plain.empty()) return parts;
-  GuardedText whole;
-  whole.append(normalize(text, forms), true);
+  parts.append(normalize(text.substr(done), forms, watch), false);
   return parts.text == whole.text ? parts : whole;
 }
 
@@ -104,6 +113,7 @@ struct Tokenizer::Impl {
         special(static_cast<size_t>(config.vocab_size), false),
         prefix(config.prefix) {
     ids.reserve(bytes.size());
+    Watch nobody;
     const auto add = [this](const std::string& token, size_t id) {
       if (token.empty()) return;
       bytes[id] = spelled(token);
@@ -113,7 +123,7 @@ struct Tokenizer::Impl {
     for (const AddedToken& token : config.added_tokens) {
       const auto id = static_cast<size_t>(token.id);
       add(token.content, id);
-      if (token.normalized) bytes[id] = spelled(normalize(token.content, config.normal_forms));
+      if (token.normalized) bytes[id] = spelled(normalize(token.content, config.normal_forms, nobody));
       special[id] = token.special;
     }
   }
@@ -163,35 +173,24 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special,
 
 std::vector<int32_t> Tokenizer::encode(std::span<const TextPart> parts,
                                        const std::function<bool()>& go_on) const {
-  const GuardedText whole = joined(parts);
+  Watch watch(go_on);
+  const GuardedText whole = joined(parts, watch);
   std::vector<int32_t> out;
+  out.reserve(whole.text.size() / 3);  // of a long text: fewer copies that take their time
   Bpe::Scratch scratch;
-  size_t unasked = 0;  // bytes since go_on() was asked
-  const PreTokenizer::Watch watch = [&](size_t bytes) {
-    unasked += bytes;
-    if (unasked < kAskEvery || !go_on) return;
-    unasked = 0;
-    if (!go_on()) {
-      throw Error(ErrorCode::kCancelled, "Turning a text into tokens was cancelled; nothing was read.");
-    }
-  };
-  const auto encode_plain = [&](std::string_view plain) {
-    const auto encode_piece = [&](std::string_view piece) {
-      impl_->bpe.encode(piece, scratch, out);
-      watch(piece.size());
-    };
-    impl_->pretokenizer.split(plain, encode_piece, go_on ? watch : nullptr);
-  };
   const auto on_normalized = [&](std::string_view piece, int32_t id) {
-    id >= 0 ? out.push_back(id) : encode_plain(piece);
+    if (id >= 0) return out.push_back(id);
+    impl_->pretokenizer.split(piece, watch,
+                              [&](std::string_view word) { impl_->bpe.encode(word, scratch, watch, out); });
   };
-  impl_->raw_added.split(whole.text, whole.plain, [&](std::string_view piece, int32_t id) {
+  impl_->raw_added.split(whole.text, whole.plain, watch, [&](std::string_view piece, int32_t id) {
     if (id >= 0) return out.push_back(id);
     const auto begin = static_cast<size_t>(piece.data() - whole.text.data());
     const std::vector<PlainRange> plain = clipped(whole.plain, begin, piece.size());
-    if (impl_->normal_forms.empty()) return impl_->normalized_added.split(piece, plain, on_normalized);
-    const GuardedText normal = normalized(piece, plain, impl_->normal_forms);
-    impl_->normalized_added.split(normal.text, normal.plain, on_normalized);
+    if (impl_->normal_forms.empty() || is_ascii(piece, watch))  // of which no form changes anything
+      return impl_->normalized_added.split(piece, plain, watch, on_normalized);
+    const GuardedText normal = normalized(piece, plain, impl_->normal_forms, watch);
+    impl_->normalized_added.split(normal.text, normal.plain, watch, on_normalized);
   });
   return out;
 }
@@ -240,7 +239,7 @@ std::string StreamDecoder::push(int32_t id) {
 }
 
 std::string StreamDecoder::flush() {
-  const std::string text = replace_invalid_utf8(pending_);
+  std::string text = replace_invalid_utf8(pending_);
   pending_.clear();
   return text;
 }

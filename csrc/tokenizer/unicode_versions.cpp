@@ -88,8 +88,9 @@ const Row* find_range(const Row (&rows)[kSize], char32_t code_point) {
 }
 
 // Position of the first character at or after `pos` that has a stand-in; text.size() if there is none.
-size_t next_stand_in(std::string_view text, size_t pos) {
+size_t next_stand_in(std::string_view text, size_t pos, Watch& watch) {
   while (pos < text.size()) {
+    watch.did(1);
     if (static_cast<unsigned char>(text[pos]) < 0xE0) {  // no table entry is that short
       ++pos;
       continue;
@@ -103,12 +104,12 @@ size_t next_stand_in(std::string_view text, size_t pos) {
 
 }  // namespace
 
-std::string_view with_stand_ins(std::string_view text, std::string& storage) {
-  size_t pos = next_stand_in(text, 0);
+std::string_view with_stand_ins(std::string_view text, std::string& storage, Watch& watch) {
+  size_t pos = next_stand_in(text, 0, watch);
   if (pos >= text.size()) return text;
   storage.assign(text);
   std::string character;
-  for (; pos < text.size(); pos = next_stand_in(text, pos)) {
+  for (; pos < text.size(); pos = next_stand_in(text, pos, watch)) {
     const Utf8Step step = utf8_step(text, pos);
     character.clear();
     append_utf8(character, find_range(kStandIns, step.code_point)->replacement);
@@ -118,7 +119,10 @@ std::string_view with_stand_ins(std::string_view text, std::string& storage) {
   return storage;
 }
 
-bool has_stand_in(std::string_view text) { return next_stand_in(text, 0) < text.size(); }
+bool has_stand_in(std::string_view text) {
+  Watch nobody;
+  return next_stand_in(text, 0, nobody) < text.size();
+}
 
 bool is_newer_than_normalization(char32_t code_point) {
   return find_range(kNewlyNormalized, code_point) != nullptr;

@@ -5,13 +5,15 @@
 #include <string>
 #include <string_view>
 
+#include "tokenizer/watch.h"
+
 namespace allmem {
 
 // `tokenizers` splits text with Oniguruma, which knows Unicode 16; PCRE2 may know less (10.42: 14). Returns
 // `text` with each character on which they may differ replaced by an older one of the same general category,
 // CJK script and UTF-8 length, so that offsets stay and both engines match alike. `storage` holds the copy if
 // one is needed.
-std::string_view with_stand_ins(std::string_view text, std::string& storage);
+std::string_view with_stand_ins(std::string_view text, std::string& storage, Watch& watch);
 
 // True if some character of `text` has a stand-in (which a regular expression then could not name).
 bool has_stand_in(std::string_view text);

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -275,3 +277,28 @@ def test_added_tokens_are_decoded_as_the_normalizer_leaves_them(form: str | None
     for token in json.loads(json_text)["added_tokens"]:
         for ids in ([token["id"]], reference.encode(f"x {token['content']} y").ids):
             assert tokenizer.decode(ids) == reference.decode(ids), (token, ids)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that counts the process's time")
+def test_a_signal_ends_the_encoding_of_a_long_text() -> None:
+    tokenizer = core.Tokenizer.from_file(Path(core.__file__).parent / "models" / "small" / "tokenizer.json")
+    text = "I saw a red fox in the park and it ran away over the old bridge. " * 60_000
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    begin = time.process_time()
+    wanted = tokenizer.encode(text)
+    whole = time.process_time() - begin
+    before = signal.signal(signal.SIGPROF, stop)
+    try:
+        for encode, argument in ((tokenizer.encode, text), (tokenizer.encode_parts, [(text, True)])):
+            begin = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, whole / 10)
+            with pytest.raises(KeyboardInterrupt):
+                encode(argument)
+            assert time.process_time() - begin < whole / 2
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    assert tokenizer.encode(text) == wanted

@@ -146,6 +146,16 @@ TEST_CASE("files that are no JSON object are refused") {
                 ErrorCode::kBadTokenizer, "pre_tokenizer");
 }
 
+TEST_CASE("a text goes through 64 splitting steps at most") {
+  const auto steps = [](int count) {
+    std::string digits;
+    for (int i = 0; i < count; ++i) digits += R"({"type":"Digits","individual_digits":false},)";
+    return with(small_tokenizer_json(), R"("pretokenizers":[)", R"("pretokenizers":[)" + digits);
+  };
+  CHECK(load(steps(63))->encode("he1ll") == load(small_tokenizer_json())->encode("he1ll"));
+  check_refused(steps(64), ErrorCode::kUnsupported, "64 splitting steps");
+}
+
 TEST_CASE("a pattern that backtracks without end gives an Error, not a hang") {
   const auto tokenizer = load(with(small_tokenizer_json(), kRegex, R"({"Regex":"(?:a|a)*[bc]"})"));
   CHECK_THROWS_AS(tokenizer->encode(std::string(64, 'a')), Error);

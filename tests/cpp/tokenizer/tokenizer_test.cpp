@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <ctime>
 #include <numeric>
 
 #include "../temp_dir.h"
@@ -70,6 +72,33 @@ TEST_CASE("text is normalised, and characters newer than the reference tables ar
   CHECK(tokenizer->decode(tokenizer->encode(recent)) == recent);
 }
 
+TEST_CASE("a long text without ASCII has the normal form of its parts, wherever it is cut for that") {
+  const auto tokenizer = load(small_tokenizer_json());
+  // What the character before may be composed with, and what may not be moved before it.
+  for (const std::string_view unit :
+       {"\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB",         // jamo: one syllable
+        "\xED\x95\x98\xE1\x86\xAB",                     // a syllable and its end
+        "\xE0\xA7\x87\xE0\xA6\xBE",                     // U+09C7 U+09BE: two starters that compose
+        "\xC3\xA9\xCC\xA7\xCC\x81",                     // marks to be ordered
+        "\xE6\xBC\xA2\xCC\x81\xE0\xBD\xB3\xCC\xA7"}) {  // U+0F73: decomposes into marks, and is none itself
+    CAPTURE(unit);
+    const auto one = tokenizer->encode(unit);
+    for (size_t shift = 0; shift < 3; ++shift) {
+      std::string text;
+      std::vector<int32_t> wanted;
+      for (size_t i = 0; i < shift; ++i) {
+        text += "\xE6\xBC\xA2";
+        wanted.insert(wanted.end(), {0xE6, 0xBC, 0xA2});
+      }
+      for (size_t i = 0; i < 20000; ++i) {
+        text += unit;
+        wanted.insert(wanted.end(), one.begin(), one.end());
+      }
+      CHECK(tokenizer->encode(text) == wanted);
+    }
+  }
+}
+
 TEST_CASE("invalid UTF-8 is read as Python reads it with errors=replace") {
   const auto tokenizer = load(small_tokenizer_json());
   const std::string r = "\xEF\xBF\xBD";
@@ -103,6 +132,22 @@ TEST_CASE("a stream of tokens gives whole characters only, and together the deco
   CHECK(stream.push(0x80) == "\xF0\x9F\x98\x80");
 }
 
+TEST_CASE("a text of invalid bytes and characters is the same wherever it is cut into slices") {
+  const auto tokenizer = load(small_tokenizer_json());
+  for (const std::string_view unit :
+       {"\xF0\x9F\x98\x80", "\xE4\xBD", "\xED\xA0\x80", "\xF0\x9F\x98", "\xC3"}) {
+    const auto one = tokenizer->decode(tokenizer->encode(unit));
+    for (size_t shift = 0; shift < 4; ++shift) {
+      std::string text(shift, 'a'), wanted = text;
+      while (text.size() < 3 << 16) {
+        text += unit;
+        wanted += one;
+      }
+      CHECK(tokenizer->decode(tokenizer->encode(text)) == wanted);
+    }
+  }
+}
+
 TEST_CASE("ids out of range are refused") {
   const auto tokenizer = load(small_tokenizer_json());
   for (const int32_t id : {-1, 263, INT32_MAX, INT32_MIN}) {
@@ -125,6 +170,45 @@ TEST_CASE("a file that does not exist and a directory are Errors") {
   const TempDir directory;
   CHECK(code_of(directory.path()) == ErrorCode::kIo);
   CHECK(code_of(directory.write("empty", "")) == ErrorCode::kBadTokenizer);
+}
+
+TEST_CASE("whoever waits for a long text is asked again and again whether to go on, whatever the text is") {
+  const auto tokenizer = load(small_tokenizer_json());
+  const auto repeated = [](std::string_view unit) {
+    std::string text;
+    while (text.size() < size_t{2} << 20) text += unit;
+    return text;
+  };
+  for (const std::string_view unit :
+       {"I saw a red fox in the park. ", "l", "<|end|>", "\xE6\xBC\xA2", "e\xCC\x81", "\xCC\x81\xCC\xA7",
+        "\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB", "caf\xFF ", " \n  "}) {
+    CAPTURE(unit);
+    const std::string text = repeated(unit);
+    size_t asks = 0;
+    const std::clock_t begin = std::clock();
+    std::clock_t last = begin, longest = 0;
+    const auto whole = tokenizer->encode(text, true, [&] {
+      const std::clock_t now = std::clock();
+      longest = std::max(longest, now - last);
+      last = now;
+      ++asks;
+      return true;
+    });
+    const std::clock_t end = std::clock();
+    CHECK(asks >= 100);
+    CHECK(std::max(longest, end - last) <= (end - begin) / 4 + CLOCKS_PER_SEC / 100);
+    CHECK(tokenizer->encode(text) == whole);
+    for (size_t stop = 1; stop <= asks; stop += asks / 5) {
+      size_t left = stop;
+      try {
+        tokenizer->encode(text, true, [&] { return --left > 0; });
+        FAIL("went on");
+      } catch (const Error& error) {
+        CHECK(error.code() == ErrorCode::kCancelled);
+        CHECK(left == 0);
+      }
+    }
+  }
 }
 
 TEST_CASE("a megabyte of one letter or of white space does not go quadratic") {
