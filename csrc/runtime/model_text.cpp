@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <span>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "platform/error.h"
 #include "platform/printable.h"
@@ -65,6 +68,10 @@ class Config {
   std::optional<JsonNode> maybe(std::string_view key) const {
     return root_ ? root_->maybe(key) : std::nullopt;
   }
+  bool has(std::string_view key) const { return root_ && root_->has(key); }
+  std::vector<std::pair<std::string_view, JsonNode>> fields() const {
+    return root_ ? root_->fields() : std::vector<std::pair<std::string_view, JsonNode>>();
+  }
   const std::string& name() const { return name_; }
 
  private:
@@ -115,20 +122,91 @@ SamplerOptions read_sampling(const Config& generation, SamplerOptions options) {
   return options;
 }
 
-// "eos_token": "</s>" or {"content": "</s>", ...}.
-std::map<std::string, std::string> read_special_tokens(const Config& config, const Config& map) {
-  std::map<std::string, std::string> tokens;
-  for (const char* role :
-       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
-    for (const Config* file : {&config, &map}) {
-      const auto field = file->maybe(role);
-      if (!field) continue;
-      tokens[role] = field->is_object() ? field->field("content").string() : field->string();
-      break;
-    }
-  }
-  return tokens;
+constexpr std::string_view kRoles[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                       "pad_token", "cls_token", "mask_token"};
+constexpr auto kUnseenRoles = std::span(kRoles).subspan<2>();
+
+// "</s>" or {"content": "</s>", ...}
+std::string_view content_of(const JsonNode& token) {
+  return token.is_object() ? token.field("content").string() : token.string();
 }
+
+// What tokenizer_config.json and the files before its time say of tokens, as `transformers` takes it: a
+// config with added_tokens_decoder has it all; else special_tokens_map.json counts before it, and
+// added_tokens.json has more tokens.
+class TokenFiles {
+ public:
+  explicit TokenFiles(const FindFile& find)
+      : config(find, "tokenizer_config.json"),
+        map_(find, "special_tokens_map.json"),
+        added_(find, "added_tokens.json"),
+        is_whole_(config.has("added_tokens_decoder")) {}
+
+  // By role, those that only this model has ("image_token") included.
+  std::map<std::string, JsonNode> special_tokens() const {
+    std::map<std::string, JsonNode> tokens;
+    for (const auto& [key, value] : map_fields()) {
+      if (key.ends_with("_token") && !value.is_null()) tokens.insert_or_assign(std::string(key), value);
+    }
+    for (const auto& [key, value] : config.fields()) {
+      const bool is_role = std::ranges::find(kRoles, key) != std::ranges::end(kRoles);
+      if (is_role ? value.is_null() || (!is_whole_ && map_.has(key))
+                  : !key.ends_with("_token") || !value.is_string()) {
+        continue;
+      }
+      tokens.insert_or_assign(std::string(key), value);
+    }
+    for (const auto& named : {config.maybe("extra_special_tokens"), map_field("extra_special_tokens")}) {
+      if (!named || !named->is_object()) continue;
+      for (const auto& [key, value] : named->fields()) tokens.insert_or_assign(std::string(key), value);
+    }
+    return tokens;
+  }
+
+  // `transformers` adds tokens that tokenizer.json lacks. Here they are refused: without them a template's
+  // marks would be split into pieces that the model never saw. Not those that only pad or mask: no text has
+  // them.
+  void check(const Tokenizer& tokenizer) const {
+    const auto check_one = [&](const std::string& file, std::string_view token) {
+      if (token.empty() || tokenizer.encode(token).size() == 1) return;
+      throw Error(ErrorCode::kBadTokenizer,
+                  file + " has the token " + printable(quoted(token)) +
+                      ", but tokenizer.json does not: load and save the tokenizer with transformers, which "
+                      "puts all tokens into one file.");
+    };
+    const auto check_all = [&](const std::optional<JsonNode>& list) {
+      if (!list || list->is_object()) return;  // those with a name are special_tokens()
+      for (const JsonNode& token : list->items()) check_one(token.file(), content_of(token));
+    };
+    for (const auto& [role, token] : special_tokens()) {
+      if (std::ranges::find(kUnseenRoles, role) == std::ranges::end(kUnseenRoles))
+        check_one(token.file(), content_of(token));
+    }
+    const auto listed = config.maybe("additional_special_tokens");
+    check_all(listed ? listed : map_field("additional_special_tokens"));
+    check_all(config.maybe("extra_special_tokens"));
+    check_all(map_field("extra_special_tokens"));
+    if (const auto decoder = config.maybe("added_tokens_decoder")) {
+      for (const auto& [_, token] : decoder->fields()) check_one(token.file(), content_of(token));
+    }
+    if (is_whole_) return;
+    for (const auto& [token, _] : added_.fields()) check_one(added_.name(), token);
+  }
+
+  const Config config;
+
+ private:
+  std::vector<std::pair<std::string_view, JsonNode>> map_fields() const {
+    if (is_whole_) return {};
+    return map_.fields();
+  }
+  std::optional<JsonNode> map_field(std::string_view key) const {
+    return is_whole_ ? std::nullopt : map_.maybe(key);
+  }
+
+  const Config map_, added_;
+  const bool is_whole_;
+};
 
 std::shared_ptr<const Tokenizer> read_tokenizer(const FindFile& find, int64_t vocab_size) {
   const auto file = find("tokenizer.json");
@@ -183,11 +261,13 @@ std::vector<int32_t> read_stop_ids(const Config& generation, const Config& model
 GenerateOptions default_options() { return {.sampling = {.temperature = 0.7f}}; }
 
 ModelText read_model_text(const FindFile& find, int64_t vocab_size) {
-  const Config config(find, "tokenizer_config.json"), generation(find, "generation_config.json");
+  const Config generation(find, "generation_config.json");
+  const TokenFiles tokens(find);
   ModelText text;
   text.tokenizer = read_tokenizer(find, vocab_size);
-  text.special_tokens = read_special_tokens(config, Config(find, "special_tokens_map.json"));
-  text.prefix = read_prefix(config, text);
+  if (text.tokenizer) tokens.check(*text.tokenizer);
+  for (const auto& [role, token] : tokens.special_tokens()) text.special_tokens[role] = content_of(token);
+  text.prefix = read_prefix(tokens.config, text);
   text.defaults = default_options();
   text.defaults.sampling = read_sampling(generation, text.defaults.sampling);
   text.defaults.stop_ids = read_stop_ids(generation, Config(find, "config.json"), text);

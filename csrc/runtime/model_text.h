@@ -17,7 +17,9 @@ namespace allmem {
 
 struct ModelText {
   std::shared_ptr<const Tokenizer> tokenizer;  // null: there is no tokenizer.json
-  // By their role: "bos_token", "eos_token", ...: of tokenizer_config.json, else of special_tokens_map.json.
+  // By their role ("bos_token", "eos_token", ..., and what only this model has: "image_token"), as
+  // `transformers` takes them: of tokenizer_config.json; where that has no added_tokens_decoder,
+  // special_tokens_map.json counts before it.
   std::map<std::string, std::string> special_tokens;
   // What a text begins with, as `transformers` puts it there: mostly nothing or BOS. The post-processor of
   // tokenizer.json says so, unless add_bos_token of tokenizer_config.json does.
@@ -32,7 +34,7 @@ struct ModelText {
 GenerateOptions default_options();
 
 // `vocab_size`: of the model. Throws Error (kBadTokenizer): a file that is damaged, out of its range, or of
-// another model.
+// another model, and a token of a text that tokenizer.json lacks and another file has.
 ModelText read_model_text(const FindFile& find, int64_t vocab_size);
 
 }  // namespace allmem

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "platform/error.h"
@@ -56,6 +57,15 @@ class JsonNode {
     if (object().at_key(key).get(value) != simdjson::SUCCESS || value.is_null()) return std::nullopt;
     return field(key);
   }
+  // Whether the field is there, be it null.
+  bool has(std::string_view key) const { return object().at_key(key).error() == simdjson::SUCCESS; }
+  std::vector<std::pair<std::string_view, JsonNode>> fields() const {
+    std::vector<std::pair<std::string_view, JsonNode>> all;
+    for (const auto [key, value] : object()) {
+      all.emplace_back(key, JsonNode(value, *file_, path_ + "." + std::string(key)));
+    }
+    return all;
+  }
   std::vector<JsonNode> items() const {
     std::vector<JsonNode> nodes;
     for (const simdjson::dom::element value : array()) {
@@ -65,11 +75,14 @@ class JsonNode {
   }
 
   bool is_array() const { return element_.is_array(); }
+  bool is_null() const { return element_.is_null(); }
+  bool is_string() const { return element_.is_string(); }
   bool is_object() const { return element_.is_object(); }
   simdjson::dom::object object() const { return get<simdjson::dom::object>("an object"); }
   simdjson::dom::array array() const { return get<simdjson::dom::array>("an array"); }
   std::string_view string() const { return get<std::string_view>("a string"); }
   bool boolean() const { return get<bool>("true or false"); }
+  const std::string& file() const { return *file_; }
   int64_t integer() const { return get<int64_t>("an integer"); }
   double number() const { return get<double>("a number"); }
 

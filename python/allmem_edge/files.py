@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,17 @@ class ModelFiles:
 
     def model_text(self, vocab_size: int) -> _core.ModelText:
         """What they say of text. Raises TokenizerError, UnsupportedModelError, OutOfMemoryError."""
-        placed = {name: (os.fsencode(self.place(name)), data) for name, data in self._files.items()}
-        text = _core.ModelText(placed, vocab_size)
+        text = self._text(vocab_size)
         self._files.pop("tokenizer.json", None)  # megabytes that nobody needs again
         return text
+
+    def special_tokens(self) -> dict[str, str]:
+        """bos_token, eos_token, ...: as the native runtime reads them. Raises TokenizerError."""
+        return self._text(0, without=("tokenizer.json",)).special_tokens
+
+    def _text(self, vocab_size: int, without: Container[str] = ()) -> _core.ModelText:
+        placed = {n: (os.fsencode(self.place(n)), d) for n, d in self._files.items() if n not in without}
+        return _core.ModelText(placed, vocab_size)
 
     def read_text(self, name: str) -> str | None:
         """The file's UTF-8 text, or None if there is no such file."""
@@ -103,10 +110,3 @@ def checked_path(path: Any) -> str | Path:
         raise InvalidArgumentError(
             f"The path is a {type(path).__name__}; it must be a str, bytes or a path-like object."
         ) from error
-
-
-def token_text(value: Any) -> str | None:
-    """A special token as tokenizer_config.json writes it: a string, or an object with `content`."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None

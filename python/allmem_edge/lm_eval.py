@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from allmem_edge.errors import InvalidArgumentError, MissingDependencyError
-from allmem_edge.files import token_text
 from allmem_edge.model import Model
 from allmem_edge.session import Session
 from allmem_edge.template import Message
@@ -72,8 +71,7 @@ class AllMemLM(TemplateLM):  # type: ignore[misc,unused-ignore]  # lm_eval has n
         )
         self._threads, self._max_length, self._max_gen_toks = threads, max_length, max_gen_toks
         self._add_bos_token = add_bos_token
-        config = self._model.files.read_json("tokenizer_config.json")
-        bos = token_text(config.get("bos_token"))
+        bos = self._model.text.special_tokens.get("bos_token")
         self._bos = self._model.tokenizer.token_id(bos) if bos else None
         stops = self._model.stop_ids
         if prefix_token_id is None and self._bos is None and not stops:

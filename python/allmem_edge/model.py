@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from allmem_edge import _core
-from allmem_edge.added_tokens import check_added_tokens
 from allmem_edge.arguments import native_path
 from allmem_edge.chat import Chat
 from allmem_edge.checksums import check_files
@@ -244,7 +243,6 @@ class Model:
             raise TokenizerError(
                 f"The model has no tokenizer: {place} is missing. Pass token ids, or add the file."
             )
-        check_added_tokens(self.files, tokenizer)
         return tokenizer
 
     @cached_property

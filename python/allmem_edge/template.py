@@ -22,21 +22,12 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from allmem_edge.errors import ChatTemplateError, InvalidArgumentError
-from allmem_edge.files import TOOL_TEMPLATE, ModelFiles, token_text
+from allmem_edge.files import TOOL_TEMPLATE, ModelFiles
 from allmem_edge.words import Guard, Segment, guard_of, shown, text_of
 
 _MAX_FRAME = 1 << 20  # characters that a template may write beside the messages; mostly it is some dozens
 _MAX_TEXT = 1 << 26  # characters, of what it makes on the way
 _MAX_NUMBER = 10_000  # numbers of a range, characters of a column
-_ROLES_OF_TOKENS = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
 
 
 class Message(NamedTuple):
@@ -130,7 +121,7 @@ class ChatTemplate:
     def of_model(cls, files: ModelFiles) -> ChatTemplate:
         """From chat_template.jinja, or `chat_template` of tokenizer_config.json. Raises ChatTemplateError."""
         config = files.read_json("tokenizer_config.json")
-        tokens = special_tokens(files)
+        tokens = files.special_tokens()
         source = files.read_text("chat_template.jinja")
         if source is not None:
             tool_use = files.read_text(TOOL_TEMPLATE)
@@ -231,13 +222,6 @@ class ChatTemplate:
             reason = str(error).strip().rstrip(".") or type(error).__name__
             raise self.error(f"failed: {' '.join(reason.split())}") from error
         return "".join(rendered)
-
-
-def special_tokens(files: ModelFiles) -> dict[str, str]:
-    """bos_token, eos_token, ...: of tokenizer_config.json, else of special_tokens_map.json."""
-    config, legacy = files.read_json("tokenizer_config.json"), files.read_json("special_tokens_map.json")
-    found = {r: token_text(config.get(r)) or token_text(legacy.get(r)) for r in _ROLES_OF_TOKENS}
-    return {role: text for role, text in found.items() if text is not None}
 
 
 def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:

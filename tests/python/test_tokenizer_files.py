@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tiny_model import SPECIAL
+from transformers import PreTrainedTokenizerFast
 
 import allmem_edge as ae
 from allmem_edge.template import Message
@@ -29,7 +32,40 @@ def test_tokens_that_only_another_file_has_are_refused(
 ) -> None:
     (tiny_copy / name).write_text(json.dumps(content))
     with pytest.raises(ae.TokenizerError, match=r"<\|x\|>.*tokenizer\.json does not"):
-        ae.Model.load(tiny_copy).chat()
+        ae.Model.load(tiny_copy)
+
+
+BOS, START, END = SPECIAL
+DECODER = {"added_tokens_decoder": {"256": {"content": BOS, "special": True}}}
+# tokenizer_config.json, special_tokens_map.json
+SAID_TWICE: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"bos_token": BOS}, {}),
+    ({"bos_token": BOS}, {"bos_token": START}),
+    ({"bos_token": BOS}, {"bos_token": {"content": START}, "pad_token": END}),
+    ({"bos_token": BOS}, {"bos_token": None, "eos_token": END}),
+    ({"bos_token": BOS, **DECODER}, {"bos_token": START, "eos_token": END}),
+    ({"added_tokens_decoder": {}}, {"bos_token": START}),
+    ({"image_token": START}, {"image_token": END}),
+    ({}, {"image_token": END}),
+    ({"extra_special_tokens": {"image": START}}, {"extra_special_tokens": {"image": END, "sound": BOS}}),
+    ({"extra_special_tokens": {"image": START}, **DECODER}, {"extra_special_tokens": {"image": END}}),
+    ({"extra_special_tokens": {"bos_token": START}, "bos_token": BOS}, {"bos_token": END}),
+    ({"extra_special_tokens": [START]}, {"extra_special_tokens": [END], "unk_token": BOS}),
+]
+
+
+@pytest.mark.parametrize(("config", "legacy"), SAID_TWICE)
+def test_special_tokens_that_several_files_name_are_those_of_transformers(
+    tiny_copy: Path, config: dict[str, Any], legacy: dict[str, Any]
+) -> None:
+    (tiny_copy / "tokenizer_config.json").write_text(json.dumps(config))
+    (tiny_copy / "special_tokens_map.json").write_text(json.dumps(legacy))
+    wanted = PreTrainedTokenizerFast.from_pretrained(tiny_copy).special_tokens_map
+    model = ae.Model.load(tiny_copy)
+    assert model.text.special_tokens == wanted
+    (tiny_copy / "chat_template.jinja").write_text("{{ bos_token }}{{ image }}{{ messages[-1].content }}")
+    (segment,) = ae.Model.load(tiny_copy).chat_template.render([Message("user", "x")])
+    assert segment.text == wanted.get("bos_token", "") + wanted.get("image", "") + "x"
 
 
 def test_tokens_that_the_tokenizer_has_or_no_text_needs_may_be_elsewhere_too(tiny_copy: Path) -> None:

@@ -146,7 +146,8 @@ ALLMEM_API int32_t allmem_model_load(const char* path, const allmem_model_option
 
 /* A model in pieces, as an app's assets hold it: "model.onnx", the data file that it names
  * ("model.onnx.data") and, for text, "tokenizer.json"; "generation_config.json", "tokenizer_config.json",
- * "special_tokens_map.json" and "config.json" may say which tokens end a text. */
+ * "special_tokens_map.json" and "config.json" may say which tokens end a text. "added_tokens.json": tokens
+ * that "tokenizer.json" must have, too. */
 typedef struct allmem_file {
   const char* name;
   const void* data; /* used by _load_memory: stays yours, readable and unchanged until the model is gone */

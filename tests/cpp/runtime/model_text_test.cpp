@@ -89,6 +89,40 @@ TEST_CASE("a text ends at what any of the files calls its end") {
         std::map<std::string, std::string>{{"bos_token", "<|im_start|>"}, {"eos_token", "<end>"}});
 }
 
+TEST_CASE("tokens that tokenizer.json lacks and a text may have are refused, wherever they are written") {
+  const auto said = [](const Files& more) {
+    Files files = {{"tokenizer.json", tokenizer_json()}};
+    for (const auto& [name, json] : more) files[name] = json;
+    try {
+      read(files);
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kBadTokenizer);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const auto names = [](const std::string& sentence, const std::string& file) {
+    return sentence.starts_with(file + " has the token \"<x>\"");
+  };
+  for (const char* json :
+       {R"({"bos_token": "<x>"})", R"({"eos_token": {"content": "<x>"}})", R"({"image_token": "<x>"})",
+        R"({"extra_special_tokens": {"image": "<x>"}})", R"({"extra_special_tokens": ["<x>"]})",
+        R"({"additional_special_tokens": ["<end>", {"content": "<x>"}]})"}) {
+    CHECK_MESSAGE(names(said({{"tokenizer_config.json", json}}), "tokenizer_config.json"), json);
+    CHECK_MESSAGE(names(said({{"special_tokens_map.json", json}}), "special_tokens_map.json"), json);
+    // A config with the decoder has all there is to say.
+    CHECK(said({{"special_tokens_map.json", json},
+                {"tokenizer_config.json", R"({"added_tokens_decoder": {}})"}}) == "");
+  }
+  CHECK(names(said({{"tokenizer_config.json", R"({"added_tokens_decoder": {"9": {"content": "<x>"}}})"}}),
+              "tokenizer_config.json"));
+  CHECK(names(said({{"added_tokens.json", R"({"<end>": 2, "<x>": 9})"}}), "added_tokens.json"));
+  CHECK(said({{"tokenizer_config.json", R"({"pad_token": "<x>", "unk_token": "<x>", "bos_token": null,
+                                            "additional_special_tokens": ["<end>"]})"},
+              {"special_tokens_map.json", R"({"additional_special_tokens": ["<x>"]})"}}) == "");
+  CHECK(read({{"tokenizer_config.json", R"({"bos_token": "<x>"})"}}).special_tokens.at("bos_token") == "<x>");
+}
+
 TEST_CASE("a text begins with what the post-processor puts there, unless add_bos_token says otherwise") {
   const char* processor =
       R"("post_processor":{"type":"Sequence","processors":[{"type":"ByteLevel","add_prefix_space":false},
