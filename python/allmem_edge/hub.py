@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from allmem_edge.arguments import native_path
 from allmem_edge.checksums import CHECKSUMS, damaged_files
 from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageError
 from allmem_edge.files import SMALL_FILES
 
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
 BUNDLED = Path(__file__).parent / "models" / "small"
 
 # What a model directory holds (docs/format.md); nothing else of a repository is downloaded.
 FILES = ["model.onnx", "model.onnx.data", *SMALL_FILES, CHECKSUMS]
 _COMPLETE = [*FILES[:2], "tokenizer.json"]  # without these a download was cut short
+_BEGUN = ".download"  # left by earlier versions where one was
+_REVISION = ".revision"  # the commit that the files in the cache are of
+_PATIENCE = 2.0  # seconds to wait for the hub's answer where a model is in the cache
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -24,8 +33,8 @@ def find_model(source: str | bytes | os.PathLike[str] | None) -> Path:
 
     None is the model inside the installed package. A string that is no path here may be the name of an
     adapter ("smollm2"), whose model is put together first if it is not in the cache, or a hub id
-    ("org/name"): the local cache is asked first, then the network. Raises ModelNotFoundError, StorageError
-    or, for what was fetched and is damaged, ModelFormatError.
+    ("org/name"): its newest revision if the hub answers, else what the local cache has. Raises
+    ModelNotFoundError, StorageError or, for what was fetched and is damaged, ModelFormatError.
     """
     if source is None:
         if not (BUNDLED / "model.onnx").is_file():
@@ -61,48 +70,99 @@ def find_model(source: str | bytes | os.PathLike[str] | None) -> Path:
 
 
 def _from_hub(repo: str) -> Path:
-    """The model files of `repo` in the local cache, downloaded if they are not there yet.
+    """The model files of `repo` in the local cache: of its newest revision, where the hub answers.
 
     They are kept as plain files, not as the hub cache's links: a model's data must lie in its own directory.
+    Another revision takes the place of the one that is there when it is whole.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import constants, model_info
+    from huggingface_hub.errors import HfHubHTTPError
 
     local = Path(constants.HF_HOME) / "allmem-edge" / repo
-    begun = local / ".download"  # there until a download has ended: files that are missing may be its
-    if not begun.exists() and all((local / name).is_file() for name in _COMPLETE):
+    whole = all((local / name).is_file() for name in _COMPLETE) and not (local / _BEGUN).exists()
+    try:
+        newest = model_info(repo, timeout=_PATIENCE if whole else None)
+    except Exception as error:  # whatever the transport raises, and being offline on purpose
+        if whole:
+            return local
+        if isinstance(error, HfHubHTTPError):
+            raise _refused(repo, error) from error
+        raise _unreachable(repo) from error
+    if whole and (local / _REVISION).is_file() and (local / _REVISION).read_text() == newest.sha:
         return local
     try:
-        local.mkdir(parents=True, exist_ok=True)
-        begun.touch()
-        snapshot_download(repo, allow_patterns=FILES, local_dir=local)
-    except LocalEntryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"There is no directory {repo!r}, and the hub model of that name is neither in the local cache "
-            "nor can the hub be reached; check the name and the network."
-        ) from error
-    except HfHubHTTPError as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"There is no directory {repo!r}, and the hub refused the model of that name: {reason}"
-        ) from error
-    except OSError as error:
-        raise StorageError(f"The hub model {repo!r} could not be downloaded or stored: {error}.") from error
-    if not (local / "model.onnx").is_file():
-        raise ModelNotFoundError(
-            f"The hub repository {repo!r} has no model.onnx, so it is not an AllMem model."
-        )
-    _check(local)
-    begun.unlink()
+        _fetch(repo, newest, local)
+    except (ModelNotFoundError, ModelFormatError, StorageError) as error:
+        if not whole:
+            raise
+        warnings.warn(f"{error} Its revision in the cache is used, which is older.", stacklevel=2)
     return local
 
 
-def _check(local: Path) -> None:
+def _fetch(repo: str, newest: ModelInfo, local: Path) -> None:
+    """Downloads a revision into the hub's cache, checks it, and makes it the content of `local`."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    there = {file.rfilename for file in newest.siblings or ()}
+    if "model.onnx" not in there:
+        raise ModelNotFoundError(
+            f"The hub repository {repo!r} has no model.onnx, so it is not an AllMem model."
+        )
+    fresh, old = local.with_name(f".{local.name}.new"), local.with_name(f".{local.name}.old")
+    try:
+        snapshot = Path(snapshot_download(repo, revision=newest.sha, allow_patterns=FILES))
+        names = [name for name in FILES if name in there]
+        if not all((snapshot / name).is_file() for name in names):  # what it gives when the network goes away
+            raise _unreachable(repo)
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for name in names:
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            _link((snapshot / name).resolve(), fresh / name)
+        _check(fresh, snapshot)
+        (fresh / _REVISION).write_text(newest.sha or "")
+        if local.exists():
+            local.rename(old)
+        fresh.rename(local)
+        shutil.rmtree(old, ignore_errors=True)
+    except LocalEntryNotFoundError as error:
+        raise _unreachable(repo) from error
+    except HfHubHTTPError as error:
+        raise _refused(repo, error) from error
+    except OSError as error:
+        raise StorageError(f"The hub model {repo!r} could not be downloaded or stored: {error}.") from error
+
+
+def _unreachable(repo: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"There is no directory {repo!r}, and the hub model of that name is neither in the local cache "
+        "nor can the hub be reached; check the name and the network."
+    )
+
+
+def _refused(repo: str, error: Exception) -> ModelNotFoundError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelNotFoundError(
+        f"There is no directory {repo!r}, and the hub refused the model of that name: {reason}"
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Another name of the file, or a copy where the system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _check(fresh: Path, snapshot: Path) -> None:
     """Refuses a download that is not what its makers wrote, and removes it, to be fetched anew."""
-    if not (local / CHECKSUMS).is_file():
+    if not (fresh / CHECKSUMS).is_file():
         return
-    problems = damaged_files(local, needed=FILES)
+    problems = damaged_files(fresh, needed=FILES)
     for name in problems:
-        (local / name).unlink(missing_ok=True)
+        (snapshot / name).resolve().unlink(missing_ok=True)
+        (snapshot / name).unlink(missing_ok=True)
     for problem in problems.values():
         raise ModelFormatError(problem)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 import allmem_edge as ae
 from allmem_edge import hub
@@ -17,18 +19,33 @@ from allmem_edge.checksums import write_checksums
 
 
 class FakeHub:
-    """snapshot_download from a directory, or from a hub that cannot be reached (None)."""
+    """A repository whose newest revision is a directory's content; None cannot be reached."""
 
-    def __init__(self, online: Path | None = None) -> None:
-        self.online = online
+    def __init__(self, cache: Path, online: Path | None = None) -> None:
+        self.cache, self.online = cache, online
+        self.asked: list[float | None] = []  # timeouts
         self.calls: list[dict[str, Any]] = []
 
-    def __call__(self, repo: str, *, local_dir: Path, **options: Any) -> str:
+    def model_info(self, repo: str, *, timeout: float | None = None) -> SimpleNamespace:
+        self.asked.append(timeout)
+        if self.online is None:
+            raise TimeoutError("no answer")
+        files = sorted(path for path in self.online.rglob("*") if path.is_file())
+        names = [path.relative_to(self.online).as_posix() for path in files]
+        sha = hashlib.sha1(b"".join(path.read_bytes() for path in files) + repr(names).encode()).hexdigest()
+        return SimpleNamespace(sha=sha, siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def snapshot_download(self, repo: str, *, revision: str, **options: Any) -> str:
         self.calls.append({"repo": repo, **options})
         if self.online is None:
             raise LocalEntryNotFoundError("not here")
-        shutil.copytree(self.online, local_dir, dirs_exist_ok=True)
-        return str(local_dir)
+        assert revision == self.model_info(repo).sha
+        for name in options["allow_patterns"]:
+            target = self.cache / revision / name
+            if (self.online / name).is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(self.online / name, target)
+        return str(self.cache / revision)
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +55,22 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "hf" / "allmem-edge" / "org" / "name"
 
 
-def install(monkeypatch: pytest.MonkeyPatch, fake: FakeHub) -> FakeHub:
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
+    """No network: a hub that nobody reaches until it is given a directory."""
+    fake = FakeHub(tmp_path / "snapshots")
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda *args, **named: fake.model_info(*args, **named))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *args, **named: fake.snapshot_download(*args, **named)
+    )
     return fake
+
+
+@pytest.fixture
+def online(fake: FakeHub, tiny_copy: Path) -> Path:
+    """The newest revision, to be changed."""
+    fake.online = tiny_copy
+    return tiny_copy
 
 
 def test_a_directory_is_itself(tiny_dir: Path) -> None:
@@ -48,83 +78,135 @@ def test_a_directory_is_itself(tiny_dir: Path) -> None:
 
 
 def test_what_is_not_cached_is_downloaded_and_only_the_models_files(
-    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path
+    fake: FakeHub, online: Path, cache: Path
 ) -> None:
-    fake = install(monkeypatch, FakeHub(tiny_dir))
+    (online / "README.md").write_text("no file of a model")
     assert hub.find_model("org/name") == cache
     assert fake.calls == [{"repo": "org/name", "allow_patterns": hub.FILES}]
+    assert not (cache / "README.md").exists()
+    assert not any(path.is_symlink() for path in cache.rglob("*"))
     ae.Model.load("org/name")
 
 
-def test_a_complete_copy_in_the_cache_is_used_without_the_network(
-    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path
+def test_what_is_cached_is_used_where_the_hub_does_not_answer_within_seconds(
+    fake: FakeHub, online: Path, cache: Path
 ) -> None:
-    shutil.copytree(tiny_dir, cache)
-    fake = install(monkeypatch, FakeHub())
+    hub.find_model("org/name")
+    fake.online, fake.calls, fake.asked = None, [], []
     assert hub.find_model("org/name") == cache
-    assert fake.calls == []
+    assert fake.calls == [] and fake.asked == [hub._PATIENCE] and hub._PATIENCE <= 3
 
 
-def test_an_incomplete_copy_is_completed(
-    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path
-) -> None:
-    shutil.copytree(tiny_dir, cache)
-    (cache / "model.onnx.data").unlink()
-    fake = install(monkeypatch, FakeHub(tiny_dir))
-    assert hub.find_model("org/name") == cache
-    assert len(fake.calls) == 1
-
-
-def test_a_download_that_was_cut_short_is_completed_though_it_looks_whole(
-    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path
-) -> None:
-    def cut(repo: str, *, local_dir: Path, **options: Any) -> str:
-        shutil.copytree(tiny_dir, local_dir, dirs_exist_ok=True)
-        (local_dir / "chat_template.jinja").unlink()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", cut)
-    with pytest.raises(KeyboardInterrupt):
-        hub.find_model("org/name")
-    with pytest.raises(ae.ModelNotFoundError, match="nor can the hub be reached"):
-        install(monkeypatch, FakeHub())
-        hub.find_model("org/name")
-    fake = install(monkeypatch, FakeHub(tiny_dir))
-    assert (hub.find_model("org/name") / "chat_template.jinja").is_file()
+def test_the_newest_revision_is_downloaded_once(fake: FakeHub, online: Path, cache: Path) -> None:
+    hub.find_model("org/name")
     hub.find_model("org/name")
     assert len(fake.calls) == 1
+    (online / "generation_config.json").write_text('{"temperature": 0.25}')
+    (online / "tokenizer_config.json").unlink()
+    for _ in range(2):
+        model = ae.Model.load("org/name")
+        assert model.sampling["temperature"] == 0.25
+        assert not (cache / "tokenizer_config.json").exists()
+    assert len(fake.calls) == 2
+    assert list(cache.parent.iterdir()) == [cache]
 
 
-def test_a_damaged_download_is_refused_and_fetched_anew(
-    monkeypatch: pytest.MonkeyPatch, tiny_dir: Path, cache: Path, tmp_path: Path
+def test_a_revision_that_cannot_be_had_leaves_the_one_in_the_cache(
+    fake: FakeHub, online: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    online = Path(shutil.copytree(tiny_dir, tmp_path / "online"))
+    hub.find_model("org/name")
+    whole = (cache / "model.onnx.data").read_bytes()
+
+    def lost(repo: str, **options: Any) -> str:
+        raise LocalEntryNotFoundError("the network went away")
+
+    def cut(repo: str, *, revision: str, **options: Any) -> str:
+        (fake.cache / revision).mkdir()
+        return str(fake.cache / revision)  # as huggingface_hub gives it without the network
+
+    (online / "model.onnx.data").write_bytes(bytes(len(whole)))
+    write_checksums(online)
+    (online / "model.onnx.data").write_bytes(whole[::-1])  # damaged
+    for download in (lost, cut, fake.snapshot_download):
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        with pytest.warns(UserWarning, match="revision in the cache is used"):
+            assert hub.find_model("org/name") == cache
+        assert (cache / "model.onnx.data").read_bytes() == whole
+    ae.Model.load(cache)
+    (online / "model.onnx.data").write_bytes(bytes(len(whole)))
+    hub.find_model("org/name")
+    assert (cache / "model.onnx.data").read_bytes() == bytes(len(whole))
+
+
+@pytest.mark.parametrize("missing", ["model.onnx.data", "tokenizer.json", None])
+def test_what_an_earlier_version_left_half_is_completed(
+    fake: FakeHub, online: Path, cache: Path, missing: str | None
+) -> None:
+    shutil.copytree(online, cache)
+    (cache / (missing or "chat_template.jinja")).unlink()
+    if missing is None:
+        (cache / ".download").touch()
+    assert hub.find_model("org/name") == cache
+    assert len(fake.calls) == 1 and (cache / "chat_template.jinja").is_file()
+    ae.Model.load("org/name")
+
+
+def test_a_download_that_was_cut_short_is_completed(
+    fake: FakeHub, online: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(repo: str, *, revision: str, **options: Any) -> str:
+        fake.snapshot_download(repo, revision=revision, **options)
+        (fake.cache / revision / "chat_template.jinja").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(huggingface_hub, "snapshot_download", cut)
+        with pytest.raises(KeyboardInterrupt):
+            hub.find_model("org/name")
+    fake.online = None
+    with pytest.raises(ae.ModelNotFoundError, match="nor can the hub be reached"):
+        hub.find_model("org/name")
+    fake.online = online
+    assert (hub.find_model("org/name") / "chat_template.jinja").is_file()
+
+
+def test_a_damaged_download_is_refused_and_fetched_anew(fake: FakeHub, online: Path, cache: Path) -> None:
     write_checksums(online)
     whole = (online / "model.onnx.data").read_bytes()
     (online / "model.onnx.data").write_bytes(bytes(len(whole)))
-    fake = install(monkeypatch, FakeHub(online))
     with pytest.raises(ae.ModelFormatError, match=r"model\.onnx\.data is not what SHA256SUMS says"):
         hub.find_model("org/name")
+    assert not cache.exists()
+    revision = fake.model_info("org/name").sha
+    assert not (fake.cache / revision / "model.onnx.data").exists()
     (online / "model.onnx.data").write_bytes(whole)
     assert hub.find_model("org/name") == cache
-    assert len(fake.calls) == 2 and (cache / "model.onnx.data").read_bytes() == whole
+    assert (cache / "model.onnx.data").read_bytes() == whole
 
 
-def test_offline_and_unknown_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, FakeHub())
+def test_offline_and_unknown_is_a_sentence(fake: FakeHub) -> None:
     with pytest.raises(ae.ModelNotFoundError, match="neither in the local cache"):
         hub.find_model("org/name")
 
 
-def test_a_repository_without_a_model_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    install(monkeypatch, FakeHub(empty))
+def test_what_the_hub_refuses_is_a_sentence(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(repo: str, **options: Any) -> str:
+        response: Any = SimpleNamespace(headers={}, request=None)
+        raise HfHubHTTPError("401: who are you?", response=response)
+
+    monkeypatch.setattr(huggingface_hub, "model_info", refuse)
+    with pytest.raises(ae.ModelNotFoundError, match="refused the model of that name: 401"):
+        hub.find_model("org/name")
+
+
+def test_a_repository_without_a_model_is_a_sentence(fake: FakeHub, tmp_path: Path) -> None:
+    fake.online = tmp_path / "empty"
+    fake.online.mkdir()
     with pytest.raises(ae.ModelNotFoundError, match=r"no model\.onnx"):
         hub.find_model("org/name")
 
 
-def test_a_failing_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_a_sentence(online: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(repo: str, **options: Any) -> str:
         raise OSError("No space left on device")
 
@@ -134,13 +216,10 @@ def test_a_failing_disk_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["../org", "org/../../etc", "/org/name", "org", "a/b/c", "org/", "~/model"])
-def test_what_only_looks_like_a_path_never_goes_to_the_hub(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    fake = install(monkeypatch, FakeHub())
+def test_what_only_looks_like_a_path_never_goes_to_the_hub(fake: FakeHub, name: str) -> None:
     with pytest.raises(ae.ModelNotFoundError):
         hub.find_model(name)
-    assert fake.calls == []
+    assert fake.calls == [] and fake.asked == []
 
 
 def test_a_missing_bundled_model_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
