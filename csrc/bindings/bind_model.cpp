@@ -75,6 +75,12 @@ Choices choices(bool exact, const Tokens& window, const Tokens& sinks, const Tok
   return choices;
 }
 
+// As Python says it: nothing is the default.
+Check check_of(const std::optional<bool>& check) {
+  if (!check) return Check::kSmall;
+  return *check ? Check::kAll : Check::kNone;
+}
+
 // Held as non-const because pybind11's holders are; nothing here changes a model.
 std::shared_ptr<Model> unconst(std::shared_ptr<const Model> model) {
   return std::const_pointer_cast<Model>(std::move(model));
@@ -82,17 +88,17 @@ std::shared_ptr<Model> unconst(std::shared_ptr<const Model> model) {
 
 std::shared_ptr<Model> load(const std::string& path, bool exact, const std::optional<py::function>& log,
                             const Tokens& window, const Tokens& sinks, const Tokens& chunk,
-                            const std::string& memory, bool check_small) {
+                            const std::string& memory, const std::optional<bool>& check) {
   const Choices chosen = choices(exact, window, sinks, chunk, memory);
   Log told = log_of(log);
   const WithoutGil without;
-  const Check check = check_small ? Check::kSmall : Check::kNone;
-  return unconst(Model::load(path, chosen, std::move(told), check));
+  return unconst(Model::load(path, chosen, std::move(told), check_of(check)));
 }
 
 std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::object>>& files, bool exact,
                                    const std::optional<py::function>& log, const Tokens& window,
-                                   const Tokens& sinks, const Tokens& chunk, const std::string& memory) {
+                                   const Tokens& sinks, const Tokens& chunk, const std::string& memory,
+                                   const std::optional<bool>& check) {
   const Choices chosen = choices(exact, window, sinks, chunk, memory);
   auto borrowed = std::make_shared<Borrowed>();
   std::vector<std::unique_ptr<MappedFile>> pieces;
@@ -101,7 +107,7 @@ std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::
   }
   Log told = log_of(log);
   const WithoutGil without;
-  auto model = Model::load(std::move(pieces), chosen, std::move(told));
+  auto model = Model::load(std::move(pieces), chosen, std::move(told), check_of(check));
   Model* const raw = unconst(model).get();
   return {raw, [model = std::move(model), borrowed = std::move(borrowed)](Model*) mutable {
             model.reset();  // before what it borrows
@@ -111,7 +117,8 @@ std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::
 
 std::shared_ptr<Model> from_fds(const std::vector<std::tuple<std::string, int, uint64_t, size_t>>& files,
                                 bool exact, const std::optional<py::function>& log, const Tokens& window,
-                                const Tokens& sinks, const Tokens& chunk, const std::string& memory) {
+                                const Tokens& sinks, const Tokens& chunk, const std::string& memory,
+                                const std::optional<bool>& check) {
   const Choices chosen = choices(exact, window, sinks, chunk, memory);
   std::vector<std::unique_ptr<MappedFile>> pieces;
   for (const auto& [name, fd, offset, size] : files) {
@@ -119,7 +126,7 @@ std::shared_ptr<Model> from_fds(const std::vector<std::tuple<std::string, int, u
   }
   Log told = log_of(log);
   const WithoutGil without;
-  return unconst(Model::load(std::move(pieces), chosen, std::move(told)));
+  return unconst(Model::load(std::move(pieces), chosen, std::move(told), check_of(check)));
 }
 
 }  // namespace
@@ -133,13 +140,13 @@ void bind_model(py::module_& m) {
   py::class_<Model, std::shared_ptr<Model>>(m, "Model")
       .def(py::init(&load), py::arg("path"), py::arg("exact") = false, py::arg("log") = py::none(),
            py::arg("window") = py::none(), py::arg("sinks") = py::none(), py::arg("chunk") = py::none(),
-           py::arg("memory") = "on", py::arg("check_small") = true)
+           py::arg("memory") = "on", py::arg("check") = py::none())
       .def_static("from_memory", &from_memory, py::arg("files"), py::arg("exact") = false,
                   py::arg("log") = py::none(), py::arg("window") = py::none(), py::arg("sinks") = py::none(),
-                  py::arg("chunk") = py::none(), py::arg("memory") = "on")
+                  py::arg("chunk") = py::none(), py::arg("memory") = "on", py::arg("check") = py::none())
       .def_static("from_fds", &from_fds, py::arg("files"), py::arg("exact") = false,
                   py::arg("log") = py::none(), py::arg("window") = py::none(), py::arg("sinks") = py::none(),
-                  py::arg("chunk") = py::none(), py::arg("memory") = "on")
+                  py::arg("chunk") = py::none(), py::arg("memory") = "on", py::arg("check") = py::none())
       .def_property_readonly("vocab_size", [](const Model& model) { return model.info().vocab_size; })
       .def_property_readonly("window", [](const Model& model) { return model.info().window; })
       .def_property_readonly("sinks", [](const Model& model) { return model.info().sinks; })

@@ -34,7 +34,7 @@ class Model:
         sinks: int | None = None,
         chunk: int | None = None,
         memory: str = "on",
-        check_small: bool = True,
+        check: bool | None = None,
     ) -> None: ...
     @staticmethod
     def from_memory(
@@ -45,6 +45,7 @@ class Model:
         sinks: int | None = None,
         chunk: int | None = None,
         memory: str = "on",
+        check: bool | None = None,
     ) -> Model:
         """From (name, content). The contents stay borrowed for as long as the model and its sessions live."""
     @staticmethod
@@ -56,6 +57,7 @@ class Model:
         sinks: int | None = None,
         chunk: int | None = None,
         memory: str = "on",
+        check: bool | None = None,
     ) -> Model:
         """From (name, file descriptor, offset, size), mapped."""
     @property

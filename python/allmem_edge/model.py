@@ -80,7 +80,7 @@ class Model:
         files = ModelFiles(found if found.is_dir() else found.parent)
         if backend == "native":
             chosen = _choices(window, sinks, chunk, memory)
-            opened = _core.Model(native_path(found), exact, log, **chosen, check_small=check is None)
+            opened = _core.Model(native_path(found), exact, log, **chosen, check=False if check else check)
             return cls(found, files, opened)
         if backend == "onnxruntime":
             from allmem_edge.ort_backend import OrtModel
@@ -101,6 +101,7 @@ class Model:
         files: Mapping[str, ReadableBuffer],
         *,
         exact: bool = False,
+        check: bool | None = None,
         window: int | None = None,
         sinks: int | None = None,
         chunk: int | None = None,
@@ -111,11 +112,12 @@ class Model:
 
         files: "model.onnx", the data file that it names ("model.onnx.data"), and for text "tokenizer.json",
         "chat_template.jinja" and the configs: as bytes, memoryviews, an mmap. Weights are not copied: leave
-        what holds them as it is while the model or a session of it lives. Options, and what it raises, as
-        in load().
+        what holds them as it is while the model or a session of it lives. To be checked they need
+        "SHA256SUMS" among them; what else it names may be left out. Options, and what it raises, as in
+        load().
         """
         chosen = _choices(window, sinks, chunk, memory)
-        engine = _core.Model.from_memory(list(files.items()), exact, log, **chosen)
+        engine = _core.Model.from_memory(list(files.items()), exact, log, **chosen, check=check)
         return cls(
             None, ModelFiles({name: bytes(files[name]) for name in SMALL_FILES if name in files}), engine
         )
@@ -126,6 +128,7 @@ class Model:
         files: Mapping[str, tuple[int, int, int]],
         *,
         exact: bool = False,
+        check: bool | None = None,
         window: int | None = None,
         sinks: int | None = None,
         chunk: int | None = None,
@@ -140,7 +143,8 @@ class Model:
         runtime there.
         """
         chosen = _choices(window, sinks, chunk, memory)
-        engine = _core.Model.from_fds([(name, *part) for name, part in files.items()], exact, log, **chosen)
+        parts = [(name, *part) for name, part in files.items()]
+        engine = _core.Model.from_fds(parts, exact, log, **chosen, check=check)
         content = {}
         for name in SMALL_FILES:
             if name in files:

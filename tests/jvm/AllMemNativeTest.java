@@ -104,6 +104,9 @@ public final class AllMemNativeTest {
       check(file.length() > sizes[1], "an archive of all files");
       Arrays.fill(fds, ParcelFileDescriptor.numbersOf(apk).get(0));
       loaded = load(nameBytes, fds, offsets, sizes);
+      fails(
+          FileNotFoundException.class, // no SHA256SUMS among them
+          () -> AllMemNative.loadModel(nameBytes, fds, offsets, sizes, 0, AllMemNative.MEMORY_ON, true));
       sizes[0] = Long.MAX_VALUE;
       fails(IllegalArgumentException.class, () -> load(nameBytes, fds, offsets, sizes));
     }
@@ -418,7 +421,7 @@ public final class AllMemNativeTest {
   }
 
   private static long load(byte[][] names, int[] fds, long[] offsets, long[] sizes) throws IOException {
-    return AllMemNative.loadModel(names, fds, offsets, sizes, 0, AllMemNative.MEMORY_ON);
+    return AllMemNative.loadModel(names, fds, offsets, sizes, 0, AllMemNative.MEMORY_ON, false);
   }
 
   private static long session() {

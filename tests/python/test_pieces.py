@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import allmem_edge as ae
+from allmem_edge.checksums import CHECKSUMS
+from allmem_edge.hub import BUNDLED
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -66,6 +68,40 @@ def test_a_model_from_parts_of_an_open_file_answers_as_from_its_directory(
     assert answer(model) == answer(tiny)
     with pytest.raises(ae.StorageError):
         ae.Model.load_fds({"model.onnx": (fd, 0, 1)})
+
+
+def test_pieces_are_checked_with_the_checksums_among_them(tmp_path: Path) -> None:
+    files = contents(BUNDLED)
+    damaged = files | {"tokenizer_config.json": files["tokenizer_config.json"] + b" "}
+    weights = bytearray(files["model.onnx.data"])
+    weights[len(weights) // 2] ^= 1
+    bare = {name: content for name, content in files.items() if name != CHECKSUMS}
+    left_out = {name: content for name, content in files.items() if name != "config.json"}
+
+    def from_fds(files: dict[str, bytes], check: bool | None) -> ae.Model:
+        with (tmp_path / "package").open("w+b") as package:
+            parts = {}
+            for name, content in files.items():
+                parts[name] = (package.fileno(), package.tell(), len(content))
+                package.write(content)
+            package.flush()
+            return ae.Model.load_fds(parts, check=check)
+
+    def from_memory(files: dict[str, bytes], check: bool | None) -> ae.Model:
+        return ae.Model.load_memory(files, check=check)
+
+    for load in (from_memory, from_fds):
+        for whole in (files, left_out):
+            load(whole, True)
+        with pytest.raises(ae.ModelFormatError, match=r"tokenizer_config\.json is not what SHA256SUMS says"):
+            load(damaged, True)
+        load(damaged, None)
+        with pytest.raises(ae.ModelFormatError, match=r"model\.onnx\.data is not what SHA256SUMS says"):
+            load(files | {"model.onnx.data": bytes(weights)}, None)
+        load(files | {"model.onnx.data": bytes(weights)}, False)
+        with pytest.raises(ae.ModelNotFoundError, match="no SHA256SUMS"):
+            load(bare, True)
+        load(bare, None)
 
 
 def test_pieces_that_are_no_model_are_sentences(tiny_dir: Path) -> None:

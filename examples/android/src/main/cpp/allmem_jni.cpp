@@ -217,18 +217,18 @@ auto guarded(JNIEnv* env, const Body& body) noexcept -> decltype(body()) {
 
 // --- The methods ------------------------------------------------------------------------------------------
 
-allmem_model_options options_of(jint window, jint memory) {
+allmem_model_options options_of(jint window, jint memory, jboolean whole_check) {
   allmem_model_options options;
   allmem_model_options_init(&options);
   options.window = window;
   options.memory = memory;
+  if (whole_check) options.check = ALLMEM_CHECK_ALL;
   return options;
 }
 
 jlong load_model(JNIEnv* env, jclass, jbyteArray path, jint window, jint memory, jboolean whole_check) {
   return guarded(env, [&] {
-    allmem_model_options options = options_of(window, memory);
-    if (whole_check) options.check = ALLMEM_CHECK_ALL;
+    const allmem_model_options options = options_of(window, memory, whole_check);
     allmem_model* model = nullptr;
     check(allmem_model_load(text_of(env, path).c_str(), &options, &model));
     return models.add(std::make_shared<Model>(model));
@@ -236,7 +236,7 @@ jlong load_model(JNIEnv* env, jclass, jbyteArray path, jint window, jint memory,
 }
 
 jlong load_model_fds(JNIEnv* env, jclass, jobjectArray names, jintArray fds, jlongArray offsets,
-                     jlongArray sizes, jint window, jint memory) {
+                     jlongArray sizes, jint window, jint memory, jboolean whole_check) {
   return guarded(env, [&] {
     const std::vector<std::string> all_names = texts_of(env, names);
     const std::vector<jint> all_fds = ints_of(env, fds);
@@ -250,7 +250,7 @@ jlong load_model_fds(JNIEnv* env, jclass, jobjectArray names, jintArray fds, jlo
       files.push_back({all_names[i].c_str(), nullptr, static_cast<size_t>(all_sizes[i]), all_fds[i],
                        static_cast<uint64_t>(all_offsets[i])});
     }
-    const allmem_model_options options = options_of(window, memory);
+    const allmem_model_options options = options_of(window, memory, whole_check);
     allmem_model* model = nullptr;
     check(allmem_model_load_fds(files.data(), files.size(), &options, &model));
     return models.add(std::make_shared<Model>(model));
@@ -557,7 +557,7 @@ JNIEXPORT jint JNI_OnLoad(JavaVM* vm, void*) {
   if (vm->GetEnv(reinterpret_cast<void**>(&env), JNI_VERSION_1_6) != JNI_OK) return JNI_ERR;
   const JNINativeMethod methods[] = {
       method("loadModel", "([BIIZ)J", load_model),
-      method("loadModel", "([[B[I[J[JII)J", load_model_fds),
+      method("loadModel", "([[B[I[J[JIIZ)J", load_model_fds),
       method("closeModel", "(J)V", close_model),
       method("stateBytes", "(J)J", state_bytes),
       method("sampling", "(J)[F", sampling),

@@ -115,9 +115,10 @@ public final class AllMemNative {
    * From parts of open files, as AssetFileDescriptor gives them; they may be closed afterwards.
    *
    * @param names "model.onnx", "model.onnx.data", "tokenizer.json" and the model's other .json files
+   * @param check compares all of them with SHA256SUMS, which must be among them
    */
-  public static native long loadModel(byte[][] names, int[] fds, long[] offsets, long[] sizes, int window, int memory)
-      throws IOException;
+  public static native long loadModel(
+      byte[][] names, int[] fds, long[] offsets, long[] sizes, int window, int memory, boolean check) throws IOException;
 
   /** Sessions of the model go on. */
   public static native void closeModel(long model);

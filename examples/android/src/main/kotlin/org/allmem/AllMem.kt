@@ -112,8 +112,8 @@ class AllMem private constructor(handle: Long) : AutoCloseable {
         /** Forgets a saved memory: also what a save that was killed may have left beside it. FileNotFoundException when there is none. */
         fun delete(memory: File) = AllMemNative.delete(memory.path.toByteArray())
 
-        /** From parts of open files, which may be closed afterwards. */
-        fun load(pieces: List<ModelPiece>, window: Int = 0, memory: Memory = Memory.ON): AllMem =
+        /** From parts of open files, which may be closed afterwards. To be checked they need SHA256SUMS among them. */
+        fun load(pieces: List<ModelPiece>, window: Int = 0, memory: Memory = Memory.ON, check: Boolean = false): AllMem =
             AllMem(
                 AllMemNative.loadModel(
                     Array(pieces.size) { pieces[it].name.toByteArray() },
@@ -122,6 +122,7 @@ class AllMem private constructor(handle: Long) : AutoCloseable {
                     LongArray(pieces.size) { pieces[it].size },
                     window,
                     memory.ordinal,
+                    check,
                 )
             )
     }
