@@ -205,11 +205,12 @@ struct Session::Impl {
     is_poisoned = false;
   }
 
-  // Weights that are damaged give numbers that are none. Never lets one on to where it would be taken for a
-  // wrong argument.
-  void check_logits(std::span<const float> logits) const {
-    size_t wrong = 0;
-    for (const float value : logits) wrong += !(value < std::numeric_limits<float>::infinity());
+  // Weights or a memory that are damaged give numbers that are none. Never lets one on to where it would be
+  // taken for a wrong argument.
+  void check_numbers(std::span<const float> numbers, float least) const {
+    uint32_t wrong = 0;
+    for (const float value : numbers)
+      wrong |= !(value >= least && value < std::numeric_limits<float>::infinity());
     if (wrong == 0) return;
     throw Error(ErrorCode::kBadModel,
                 "The model computed NaN or infinity within the last tokens up to " +
@@ -218,14 +219,30 @@ struct Session::Impl {
                     "and reset the session or load its last memory.");
   }
 
+  // What the head begins with, of all tokens of the block: the last hidden states.
+  void check_hidden(const Step& head, size_t tokens) {
+    for (const ValueId id : head.inputs) {
+      if (id == kNoValue || program.values[id].type != onnx::DataType::kFloat) continue;
+      const Buffer& buffer = program.buffers[program.values[id].buffer];
+      if (buffer.home != Home::kArena || buffer.token_bytes == 0) continue;
+      const auto* numbers = reinterpret_cast<const float*>(address(buffer));
+      check_numbers({numbers, tokens * buffer.token_bytes / sizeof(float)},
+                    std::numeric_limits<float>::lowest());
+    }
+  }
+
   // Runs all steps for one block; the head only for its last `rows` tokens.
   void run_block(std::span<const int32_t> ids, size_t rows, float* logits, ThreadPool& pool) {
     std::copy(ids.begin(), ids.end(), block_ids.begin());
     block_position = static_cast<int64_t>(position);
     for (const size_t i : logits_operands) operands[i].data = reinterpret_cast<std::byte*>(logits);
     RunContext ctx = context(pool);
+    bool in_head = false;
     for (const Stage& stage : program.stages) {
-      ctx.tokens = program.steps[stage.begin].head ? rows : ids.size();
+      const Step& first = program.steps[stage.begin];
+      if (first.head && !in_head) check_hidden(first, ids.size());
+      in_head = first.head;
+      ctx.tokens = first.head ? rows : ids.size();
       ctx.skipped = ids.size() - ctx.tokens;
       if (ctx.tokens > 0) run_stage(stage, ctx);
     }
@@ -246,7 +263,7 @@ struct Session::Impl {
       const bool last = begin + count == ids.size();
       const size_t rows = which == LogitsFor::kAll ? count : which == LogitsFor::kLast && last ? 1 : 0;
       with_threads([&](ThreadPool& pool) { run_block(ids.subspan(begin, count), rows, out, pool); });
-      check_logits({out, rows * vocab});
+      check_numbers({out, rows * vocab}, -std::numeric_limits<float>::infinity());  // -∞: never this token
       out += rows * vocab;
     }
     is_poisoned = false;

@@ -326,7 +326,46 @@ TEST_CASE("a number that is none poisons the session, and says that the weights 
   refused(ErrorCode::kBadModel, "NaN or infinity");
   refused(ErrorCode::kPoisoned, "reset it");
   session.reset();
-  session.forward(ids, LogitsFor::kNone, {});
+  CHECK(session.position() == 0);
+}
+
+TEST_CASE(
+    "a number that is none poisons a session that reads without asking for logits, wherever it comes from") {
+  const auto code_of = [](Session& session, std::span<const int32_t> ids) {
+    try {
+      session.forward(ids, LogitsFor::kNone, {});
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::kCancelled;  // none
+  };
+  for (const TinyConfig& config : {TinyConfig{}, quantised(8)}) {
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      const TinyModel tiny(config);
+      const auto ids = random_ids(300, config.vocab);
+      for (const char* part :
+           {"memory.weight.gate.state", "memory.weight.up.state", "memory.weight.down.state"}) {
+        TinyModel damaged = tiny;
+        damaged.weights.at(part)[5] = bad;
+        Session session(load(damaged), {.threads = 1});
+        CHECK_MESSAGE(code_of(session, ids) == ErrorCode::kBadModel, part);
+        CHECK(code_of(session, ids) == ErrorCode::kPoisoned);
+        CHECK_THROWS_AS(session.state_memory(), Error);
+      }
+      Session session(load(tiny), {.threads = 1});
+      CHECK(code_of(session, ids) == ErrorCode::kCancelled);
+    }
+  }
+  TinyModel tiny;  // the embedding of one token, which the last ones of its block do not see
+  const auto width = static_cast<size_t>(tiny.config.width);
+  tiny.weights.at("embedding")[3 * width] = std::numeric_limits<float>::quiet_NaN();
+  Session session(load(tiny), {.threads = 1});
+  session.freeze(true);
+  std::vector<int32_t> ids(100, 4);
+  CHECK(code_of(session, ids) == ErrorCode::kCancelled);
+  ids[20] = 3;
+  CHECK(code_of(session, ids) == ErrorCode::kBadModel);
 }
 
 TEST_CASE("a clone goes on like the original and independently of it, also in mid-chunk") {
@@ -501,7 +540,7 @@ TEST_CASE("NaN and infinity in the weights are noticed without a crash") {
     } catch (const Error& error) {
       CHECK(error.code() == ErrorCode::kBadModel);
     }
-    CHECK(session.position() == 80);
+    CHECK(session.position() <= 80);
   }
 }
 
