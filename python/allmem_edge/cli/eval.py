@@ -218,6 +218,8 @@ def _print(report: dict[str, Any]) -> None:
     out = console.stdout()
     pasted = report["results"][0]["pasted_characters"]
     after = f", after a message of {pasted:,} characters" if pasted else ""
+    if pasted and report["paste_frozen"]:
+        after += " that was read with the memory frozen"
     out.print(
         f"recall of {report['model']}, window {report['window']} tokens{after}",
     )
