@@ -28,7 +28,7 @@ class Watch {
   }
 
  private:
-  static constexpr size_t kAskEvery = size_t{1} << 18;  // a millisecond or so
+  static constexpr size_t kAskEvery = size_t{1} << 20;  // some milliseconds
 
   std::function<bool()> go_on_;
   size_t done_ = 0;
