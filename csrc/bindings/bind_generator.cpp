@@ -26,8 +26,8 @@ struct Drawn {
 // One text being written: by a session, which holds it, or by any Python function that runs a model.
 struct GeneratorHandle {
   std::atomic<bool> busy = false;
-  std::atomic<bool> cancelled = false;
-  GenerateStats stats;  // after the last step
+  std::atomic<bool> cancelled = false;  // this text alone
+  GenerateStats stats;                  // after the last step
   DrawHooks hooks;
   std::vector<Drawn> tokens;  // drawn since they were last taken
   // Of a session. Somebody else may have moved it on: then its text has another number, or it another
@@ -38,39 +38,32 @@ struct GeneratorHandle {
   std::unique_ptr<Generator> generator;
   Forward forward;
 
-  bool is_cancelled() const { return cancelled || (session && session->cancelled); }
+  bool is_cancelled() const { return cancelled || (session && session->writer->is_cancelled()); }
 };
 
-// Claims a generator for the scope of one call, as InUse does a session.
-class Turn {
- public:
-  explicit Turn(GeneratorHandle& handle) : handle_(handle) {
-    if (handle.busy.exchange(true)) {
-      throw InUseError("This generation is in use by another thread.");
-    }
-  }
-  ~Turn() { handle_.busy = false; }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-
- private:
-  GeneratorHandle& handle_;
-};
+void require(const Claim& claim) {
+  if (!claim.held()) throw InUseError("This generation is in use by another thread.");
+}
 
 // `run(ids: int64[T], last: bool)` returns the last token's float32 logits, or anything when `last` is false.
 Forward function_forward(py::function run) {
-  return [run](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
+  const auto block = [run](std::span<const int32_t> ids, bool last, std::span<float> logits) {
     const WithGil with;
     py::array_t<int64_t> array(static_cast<py::ssize_t>(ids.size()));
     std::ranges::copy(ids, array.mutable_data());
-    const py::object result = run(array, which == LogitsFor::kLast);
-    if (which == LogitsFor::kNone) return;
+    const py::object result = run(array, last);
+    if (!last) return;
     const auto values = py::cast<py::array_t<float, py::array::c_style | py::array::forcecast>>(result);
     if (static_cast<size_t>(values.size()) != logits.size()) {
       throw Error(ErrorCode::kBadModel, "The model returned " + std::to_string(values.size()) +
                                             " logits instead of " + std::to_string(logits.size()) + ".");
     }
     std::copy_n(values.data(), logits.size(), logits.begin());
+  };
+  return [block](std::span<const int32_t> ids, LogitsFor, std::span<float> logits, GoOn go_on) {
+    return in_blocks(ids.size(), kMaxBlock, go_on, [&](size_t begin, size_t count) {
+      block(ids.subspan(begin, count), begin + count == ids.size(), logits);
+    });
   };
 }
 
@@ -105,9 +98,9 @@ std::unique_ptr<GeneratorHandle> create(const py::object& model, int64_t vocab_s
   if (filter) filter_tokens(*handle, *filter);
   if (py::isinstance<SessionHandle>(model)) {
     handle->session = py::cast<std::shared_ptr<SessionHandle>>(model);
-    InUse writer(*handle->session);
+    ClaimedWriter writer(*handle->session);
     writer->start(text->tokenizer, ids, options);
-    handle->session->cancelled = false;
+    writer->forget_cancel();
     handle->text_number = writer->text_number();
     handle->position = writer->session().position();
   } else {
@@ -121,14 +114,14 @@ std::unique_ptr<GeneratorHandle> create(const py::object& model, int64_t vocab_s
 std::unique_ptr<GeneratorHandle> resume(const std::shared_ptr<SessionHandle>& session,
                                         std::optional<size_t> logprobs,
                                         const std::optional<py::function>& filter) {
-  InUse writer(*session);
+  ClaimedWriter writer(*session);
   if (!writer->unfinished()) {
     throw Error(ErrorCode::kInvalidArgument, "There is no unfinished text to go on with.");
   }
   auto handle = std::make_unique<GeneratorHandle>();
   if (logprobs) record_tokens(*handle, *logprobs);
   if (filter) filter_tokens(*handle, *filter);
-  session->cancelled = false;
+  writer->forget_cancel();
   handle->session = session;
   handle->text_number = writer->text_number();
   handle->position = writer->session().position();
@@ -139,28 +132,34 @@ std::unique_ptr<GeneratorHandle> resume(const std::shared_ptr<SessionHandle>& se
 // One step of the text, `step` being Generator::prefill or ::next, without the GIL.
 template <class Step>
 auto advance(GeneratorHandle& handle, const Step& step) {
-  if (!handle.session) {
+  const auto with = [&](auto& text, const auto& note) {
     const WithoutGil without;
-    auto result = step(*handle.generator);
-    handle.stats = handle.generator->stats();
-    return result;
-  }
-  InUse writer(*handle.session);
+    try {
+      auto result = step(text);
+      note();
+      return result;
+    } catch (...) {
+      note();
+      throw;
+    }
+  };
+  if (!handle.session) return with(*handle.generator, [&] { handle.stats = handle.generator->stats(); });
+  ClaimedWriter writer(*handle.session);
   if (writer->text_number() != handle.text_number || writer->session().position() != handle.position) {
     throw Error(ErrorCode::kInvalidArgument,
                 "The session was used for something else while this text was being generated; start again.");
   }
-  const WithoutGil without;
-  auto result = step(*writer);
-  handle.stats = *writer->stats();
-  handle.position = writer->session().position();
-  return result;
+  return with(*writer, [&] {
+    handle.stats = *writer->stats();
+    handle.position = writer->session().position();
+  });
 }
 
 struct Prefill {
   const Forward& forward;
-  bool operator()(Writer& writer) const { return writer.prefill(); }
-  bool operator()(Generator& generator) const { return generator.prefill(forward); }
+  GoOn go_on;
+  bool operator()(Writer& writer) const { return writer.prefill(go_on); }
+  bool operator()(Generator& generator) const { return generator.prefill(forward, go_on); }
 };
 
 struct Next {
@@ -172,22 +171,22 @@ struct Next {
 
 // False when the prompt was not read to its end because somebody cancelled.
 bool read_prompt(GeneratorHandle& handle) {
-  for (bool more = true; more;) {
-    check_signals();
-    if (handle.is_cancelled()) return false;
-    more = advance(handle, Prefill{handle.forward});
-  }
-  return true;
+  check_signals();
+  if (handle.is_cancelled()) return false;
+  const auto go_on = [&](size_t) { return go_on_unless_interrupted() && !handle.cancelled; };
+  return advance(handle, Prefill{handle.forward, go_on});
 }
 
 void prefill(GeneratorHandle& handle) {
-  const Turn turn(handle);
+  const Claim claim(handle.busy);
+  require(claim);
   read_prompt(handle);
 }
 
 // The next piece that is not empty: a held-back one says nothing to the caller.
 std::string next(GeneratorHandle& handle) {
-  const Turn turn(handle);
+  const Claim claim(handle.busy);
+  require(claim);
   if (handle.stats.finish != FinishReason::kNone) throw py::stop_iteration();
   if (!read_prompt(handle)) throw py::stop_iteration();
   while (true) {
@@ -231,7 +230,8 @@ void bind_generator(py::module_& m) {
                   py::arg("token_filter") = py::none())
       .def("take_tokens",
            [](GeneratorHandle& h) {
-             const Turn turn(h);
+             const Claim claim(h.busy);
+             require(claim);
              return std::exchange(h.tokens, {});
            })
       .def("prefill", &prefill)

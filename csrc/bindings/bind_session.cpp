@@ -21,49 +21,26 @@ namespace {
 
 using Floats = py::array_t<float, py::array::c_style>;
 
-// Checks every id before the first block runs, so that a refused call has read nothing.
-std::vector<int32_t> checked_ids(const py::object& object, size_t vocab_size) {
-  std::vector<int32_t> ids = narrow_ids(object);
-  if (ids.empty()) throw Error(ErrorCode::kInvalidArgument, "The tokens must be a list of at least one id.");
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || static_cast<size_t>(ids[i]) >= vocab_size) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "Token " + std::to_string(ids[i]) + " at index " + std::to_string(i) +
-                      " is outside the model's vocabulary of " + std::to_string(vocab_size) + " tokens.");
-    }
-  }
-  return ids;
-}
-
 Floats forward(SessionHandle& handle, const py::object& tokens, bool last_only) {
-  InUse writer(handle);
-  handle.cancelled = false;
+  ClaimedWriter writer(handle);
+  writer->forget_cancel();
   const auto vocab = static_cast<size_t>(handle.session().model().info().vocab_size);
-  const std::vector<int32_t> ids = checked_ids(tokens, vocab);
+  const std::vector<int32_t> ids = narrow_ids(tokens);
   const size_t rows = last_only ? 1 : ids.size();
   if (rows > std::numeric_limits<size_t>::max() / sizeof(float) / vocab) throw std::bad_alloc();
   Floats result({rows, vocab});
-  const std::span<float> logits(result.mutable_data(), rows * vocab);
-  for (size_t begin = 0; begin < ids.size(); begin += kPrefillBlock) {
-    const auto block = std::span(ids).subspan(begin, std::min(kPrefillBlock, ids.size() - begin));
-    const bool last = begin + block.size() == ids.size();
-    check_signals();
-    if (handle.cancelled)
-      throw Error(ErrorCode::kCancelled, "Reading was cancelled between two blocks of tokens.");
-    const WithoutGil without;
-    if (!last_only) {
-      writer->read(block, LogitsFor::kAll, logits.subspan(begin * vocab, block.size() * vocab));
-    } else if (last) {
-      writer->read(block, LogitsFor::kLast, logits);
-    } else {
-      writer->read(block, LogitsFor::kNone, {});
-    }
-  }
+  check_signals();
+  const WithoutGil without;
+  const size_t read =
+      writer->read(ids, last_only ? LogitsFor::kLast : LogitsFor::kAll, {result.mutable_data(), rows * vocab},
+                   [](size_t) { return go_on_unless_interrupted(); });
+  if (read < ids.size())
+    throw Error(ErrorCode::kCancelled, "Reading was cancelled between two blocks of tokens.");
   return result;
 }
 
 Floats state(SessionHandle& handle, size_t index) {
-  InUse writer(handle);
+  ClaimedWriter writer(handle);
   const std::vector<StateInfo>& states = handle.session().model().info().states;
   if (index >= states.size()) {
     throw Error(ErrorCode::kInvalidArgument, "There is no state " + std::to_string(index) +
@@ -81,13 +58,13 @@ std::shared_ptr<SessionHandle> create(std::shared_ptr<Model> model, int threads)
 }
 
 std::shared_ptr<SessionHandle> clone(SessionHandle& handle) {
-  InUse writer(handle);
+  ClaimedWriter writer(handle);
   const WithoutGil without;
   return std::make_shared<SessionHandle>(writer->clone());
 }
 
 py::bytes snapshot(SessionHandle& handle, const std::string& note) {
-  InUse writer(handle);
+  ClaimedWriter writer(handle);
   const size_t size = snapshot_size(*writer, note);
   PyObject* const made = PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size));
   if (made == nullptr) throw py::error_already_set();
@@ -169,42 +146,43 @@ void bind_session(py::module_& m) {
           "set_sampling",
           [](SessionHandle& handle, const py::dict& sampling) {
             const GenerateOptions options = generate_options(sampling);
-            InUse(handle)->set_sampling(options.sampling);
+            ClaimedWriter(handle)->set_sampling(options.sampling);
           },
           py::arg("sampling"))
       .def(
           "sample",
           [](SessionHandle& handle, const std::shared_ptr<Tokenizer>& tokenizer) {
-            return InUse(handle)->sample(tokenizer.get());
+            return ClaimedWriter(handle)->sample(tokenizer.get());
           },
           py::arg("tokenizer"))
       .def("reset",
            [](SessionHandle& handle) {
-             InUse writer(handle);
+             ClaimedWriter writer(handle);
              const WithoutGil without;
              writer->reset();
            })
       .def("wipe",
            [](SessionHandle& handle) {
-             InUse writer(handle);
+             ClaimedWriter writer(handle);
              const WithoutGil without;
              writer->wipe();
            })
       .def(
-          "freeze", [](SessionHandle& handle, bool frozen) { InUse(handle)->session().freeze(frozen); },
+          "freeze",
+          [](SessionHandle& handle, bool frozen) { ClaimedWriter(handle)->session().freeze(frozen); },
           py::arg("frozen") = true)
       .def("clone", &clone)
       .def(
           "mark",
           [](SessionHandle& handle, size_t max_bytes) {
-            InUse writer(handle);
+            ClaimedWriter writer(handle);
             const WithoutGil without;
             writer->mark(max_bytes);
           },
           py::arg("max_bytes"))
       .def("undo",
            [](SessionHandle& handle) {
-             InUse writer(handle);
+             ClaimedWriter writer(handle);
              const WithoutGil without;
              return writer->undo();
            })
@@ -212,14 +190,14 @@ void bind_session(py::module_& m) {
       .def(
           "restore",
           [](SessionHandle& handle, const py::bytes& snapshot, const std::shared_ptr<Tokenizer>& tokenizer) {
-            InUse writer(handle);
+            ClaimedWriter writer(handle);
             return py::bytes(load_snapshot(*writer, tokenizer, bytes_of(snapshot)).note);
           },
           py::arg("snapshot"), py::arg("tokenizer") = py::none())
       .def(
           "save",
           [](SessionHandle& handle, const std::string& path, const std::string& note) {
-            InUse writer(handle);
+            ClaimedWriter writer(handle);
             const WithoutGil without;
             save_snapshot_file(*writer, note, path);
           },
@@ -228,7 +206,7 @@ void bind_session(py::module_& m) {
           "load",
           [](SessionHandle& handle, const std::string& path, const std::shared_ptr<Tokenizer>& tokenizer,
              const std::optional<py::function>& accept) {
-            InUse writer(handle);
+            ClaimedWriter writer(handle);
             const WithoutGil without;
             std::string note = load_snapshot_file(*writer, tokenizer, path, accept_of(accept)).note;
             const WithGil with;
@@ -238,7 +216,7 @@ void bind_session(py::module_& m) {
       .def(
           "save_to",
           [](SessionHandle& handle, const py::function& write, const std::string& note) {
-            InUse writer(handle);
+            ClaimedWriter writer(handle);
             save_snapshot_to(*writer, note, [&](std::span<const std::byte> piece) {
               check_signals();
               write(View(piece).get());
@@ -249,7 +227,7 @@ void bind_session(py::module_& m) {
           "load_from",
           [](SessionHandle& handle, uint64_t size, const py::function& read,
              const std::shared_ptr<Tokenizer>& tokenizer, const std::optional<py::function>& accept) {
-            InUse writer(handle);
+            ClaimedWriter writer(handle);
             const SnapshotSource source{size, [&](uint64_t offset, std::span<std::byte> into) {
                                           if (!into.empty()) read(offset, View(into).get());
                                         }};
@@ -260,17 +238,17 @@ void bind_session(py::module_& m) {
       .def(
           "place",
           [](SessionHandle& handle, uint64_t position) {
-            InUse writer(handle);
+            ClaimedWriter writer(handle);
             writer->session().restore(writer->session().state_memory(), position);
           },
           py::arg("position"))
       .def("layer_memories",
            [](SessionHandle& handle) {
-             InUse writer(handle);
+             ClaimedWriter writer(handle);
              const WithoutGil without;
              return layer_memories(writer->session());
            })
-      .def("cancel", [](SessionHandle& handle) { handle.cancelled = true; })
+      .def("cancel", [](SessionHandle& handle) { handle.writer->cancel(); })
       .def_property_readonly("unfinished", [](const SessionHandle& h) { return h.writer->unfinished(); })
       .def_property_readonly("marks", [](const SessionHandle& h) { return h.writer->marks(); })
       .def_property_readonly("mark_bytes", [](const SessionHandle& h) { return h.writer->mark_bytes(); })

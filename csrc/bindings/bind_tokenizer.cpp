@@ -58,16 +58,8 @@ int32_t id_of(const py::handle& id) {
 
 // Without the interpreter's lock; Ctrl-C acts within milliseconds.
 std::vector<int32_t> encode_views(const Tokenizer& tokenizer, std::span<const TextPart> parts) {
-  try {
-    const python::WithoutGil without;
-    return tokenizer.encode(parts, [] {
-      const python::WithGil with;
-      return PyErr_CheckSignals() == 0;
-    });
-  } catch (const Error&) {
-    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-    throw;
-  }
+  const python::WithoutGil without;
+  return tokenizer.encode(parts, python::go_on_unless_interrupted);
 }
 
 // Of pairs of a text and whether it is plain.
@@ -117,7 +109,7 @@ std::vector<int32_t> encode_messages(const ChatFormat& format,
                                      bool continues) {
   std::vector<ChatMessage> views;
   for (const auto& [role, content] : messages) views.push_back({role, content});
-  return format.encode(views, continues);
+  return format.encode(views, continues, python::go_on_unless_interrupted);
 }
 
 }  // namespace

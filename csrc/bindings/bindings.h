@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/gil.h"
+#include "platform/claim.h"
 #include "platform/error.h"
 #include "runtime/model_text.h"
 #include "runtime/writer.h"
@@ -28,31 +29,32 @@ struct SessionHandle {
   const Session& session() const { return writer->session(); }
   std::unique_ptr<Writer> writer;
   std::atomic<bool> busy = false;
-  std::atomic<bool> cancelled = false;  // set from any thread, looked at between blocks of tokens
 };
 
-// Claims a session for the scope of one call.
-class InUse {
+// A session's writer, claimed for the scope of one call. Throws InUseError.
+class ClaimedWriter {
  public:
-  explicit InUse(SessionHandle& handle) : handle_(handle) {
-    if (handle.busy.exchange(true)) {
-      throw InUseError(
-          "This session is in use by another thread; give each thread its own (Session.clone()).");
-    }
+  explicit ClaimedWriter(SessionHandle& handle) : claim_(handle.busy), writer_(*handle.writer) {
+    if (claim_.held()) return;
+    throw InUseError("This session is in use by another thread; give each thread its own (Session.clone()).");
   }
-  ~InUse() { handle_.busy = false; }
-  InUse(const InUse&) = delete;
-  InUse& operator=(const InUse&) = delete;
-  Writer* operator->() { return handle_.writer.get(); }
-  Writer& operator*() { return *handle_.writer; }
+  Writer* operator->() { return &writer_; }
+  Writer& operator*() { return writer_; }
 
  private:
-  SessionHandle& handle_;
+  Claim claim_;
+  Writer& writer_;
 };
 
 // Ctrl-C acts between two blocks of a long call: raises what Python's signal handler raised.
 inline void check_signals() {
   if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
+}
+// The same for a call that goes on without the lock.
+inline bool go_on_unless_interrupted() {
+  const WithGil with;
+  check_signals();
+  return true;
 }
 
 using Ids = pybind11::array_t<int64_t, pybind11::array::c_style>;

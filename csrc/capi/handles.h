@@ -20,6 +20,7 @@
 #endif
 
 #include "allmem/allmem.h"
+#include "platform/claim.h"
 #include "platform/error.h"
 #include "platform/printable.h"
 #include "platform/wipe.h"
@@ -196,22 +197,6 @@ void give(const T& facts, T* to, const char* name) {
   to->struct_size = size;
 }
 
-// Claims a handle for the scope of one call.
-class Claim {
- public:
-  explicit Claim(std::atomic<bool>& busy) : busy_(busy), held_(!busy.exchange(true)) {}
-  ~Claim() {
-    if (held_) busy_ = false;
-  }
-  Claim(const Claim&) = delete;
-  Claim& operator=(const Claim&) = delete;
-  bool held() const { return held_; }
-
- private:
-  std::atomic<bool>& busy_;
-  bool held_;
-};
-
 }  // namespace allmem::capi
 
 struct allmem_model {
@@ -230,7 +215,6 @@ struct allmem_session {
   std::unique_ptr<allmem::Writer> writer;
   allmem::DrawHooks hooks = {};
   std::atomic<bool> busy = false;
-  std::atomic<bool> cancelled = false;  // set from any thread, looked at between blocks of tokens
 };
 
 namespace allmem::capi {
@@ -244,7 +228,7 @@ int32_t with_session(allmem_session* handle, Body&& body) {
     if (!claim.held()) {
       return fail(ALLMEM_IN_USE, "Another thread is using this session; give each thread its own.");
     }
-    handle->cancelled = false;  // before anything else: a cancel during the call's first steps counts
+    handle->writer->forget_cancel();  // before anything else: a cancel during the call's first steps counts
     return body(*handle);
   });
 }

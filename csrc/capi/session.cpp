@@ -47,32 +47,10 @@ int32_t finish_of(FinishReason reason) {
   return ALLMEM_FINISH_CANCELLED;
 }
 
-// Checked before the first block runs, so that a refused call has read nothing.
-std::span<const int32_t> checked_ids(const allmem_session& handle, const int32_t* ids, size_t count) {
-  const auto all = input(ids, count, "The list of ids");
-  require(!all.empty(), "There are no tokens to read.");
-  const int64_t vocab = handle.shared->model->info().vocab_size;
-  for (const int32_t id : all) {
-    if (id < 0 || id >= vocab) {
-      throw Error(ErrorCode::kInvalidArgument, "Token " + std::to_string(id) +
-                                                   " is outside the model's vocabulary of " +
-                                                   std::to_string(vocab) + " tokens.");
-    }
-  }
-  return all;
-}
-
-// Reads tokens block by block until somebody cancels: `read` takes the block that begins at an index of
-// `ids`.
-template <class ReadBlock>
-int32_t read_blocks(allmem_session& handle, std::span<const int32_t> ids, const ReadBlock& read) {
-  for (size_t begin = 0; begin < ids.size(); begin += kPrefillBlock) {
-    const auto block = ids.subspan(begin, std::min(kPrefillBlock, ids.size() - begin));
-    if (handle.cancelled)
-      return fail(ALLMEM_CANCELLED, "Reading was cancelled between two blocks of tokens.");
-    read(block, begin);
-  }
-  return ALLMEM_OK;
+// What a call that was to read `count` tokens and has read `read` gives.
+int32_t read_status(size_t read, size_t count) {
+  if (read == count) return ALLMEM_OK;
+  return fail(ALLMEM_CANCELLED, "Reading was cancelled between two blocks of tokens.");
 }
 
 // Goes on with the text that the session's writer has begun.
@@ -90,16 +68,12 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
                    .prefill_seconds = stats.prefill_seconds,
                    .decode_seconds = stats.decode_seconds};
   };
-  while (true) {
-    const bool more = writer.prefill();
+  const bool at_end = writer.prefill([&](size_t) {
     report();
-    if (more && callback != nullptr && call_host(callback, "", size_t{0}, user_data) != 0)
-      handle.cancelled = true;
-    if (handle.cancelled) {
-      return fail(ALLMEM_CANCELLED, "Reading the prompt was cancelled.");
-    }
-    if (!more) break;
-  }
+    return callback == nullptr || call_host(callback, "", size_t{0}, user_data) == 0;
+  });
+  report();
+  if (!at_end || writer.is_cancelled()) return fail(ALLMEM_CANCELLED, "Reading the prompt was cancelled.");
   bool go_on = true;
   while (go_on) {
     const std::optional<std::string> piece = writer.next(handle.hooks);
@@ -107,7 +81,7 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
     report();
     if (!piece->empty() && callback != nullptr)
       go_on = call_host(callback, piece->c_str(), piece->size(), user_data) == 0;
-    if (handle.cancelled) go_on = false;
+    if (writer.is_cancelled()) go_on = false;
   }
   report();
   return ALLMEM_OK;
@@ -185,13 +159,15 @@ void allmem_session_free(allmem_session* session) { delete session; }
 
 int32_t allmem_session_prefill(allmem_session* session, const int32_t* ids, size_t id_count, size_t* read) {
   return with_session(session, [&](allmem_session& handle) {
-    if (read != nullptr) *read = 0;
-    const auto all = checked_ids(handle, ids, id_count);
-    return read_blocks(handle, all, [&](std::span<const int32_t> block, size_t begin) {
-      const bool last = begin + block.size() == all.size();
-      handle.writer->read(block, last ? LogitsFor::kLast : LogitsFor::kNone, {});
-      if (read != nullptr) *read = begin + block.size();
-    });
+    const auto all = input(ids, id_count, "The list of ids");
+    const auto note = [&](size_t so_far) {
+      if (read != nullptr) *read = so_far;
+      return true;
+    };
+    note(0);
+    const size_t done = handle.writer->read(all, LogitsFor::kLast, {}, note);
+    note(done);
+    return read_status(done, all.size());
   });
 }
 
@@ -199,8 +175,9 @@ int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size
                                size_t capacity, size_t* count) {
   return with_session(session, [&](allmem_session& handle) -> int32_t {
     require(count != nullptr, "`count` is NULL; it receives the size that is needed.");
-    const auto all = checked_ids(handle, ids, id_count);
+    const auto all = input(ids, id_count, "The list of ids");
     const auto vocab = static_cast<size_t>(handle.shared->model->info().vocab_size);
+    check_ids(all, vocab);  // before anybody makes room for their logits
     require(all.size() <= static_cast<size_t>(PTRDIFF_MAX) / sizeof(float) / vocab,
             "The logits of so many tokens do not fit into memory.");
     *count = all.size() * vocab;
@@ -208,11 +185,14 @@ int32_t allmem_session_forward(allmem_session* session, const int32_t* ids, size
       return too_small(logits == nullptr ? 0 : capacity, *count);
     }
     const std::span<float> rows(logits, *count);
-    *count = 0;
-    return read_blocks(handle, all, [&](std::span<const int32_t> block, size_t begin) {
-      handle.writer->read(block, LogitsFor::kAll, rows.subspan(begin * vocab, block.size() * vocab));
-      *count = (begin + block.size()) * vocab;
-    });
+    const auto note = [&](size_t so_far) {
+      *count = so_far * vocab;
+      return true;
+    };
+    note(0);
+    const size_t done = handle.writer->read(all, LogitsFor::kAll, rows, note);
+    note(done);
+    return read_status(done, all.size());
   });
 }
 
@@ -258,8 +238,8 @@ int32_t allmem_session_chat(allmem_session* session, const allmem_message* messa
     const bool continues = handle.writer->session().position() > 0;
     if (generation != nullptr) check_struct(generation, "generation");
     const auto go_on = [&] {
-      if (callback != nullptr && call_host(callback, "", size_t{0}, user_data) != 0) handle.cancelled = true;
-      return !handle.cancelled;
+      const bool ended = callback != nullptr && call_host(callback, "", size_t{0}, user_data) != 0;
+      return !ended && !handle.writer->is_cancelled();
     };
     std::vector<int32_t> prompt;
     try {
@@ -316,7 +296,7 @@ int32_t allmem_session_set_token_filter(allmem_session* session, allmem_token_fi
 int32_t allmem_session_cancel(allmem_session* session) {
   return guarded([&] {
     require(session != nullptr, "The session is NULL.");
-    session->cancelled = true;
+    session->writer->cancel();
     return ALLMEM_OK;
   });
 }

@@ -17,21 +17,21 @@ namespace allmem {
 // A view of a callable; unlike std::function it never allocates. The callable must outlive it.
 template <class Signature>
 class FunctionRef;
-template <class... Args>
-class FunctionRef<void(Args...)> {
+template <class Result, class... Args>
+class FunctionRef<Result(Args...)> {
  public:
   template <class F>
   requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
       FunctionRef(F&& function)  // NOLINT: implicit on purpose
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(function)))),
-        call_([](void* object, Args... args) {
-          (*static_cast<std::remove_reference_t<F>*>(object))(args...);
+        call_([](void* object, Args... args) -> Result {
+          return (*static_cast<std::remove_reference_t<F>*>(object))(args...);
         }) {}
-  void operator()(Args... args) const { call_(object_, args...); }
+  Result operator()(Args... args) const { return call_(object_, args...); }
 
  private:
   void* object_;
-  void (*call_)(void*, Args...);
+  Result (*call_)(void*, Args...);
 };
 
 // One caller at a time. The caller works too, as worker 0, so that `threads` is the number of busy cores.

@@ -13,17 +13,22 @@
 namespace allmem {
 namespace {
 
-// Adds the time from its construction to its destruction to `seconds`.
+// Adds the time since its construction, or since the last lap, to `seconds`.
 class Timer {
  public:
-  explicit Timer(double& seconds) : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
-  ~Timer() { seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  explicit Timer(double& seconds) : seconds_(seconds) {}
+  ~Timer() { lap(); }
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
 
+  void lap() {
+    const auto before = std::exchange(start_, std::chrono::steady_clock::now());
+    seconds_ += std::chrono::duration<double>(start_ - before).count();
+  }
+
  private:
   double& seconds_;
-  std::chrono::steady_clock::time_point start_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 // How many bytes at the end of `text` could be the beginning of `stop`.
@@ -32,22 +37,6 @@ size_t overlap(std::string_view text, std::string_view stop) {
     if (text.ends_with(stop.substr(0, n))) return n;
   }
   return 0;
-}
-
-std::span<const int32_t> checked_prompt(std::span<const int32_t> prompt, size_t vocab_size) {
-  if (prompt.empty()) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "The prompt is empty; give the model at least one token to read.");
-  }
-  for (size_t i = 0; i < prompt.size(); ++i) {
-    if (prompt[i] < 0 || static_cast<size_t>(prompt[i]) >= vocab_size) {
-      throw Error(ErrorCode::kInvalidArgument, "Token " + std::to_string(prompt[i]) + " at index " +
-                                                   std::to_string(i) +
-                                                   " of the prompt is outside the model's vocabulary of " +
-                                                   std::to_string(vocab_size) + " tokens.");
-    }
-  }
-  return prompt;
 }
 
 int64_t checked_count(int64_t max_tokens) {
@@ -169,7 +158,7 @@ Generator::Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokeniz
       filter_(options.stop),
       logits_(vocab_size),
       samplable_(std::min(vocab_size, static_cast<size_t>(tokenizer->vocab_size()))) {
-  prompt = checked_prompt(prompt, vocab_size);
+  check_ids(prompt, vocab_size);
   prompt_.assign(prompt.begin(), prompt.end());
   stats_.prompt_left = prompt_.size();
   const std::vector<int32_t> stops = stop_tokens(options, *tokenizer);
@@ -211,25 +200,29 @@ Generator::Generator(ByteReader& from, size_t vocab_size, std::shared_ptr<const 
   stats_.generated_tokens = static_cast<size_t>(read_count(from));
 }
 
-bool Generator::prefill(const Forward& forward) {
-  if (prompt_read_ == prompt_.size()) return false;
-  const Timer timer(stats_.prefill_seconds);
-  const size_t left = prompt_.size() - prompt_read_;
-  const auto block = std::span<const int32_t>(prompt_).subspan(prompt_read_, std::min(left, kPrefillBlock));
-  const bool last = block.size() == left;
-  forward(block, last ? LogitsFor::kLast : LogitsFor::kNone,
-          last ? std::span<float>(logits_) : std::span<float>());
-  for (int32_t id : block) sampler_.accept(id);
-  prompt_read_ += block.size();
-  stats_.prompt_tokens += block.size();
-  stats_.prompt_left -= block.size();
-  return !last;
+bool Generator::prefill(const Forward& forward, GoOn go_on) {
+  if (prompt_read_ == prompt_.size()) return true;
+  Timer timer(stats_.prefill_seconds);
+  const auto left = std::span<const int32_t>(prompt_).subspan(prompt_read_);
+  size_t counted = 0;
+  const auto count = [&](size_t read) {
+    for (const int32_t id : left.subspan(counted, read - counted)) sampler_.accept(id);
+    prompt_read_ += read - counted;
+    stats_.prompt_tokens += read - counted;
+    stats_.prompt_left -= read - counted;
+    counted = read;
+    timer.lap();
+  };
+  count(forward(left, LogitsFor::kLast, logits_, [&](size_t read) {
+    count(read);
+    return go_on(read);
+  }));
+  return counted == left.size();
 }
 
 std::optional<std::string> Generator::next(const Forward& forward, const DrawHooks& hooks) {
   if (over()) return std::nullopt;
-  while (prefill(forward)) {
-  }
+  prefill(forward);
   const Timer timer(stats_.decode_seconds);
   if (static_cast<int64_t>(stats_.generated_tokens) >= max_tokens_) return finish(FinishReason::kMaxTokens);
   const auto logits = std::span<const float>(logits_).first(samplable_);
@@ -239,7 +232,7 @@ std::optional<std::string> Generator::next(const Forward& forward, const DrawHoo
   if (std::ranges::find(stop_ids_, id) != stop_ids_.end()) return finish(FinishReason::kStopToken);
   tell_drawn(logits, id, hooks);
   sampler_.accept(id);
-  forward({&id, 1}, LogitsFor::kLast, logits_);
+  forward({&id, 1}, LogitsFor::kLast, logits_, kToTheEnd);
   last_ = id;
   ++stats_.generated_tokens;
   std::string piece = filter_.push(decoder_.push(id));

@@ -17,9 +17,6 @@
 
 namespace allmem {
 
-// How many tokens of a prompt are read between two looks at the cancel flag.
-inline constexpr size_t kPrefillBlock = 128;
-
 struct GenerateOptions {
   SamplerOptions sampling = {};
   int64_t max_tokens = 512;  // >= 0
@@ -62,7 +59,8 @@ class StopFilter {
 };
 
 // Runs the model on `ids`; has the contract of Session::forward.
-using Forward = std::function<void(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits)>;
+using Forward =
+    std::function<size_t(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on)>;
 
 // A token and its log-probability as the model gives it: of the softmax over the tokens that the tokenizer
 // knows, before bias, penalty, temperature and filters.
@@ -98,8 +96,8 @@ class Generator {
   void save(ByteWriter& to) const;
   Generator(ByteReader& from, size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer);
 
-  // Reads the next block of the prompt. True while more of it is left.
-  bool prefill(const Forward& forward);
+  // Reads what is left of the prompt. False when `go_on` ended that; stats() are up to date when it is asked.
+  bool prefill(const Forward& forward, GoOn go_on = kToTheEnd);
 
   // The text that became certain with one more token: empty while a character or a possible stop string is
   // incomplete, nothing when the generation is over. Reads what is left of the prompt first.

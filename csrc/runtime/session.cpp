@@ -73,7 +73,6 @@ struct Session::Impl {
   bool is_frozen = false;
   bool is_fresh = true;  // the state was set from outside since the last step
   bool is_poisoned = false;
-  std::atomic<bool> cancelled{false};
 
   Impl(std::shared_ptr<const Model> the_model, int threads_wanted)
       : model(std::move(the_model)),
@@ -150,14 +149,7 @@ struct Session::Impl {
 
   void check_arguments(std::span<const int32_t> ids, size_t rows, std::span<const float> logits) const {
     const auto vocab = static_cast<size_t>(program.vocab_size);
-    if (ids.empty()) throw Error(ErrorCode::kInvalidArgument, "There are no tokens to read.");
-    for (size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] < 0 || ids[i] >= program.id_limit) {
-        throw Error(ErrorCode::kInvalidArgument,
-                    "Token " + std::to_string(i) + " has the id " + std::to_string(ids[i]) +
-                        ", but the model's ids are 0 to " + std::to_string(program.id_limit - 1) + ".");
-      }
-    }
+    check_ids(ids, vocab);
     if (logits.size() / vocab < rows) {
       throw Error(ErrorCode::kInvalidArgument,
                   "The logits need room for " + std::to_string(rows) + " rows of " + std::to_string(vocab) +
@@ -250,25 +242,33 @@ struct Session::Impl {
     is_fresh = false;
   }
 
-  void forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
+  size_t forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
     const size_t vocab = static_cast<size_t>(program.vocab_size);
     float* out = logits.data();
-    for (size_t begin = 0; begin < ids.size(); begin += program.block) {
-      if (cancelled.exchange(false, std::memory_order_relaxed)) {
-        throw Error(ErrorCode::kCancelled, "Reading was stopped on request after " + std::to_string(begin) +
-                                               " of " + std::to_string(ids.size()) + " tokens.");
-      }
+    return in_blocks(ids.size(), program.block, go_on, [&](size_t begin, size_t count) {
       is_poisoned = true;  // until the block is done
-      const size_t count = std::min(program.block, ids.size() - begin);
       const bool last = begin + count == ids.size();
       const size_t rows = which == LogitsFor::kAll ? count : which == LogitsFor::kLast && last ? 1 : 0;
       with_threads([&](ThreadPool& pool) { run_block(ids.subspan(begin, count), rows, out, pool); });
       check_numbers({out, rows * vocab}, -std::numeric_limits<float>::infinity());  // -∞: never this token
       out += rows * vocab;
-    }
-    is_poisoned = false;
+      is_poisoned = false;
+    });
   }
 };
+
+void check_ids(std::span<const int32_t> ids, size_t vocab_size) {
+  if (ids.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "There are no tokens to read; give at least one id.");
+  }
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || static_cast<size_t>(ids[i]) >= vocab_size) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "Token " + std::to_string(ids[i]) + " at index " + std::to_string(i) +
+                      " is outside the model's vocabulary of " + std::to_string(vocab_size) + " tokens.");
+    }
+  }
+}
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options) {
   if (model == nullptr) throw Error(ErrorCode::kInvalidArgument, "A session needs a model.");
@@ -287,22 +287,16 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
 
 Session::~Session() = default;
 
-void Session::forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
+size_t Session::forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
   impl_->check_usable();
-  impl_->check_arguments(ids,
-                         which == LogitsFor::kAll    ? ids.size()
-                         : which == LogitsFor::kLast ? 1
-                                                     : 0,
-                         logits);
-  impl_->forward(ids, which, logits);
+  const size_t rows = which == LogitsFor::kAll ? ids.size() : which == LogitsFor::kLast ? 1 : 0;
+  impl_->check_arguments(ids, rows, logits);
+  return impl_->forward(ids, which, logits, go_on);
 }
 
 uint64_t Session::position() const { return impl_->position; }
 
-void Session::reset() {
-  impl_->set_initial_state();
-  impl_->cancelled.store(false, std::memory_order_relaxed);
-}
+void Session::reset() { impl_->set_initial_state(); }
 
 void Session::wipe() {
   for (PageBuffer* buffer : {&impl_->state, &impl_->derived, &impl_->arena, &impl_->scratch}) {
@@ -383,7 +377,5 @@ std::span<const float> Session::state(size_t index) const {
 const Model& Session::model() const { return *impl_->model; }
 
 int Session::threads() const { return impl_->threads; }
-
-void Session::cancel() { impl_->cancelled.store(true, std::memory_order_relaxed); }
 
 }  // namespace allmem

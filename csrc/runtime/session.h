@@ -1,7 +1,7 @@
 // All mutable state of one conversation, allocated once at its final size.
 #pragma once
 
-#include <atomic>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -18,6 +18,27 @@ struct SessionOptions {
 
 enum class LogitsFor { kNone, kLast, kAll };
 
+// Asked between two blocks of tokens, with how many have been read; false ends the call there.
+using GoOn = FunctionRef<bool(size_t read)>;
+inline constexpr auto kToTheEnd = [](size_t) { return true; };
+
+// The one loop over blocks: read(begin, count) takes the next `count` <= block of `total` tokens, until all
+// are read or `go_on` ends it. Returns how many were.
+template <class Read>
+size_t in_blocks(size_t total, size_t block, GoOn go_on, const Read& read) {
+  size_t begin = 0;
+  while (begin < total) {
+    if (begin > 0 && !go_on(begin)) break;
+    const size_t count = std::min(block, total - begin);
+    read(begin, count);
+    begin += count;
+  }
+  return begin;
+}
+
+// Throws kInvalidArgument for no ids, and for one that is not below `vocab_size`.
+void check_ids(std::span<const int32_t> ids, size_t vocab_size);
+
 // One caller at a time. An error inside forward() poisons the session: what reads, copies or freezes it
 // then throws kPoisoned until reset(), wipe() or restore().
 class Session {
@@ -27,10 +48,12 @@ class Session {
   Session(std::shared_ptr<const Model> model, const SessionOptions& options);
   ~Session();
 
-  // Reads `ids`. Writes logits for none, the last, or all of them: `logits` is [rows, vocab] with rows = 0,
-  // 1, ids.size(). Throws kInvalidArgument (empty, an id out of range, logits too small: the session is
-  // unchanged) or kCancelled.
-  void forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits);
+  // Reads `ids`, in blocks of kMaxBlock at most. Writes logits for none, the last, or all of them: `logits`
+  // is [rows, vocab] with rows = 0, 1, ids.size(). Returns how many ids were read: where `go_on` ended it (or
+  // threw) the session is as if only those had been given. Throws kInvalidArgument (empty, an id out of
+  // range, logits too small) with the session unchanged.
+  size_t forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits,
+                 GoOn go_on = kToTheEnd);
 
   uint64_t position() const;  // tokens read so far
   void reset();               // as new, but frozen if it was; also after an error
@@ -53,10 +76,6 @@ class Session {
   // The same for a state that `fill` writes over the one that is there, all of it. When that throws, the
   // session is poisoned.
   void restore(uint64_t position, FunctionRef<void(std::span<std::byte>)> fill);
-
-  // From any thread: makes a running forward() throw kCancelled within one block of tokens (then reset() is
-  // needed). When none is running, the next one throws kCancelled before it has changed anything.
-  void cancel();
 
  private:
   struct Impl;

@@ -30,24 +30,32 @@ void Writer::drop_text() {
   ++text_number_;
 }
 
-void Writer::read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
+size_t Writer::read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
   const size_t vocab = vocab_size();
+  check_ids(ids, vocab);  // a refused call drops nothing
   drop_text();
+  WipedVector<float> last = std::move(now_.logits);  // comes back when it holds what it should
   now_.logits.clear();
-  if (which == LogitsFor::kLast && logits.empty()) {
-    WipedVector<float> own = std::move(now_.logits);  // comes back when it holds what it should
-    own.resize(vocab);
-    session_->forward(ids, which, own);
-    now_.logits = std::move(own);
-  } else {
-    session_->forward(ids, which, logits);
-    if (which != LogitsFor::kNone) {
-      const auto end =
-          logits.begin() + static_cast<ptrdiff_t>(vocab * (which == LogitsFor::kAll ? ids.size() : 1));
-      now_.logits.assign(end - static_cast<ptrdiff_t>(vocab), end);
-    }
+  if (which != LogitsFor::kNone) last.resize(vocab);
+  const bool own = which == LogitsFor::kLast && logits.empty();
+  size_t accepted = 0;
+  const auto accept = [&](size_t read) {
+    for (; accepted < read; ++accepted) now_.sampler.accept(ids[accepted]);
+  };
+  const size_t read =
+      session_->forward(ids, which, own ? std::span<float>(last) : logits, [&](size_t so_far) {
+        accept(so_far);
+        return go_on(so_far) && !cancelled_;
+      });
+  accept(read);
+  if (which == LogitsFor::kNone || (which == LogitsFor::kLast && read < ids.size())) {
+    last.clear();
+  } else if (!own) {
+    const size_t row = which == LogitsFor::kAll ? read - 1 : 0;
+    std::ranges::copy(logits.subspan(row * vocab, vocab), last.begin());
   }
-  for (const int32_t id : ids) now_.sampler.accept(id);
+  now_.logits = std::move(last);
+  return read;
 }
 
 void Writer::set_sampling(const SamplerOptions& options) { now_.sampler = Sampler(options, vocab_size()); }
@@ -78,12 +86,14 @@ Generator& Writer::text() {
 }
 
 Forward Writer::forward() {
-  return [this](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
-    session_->forward(ids, which, logits);
+  return [this](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
+    return session_->forward(ids, which, logits, go_on);
   };
 }
 
-bool Writer::prefill() { return text().prefill(forward()); }
+bool Writer::prefill(GoOn go_on) {
+  return text().prefill(forward(), [&](size_t read) { return go_on(read) && !cancelled_; });
+}
 
 std::optional<std::string> Writer::next(const DrawHooks& hooks) { return text().next(forward(), hooks); }
 

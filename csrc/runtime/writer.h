@@ -3,6 +3,7 @@
 // wipe alike.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -29,9 +30,9 @@ class Writer {
 
   // --- by hand
 
-  // As Session::forward(), except that `logits` may be empty with kLast. Keeps the last row for logits().
-  // After an error there are none.
-  void read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits);
+  // As Session::forward(), except that `logits` may be empty with kLast, and that cancel() ends it, too.
+  // Keeps the last row for logits(). After an error there are none.
+  size_t read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on = kToTheEnd);
   // After the last token read, [vocab_size]. Empty when the last read asked for none, and after a text.
   std::span<const float> logits() const { return now_.logits; }
   // Starts a new sequence of draws, with no recent tokens. Throws kInvalidArgument.
@@ -50,9 +51,17 @@ class Writer {
   const GenerateStats* stats() const { return now_.text ? &now_.text->stats() : nullptr; }
   // Changes whenever the text is another: by start(), read(), undo(), restore().
   uint64_t text_number() const { return text_number_; }
-  // As Generator's. Throw kInvalidArgument when there is no text.
-  bool prefill();
+  // As Generator's; cancel() ends prefill(), too. Throw kInvalidArgument when there is no text.
+  bool prefill(GoOn go_on = kToTheEnd);
   std::optional<std::string> next(const DrawHooks& hooks = {});
+
+  // --- from any thread
+
+  // Ends what runs after the block of tokens that it is at. Who draws tokens asks is_cancelled() between
+  // them.
+  void cancel() { cancelled_ = true; }
+  bool is_cancelled() const { return cancelled_; }
+  void forget_cancel() { cancelled_ = false; }  // a call begins, to which earlier ones mean nothing
 
   // --- the past
 
@@ -104,6 +113,7 @@ class Writer {
   std::unique_ptr<Session> session_;
   Draft now_;
   uint64_t text_number_ = 0;
+  std::atomic<bool> cancelled_ = false;
   std::deque<Mark> marks_;
 };
 

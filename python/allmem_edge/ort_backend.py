@@ -170,7 +170,7 @@ class OrtSession:
                 f"Token {ids[wrong[0]]} at index {wrong[0]} is outside the model's vocabulary of "
                 f"{self._model.vocab_size} tokens."
                 if wrong.size
-                else "The tokens must be a list of at least one id."
+                else "There are no tokens to read; give at least one id."
             )
         if not self._busy.acquire(blocking=False):
             raise SessionInUseError(

@@ -23,20 +23,26 @@ std::shared_ptr<const Tokenizer> tokenizer() {
       "tokenizer.json");
 }
 
+constexpr size_t kBlock = 128;
+
 // A model whose most likely tokens are those of `script`, one after the other, and which remembers its input.
 struct FakeModel {
   std::vector<int32_t> script;
   std::vector<int32_t> read = {};
-  std::vector<size_t> calls = {};  // tokens of each call
+  std::vector<size_t> blocks = {};  // tokens of each
   size_t said = 0;
 
   Forward forward() {
-    return [this](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits) {
-      read.insert(read.end(), ids.begin(), ids.end());
-      calls.push_back(ids.size());
-      if (which == LogitsFor::kNone) return;
-      std::fill(logits.begin(), logits.end(), 0.0f);
-      if (said < script.size()) logits[static_cast<size_t>(script[said++])] = 1.0f;
+    return [this](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
+      CHECK(which == LogitsFor::kLast);
+      return in_blocks(ids.size(), kBlock, go_on, [&](size_t begin, size_t count) {
+        const auto block = ids.subspan(begin, count);
+        read.insert(read.end(), block.begin(), block.end());
+        blocks.push_back(count);
+        if (begin + count < ids.size()) return;
+        std::fill(logits.begin(), logits.end(), 0.0f);
+        if (said < script.size()) logits[static_cast<size_t>(script[said++])] = 1.0f;
+      });
     };
   }
 };
@@ -166,22 +172,42 @@ TEST_CASE("no tokens wanted: the prompt is read, nothing is said") {
 }
 
 TEST_CASE("a prompt is read in blocks, whatever its length") {
-  for (const size_t length :
-       {size_t{1}, kPrefillBlock - 1, kPrefillBlock, kPrefillBlock + 1, 3 * kPrefillBlock}) {
+  for (const size_t length : {size_t{1}, kBlock - 1, kBlock, kBlock + 1, 3 * kBlock}) {
     FakeModel model{{}};
     const Ids prompt(length, kA);
     CHECK(run(model, {.max_tokens = 0}, prompt).stats.prompt_tokens == length);
     CHECK(model.read == prompt);
-    CHECK(model.calls.size() == (length + kPrefillBlock - 1) / kPrefillBlock);
-    CHECK(*std::ranges::max_element(model.calls) <= kPrefillBlock);
+    CHECK(model.blocks.size() == (length + kBlock - 1) / kBlock);
+    CHECK(*std::ranges::max_element(model.blocks) <= kBlock);
   }
+}
+
+TEST_CASE(
+    "a prompt is left where one says so or throws between two blocks, with figures that are up to date") {
+  FakeModel model{{kA}};
+  const Ids prompt(2 * kBlock + 5, kC);
+  Generator generator(kVocab, tokenizer(), prompt, {});
+  const auto stop_at_once = [&](size_t read) {
+    CHECK(read == kBlock);
+    CHECK(generator.stats().prompt_tokens == kBlock);
+    CHECK(generator.stats().prompt_left == kBlock + 5);
+    return false;
+  };
+  CHECK_FALSE(generator.prefill(model.forward(), stop_at_once));
+  CHECK(model.read == Ids(kBlock, kC));
+  const auto give_up = [](size_t) -> bool { throw Error(ErrorCode::kIo, "given up."); };
+  CHECK_THROWS_AS(generator.prefill(model.forward(), give_up), Error);
+  CHECK(generator.stats().prompt_left == 5);
+  CHECK(generator.prefill(model.forward()));
+  CHECK(model.read == prompt);
+  CHECK(generator.next(model.forward()) == "a");
 }
 
 TEST_CASE("a copy and a saved one go on as the original, wherever they are taken") {
   const GenerateOptions options{.sampling = {.temperature = 1.5f, .repetition_penalty = 1.2f, .seed = 5},
                                 .max_tokens = 40,
                                 .stop = {"abcabc", "never there"}};
-  const Ids prompt(kPrefillBlock + 3, kC);
+  const Ids prompt(kBlock + 3, kC);
   const Ids script = {kLead, kA, kB, kC, kTail, kA, kA, kB, kB, kLead, kC};
   const std::string expected = [&] {
     FakeModel model{script};
@@ -193,7 +219,7 @@ TEST_CASE("a copy and a saved one go on as the original, wherever they are taken
     FakeModel model{script};
     Generator generator(kVocab, tokenizer(), prompt, options);
     std::string text;
-    if (stopped_at > 0) CHECK(generator.prefill(model.forward()));  // then the rest of the prompt is left
+    if (stopped_at > 0) CHECK_FALSE(generator.prefill(model.forward(), [](size_t) { return false; }));
     for (size_t step = 1; step < stopped_at; ++step) text += generator.next(model.forward()).value_or("");
     if (generator.over()) break;
     ByteWriter saved;

@@ -482,29 +482,31 @@ TEST_CASE("wrong arguments are refused with the session unchanged") {
   CHECK(code_of([&] { Session(nullptr, {}); }) == ErrorCode::kInvalidArgument);
 }
 
-TEST_CASE("cancel from another thread ends a long read, and reset makes the session usable again") {
+TEST_CASE(
+    "a call that is ended between two blocks has read what it says, and the session goes on from there") {
   const TinyModel tiny;
-  Session session(load(tiny), {.threads = 2});
-  const auto ids = random_ids(64, tiny.config.vocab);
-  const std::vector<int32_t> many(2'000'000, 1);  // far more than is read before the request arrives
-  std::thread other([&] { session.cancel(); });
-  CHECK(code_of([&] { session.forward(many, LogitsFor::kNone, {}); }) == ErrorCode::kCancelled);
-  other.join();
-  CHECK(session.position() < many.size());
-  session.reset();
-  Session fresh(load(tiny), {.threads = 2});
-  CHECK(run(session, ids) == run(fresh, ids));
-}
-
-TEST_CASE("a request to stop before a call ends it with the session unchanged and usable") {
-  const TinyModel tiny;
-  Session session(load(tiny), {.threads = 1});
-  const auto ids = random_ids(8, tiny.config.vocab);
-  session.cancel();
-  CHECK(code_of([&] { run(session, ids); }) == ErrorCode::kCancelled);
-  CHECK(session.position() == 0);
-  run(session, ids);
-  CHECK(session.position() == 8);
+  const auto model = load(tiny);
+  Session session(model, {.threads = 2}), whole(model, {.threads = 2});
+  const auto ids = random_ids(3 * kMaxBlock, tiny.config.vocab);
+  std::vector<size_t> asked;
+  const auto once = [&](size_t read) {
+    asked.push_back(read);
+    return asked.size() < 2;
+  };
+  std::vector<float> row(static_cast<size_t>(tiny.config.vocab), 7.0f);
+  CHECK(session.forward(ids, LogitsFor::kLast, row, once) == 2 * kMaxBlock);
+  CHECK(asked == std::vector<size_t>{kMaxBlock, 2 * kMaxBlock});
+  CHECK(session.position() == 2 * kMaxBlock);
+  CHECK(row == std::vector<float>(row.size(), 7.0f));  // of the last token, which was not read
+  const auto rest = std::span(ids).last(kMaxBlock);
+  const auto give_up = [](size_t) -> bool { throw Error(ErrorCode::kIo, "given up."); };
+  CHECK(session.forward(rest, LogitsFor::kLast, row, give_up) == kMaxBlock);  // one block: nobody is asked
+  std::vector<float> expected(row.size());
+  CHECK(whole.forward(ids, LogitsFor::kLast, expected) == ids.size());
+  CHECK(row == expected);
+  CHECK(code_of([&] { session.forward(ids, LogitsFor::kNone, {}, give_up); }) == ErrorCode::kIo);
+  CHECK(session.position() == 4 * kMaxBlock);
+  CHECK(session.forward(rest, LogitsFor::kNone, {}) == rest.size());  // not poisoned
 }
 
 TEST_CASE("an error in mid-read poisons the session until reset") {

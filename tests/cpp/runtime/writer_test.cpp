@@ -86,7 +86,7 @@ TEST_CASE_FIXTURE(Fixture, "a text goes on bit for bit from wherever it is left:
   Writer stopped = writer();
   stopped.start(tokenizer, prompt, options);
   std::string text;
-  stopped.prefill();  // the prompt has two blocks
+  CHECK_FALSE(stopped.prefill([](size_t) { return false; }));  // the prompt has two blocks
   for (int step = 0; stopped.unfinished(); ++step) {
     CAPTURE(step);
     stopped.mark(0);
@@ -147,6 +147,29 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(c.logits().empty());
 }
 
+TEST_CASE_FIXTURE(Fixture, "cancel ends what runs between two blocks, and what was read counts") {
+  const std::vector<int32_t> many = random_ids(3 * kMaxBlock, 37, 9);
+  Writer cancelled = writer(), whole = writer();
+  for (Writer* each : {&cancelled, &whole}) each->set_sampling(options.sampling);
+  const auto cancel = [&](size_t) {
+    cancelled.cancel();
+    return true;
+  };
+  CHECK(cancelled.read(many, LogitsFor::kLast, {}, cancel) == kMaxBlock);
+  CHECK(cancelled.is_cancelled());
+  CHECK(cancelled.logits().empty());
+  const auto rest = std::span(many).subspan(kMaxBlock);
+  CHECK(cancelled.read(rest, LogitsFor::kNone, {}) == kMaxBlock);  // still wanted
+  cancelled.forget_cancel();
+  CHECK(cancelled.read(rest.subspan(kMaxBlock), LogitsFor::kLast, {}) == kMaxBlock);
+  CHECK(whole.read(many, LogitsFor::kLast, {}) == many.size());
+  CHECK(saved(cancelled) == saved(whole));  // the sampler's last tokens, too
+
+  std::vector<float> rows(many.size() * 37);
+  CHECK(cancelled.read(many, LogitsFor::kAll, rows, cancel) == kMaxBlock);
+  CHECK(std::ranges::equal(cancelled.logits(), std::span(rows).subspan((kMaxBlock - 1) * 37, 37)));
+}
+
 TEST_CASE_FIXTURE(Fixture, "a text needs its tokenizer to be loaded, and reading by hand drops it") {
   Writer first = writer(), second = writer();
   first.start(tokenizer, prompt, options);
@@ -162,13 +185,15 @@ TEST_CASE_FIXTURE(Fixture, "a text needs its tokenizer to be loaded, and reading
   CHECK_THROWS_AS(first.prefill(), Error);
 }
 
-TEST_CASE_FIXTURE(Fixture, "a refused start leaves the text that is being written") {
+TEST_CASE_FIXTURE(Fixture, "a refused start or read leaves the text that is being written") {
   Writer w = writer();
   w.start(tokenizer, prompt, options);
   w.next();
   const std::vector<std::byte> before = saved(w);
   CHECK_THROWS_AS(w.start(tokenizer, {}, options), Error);
   CHECK_THROWS_AS(w.start(tokenizer, prompt, {.max_tokens = -1}), Error);
+  CHECK(saved(w) == before);
+  CHECK_THROWS_AS(w.read(std::vector<int32_t>{1, 37}, LogitsFor::kNone, {}), Error);
   CHECK(saved(w) == before);
 }
 
