@@ -7,7 +7,9 @@ macro(allmem_isa suffix)
 endmacro()
 
 set(ALLMEM_ISAS "")
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+if(NOT CMAKE_SIZEOF_VOID_P EQUAL 8)
+  # A processor of 32 bits, or one asked to be that (-m32), has the scalar kernels alone.
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   set(ALLMEM_KERNELS_FOLDER x86)
   set(avx2 -mavx2 -mfma -mf16c)
   set(avx512vnni ${avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)

@@ -262,7 +262,7 @@ size_t Binder::kept(const Shape& shape) {
   return outputs_.size() + temporaries_.size() - 1;
 }
 
-bool Binder::exact() const { return lowering_.choices_.precision == Precision::kExact; }
+bool Binder::exact() const { return lowering_.program_->precision == Precision::kExact; }
 
 size_t Binder::derived(size_t bytes) {
   const size_t offset = lowering_.program_->derived_bytes;
@@ -318,10 +318,25 @@ void Binder::absorb(size_t i, std::string_view op_type) {
   inputs_[i] = source;
 }
 
-void Binder::limit_ids(int64_t rows) {
-  int64_t& limit = lowering_.program_->id_limit;
-  limit = limit == 0 ? rows : std::min(limit, rows);
+Step Binder::step(std::unique_ptr<const Op> op) const {
+  Step step{.op = std::move(op),
+            .kind = node_.op_type,
+            .inputs = inputs_,
+            .outputs = outputs_,
+            .row_wise = row_wise_};
+  step.outputs.insert(step.outputs.end(), temporaries_.begin(), temporaries_.end());
+  return step;
 }
+
+bool Binder::is_foldable() const {
+  const auto constant = [&](ValueId id) {
+    const Program& program = *lowering_.program_;
+    return id == kNoValue || program.buffers[program.values[id].buffer].home == Buffer::Home::kConstant;
+  };
+  return !stateful_ && temporaries_.empty() && std::all_of(inputs_.begin(), inputs_.end(), constant);
+}
+
+void Binder::limit_ids(int64_t rows) { lowering_.id_limit_ = std::min(lowering_.id_limit_, rows); }
 
 void Binder::check_attributes() const {
   for (const Attribute& attribute : node_.attributes) {

@@ -1,6 +1,7 @@
 // What the maker of an operator sees of its node: inputs with inferred types and shapes, attributes, and ways
 // to declare outputs. Everything wrong is reported as one sentence that names the file, the node and the
-// operator.
+// operator. There is a Binder for each node, over the one Lowering of the file (graph/lower.h), which
+// operators do not see.
 #pragma once
 
 #include <memory>
@@ -83,7 +84,7 @@ class Binder {
   size_t kept(const Shape& shape);
   // Bytes that the session keeps for this operator, computed from its state; returns their offset.
   size_t derived(size_t bytes);
-  bool exact() const;  // Precision::kExact is asked for
+  bool exact() const;  // Program::precision is kExact
   const Choices& choices() const;
   // Row t of the outputs depends on row t of the inputs only.
   void row_wise() { row_wise_ = true; }
@@ -103,13 +104,18 @@ class Binder {
   ValueId input_id(size_t i) const { return inputs_[i]; }
   void limit_ids(int64_t rows);  // token ids must be below `rows`
 
+  // For Lowering, when the operator is made: fails for an attribute that nobody asked for;
+  void check_attributes() const;
+  // the operator with the node's inputs, outputs and temporaries;
+  Step step(std::unique_ptr<const Op> op) const;
+  // and whether it can run once, now: it has constants only.
+  bool is_foldable() const;
+
  private:
-  friend class Lowering;
   std::vector<size_t> add_shared(const std::string& key, const std::vector<Shape>& shapes, Step step,
                                  MakeShared make);
   ValueId add_output(size_t i, Value value, Buffer buffer);
   void name_output(size_t i, ValueId id);
-  void check_attributes() const;
 
   Lowering& lowering_;
   const onnx::Node& node_;

@@ -15,9 +15,13 @@ using Home = Buffer::Home;
 
 namespace {
 
-constexpr size_t kMaxValueElements = size_t{1} << 34;  // with T = kMaxBlock: far above any real model
+// With T = kMaxBlock: far above any real model.
+constexpr uint64_t kMaxValueElements = uint64_t{1} << (kWideAddresses ? 34 : 28);
 constexpr size_t kMaxFoldedBytes = size_t{256} << 20;
-constexpr size_t kMaxStateBytes = size_t{64} << 30;
+constexpr uint64_t kMaxStateGiB = kWideAddresses ? 64 : 1, kMaxStateBytes = kMaxStateGiB << 30;
+// A value's bytes, of 64 bits each at most, can be counted.
+static_assert(kMaxValueElements * 8 <= std::numeric_limits<size_t>::max());
+static_assert(kMaxStateBytes <= std::numeric_limits<size_t>::max());
 constexpr std::string_view kStateSuffix = ".state";
 constexpr std::string_view kStateOutSuffix = ".state.out";
 
@@ -25,7 +29,7 @@ constexpr std::string_view kStateOutSuffix = ".state.out";
 constexpr int64_t kLeastOpset = 23, kMostOpset = 27;
 
 size_t bytes_of(const Value& value, size_t tokens) {
-  return (elements(value.shape, tokens) * onnx::type_bits(value.type) + 7) / 8;
+  return static_cast<size_t>((uint64_t{elements(value.shape, tokens)} * onnx::type_bits(value.type) + 7) / 8);
 }
 
 }  // namespace
@@ -41,8 +45,7 @@ Lowering::Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, con
   program_->kernels = &kernels_;
   const bool quantised = std::any_of(model_->nodes.begin(), model_->nodes.end(),
                                      [](const onnx::Node& node) { return node.op_type == "MatMulNBits"; });
-  if (!quantised)
-    choices_.precision = Precision::kExact;  // who keeps weights in float32 wants the rest so, too
+  program_->precision = quantised ? choices_.precision : Precision::kExact;  // float32 throughout, or not
 }
 
 std::unique_ptr<Program> Lowering::run() {
@@ -95,10 +98,12 @@ void Lowering::check_size(const std::string& name, const Shape& shape) const {
                                       " dimensions, but this runtime has room for " +
                                       std::to_string(kMaxRank));
   }
-  size_t count = 1, symbols = 0;
+  uint64_t count = 1, symbols = 0;
   for (const int64_t dim : shape) {
     symbols += dim == kTokens;
-    const size_t size = dim == kTokens ? kMaxBlock : dim < 0 ? kMaxValueElements : static_cast<size_t>(dim);
+    const uint64_t size = dim == kTokens ? kMaxBlock
+                          : dim < 0      ? kMaxValueElements
+                                         : static_cast<uint64_t>(dim);
     if (size != 0 && count > kMaxValueElements / size) count = kMaxValueElements + 1;
     if (count <= kMaxValueElements) count *= size;
   }
@@ -231,46 +236,27 @@ void Lowering::add_node(const onnx::Node& node) {
   std::unique_ptr<const Op> op = make(binder);
   binder.check_attributes();
   if (op == nullptr) return;
-  for (const ValueId id : binder.inputs_) {
+  Step step = binder.step(std::move(op));
+  for (const ValueId id : step.inputs) {
     if (id != kNoValue && elements(program_->values[id].shape, 1) == 0) {
       binder.fail("computes with '" + program_->values[id].name + "', which is empty");
     }
   }
-  if (foldable(binder)) {
-    fold(*op, binder);
-    return;
-  }
-  for (const ValueId id : binder.outputs_) {
+  if (binder.is_foldable()) return fold(step, node);
+  for (const ValueId id : step.outputs) {
     if (id != kNoValue) producer_.emplace(id, program_->steps.size());
   }
-  Step step{.op = std::move(op),
-            .kind = node.op_type,
-            .inputs = binder.inputs_,
-            .outputs = binder.outputs_,
-            .row_wise = binder.row_wise_};
-  step.outputs.insert(step.outputs.end(), binder.temporaries_.begin(), binder.temporaries_.end());
   program_->steps.push_back(std::move(step));
 }
 
-bool Lowering::foldable(const Binder& binder) const {
-  const auto constant = [&](ValueId id) {
-    return id == kNoValue || program_->buffers[program_->values[id].buffer].home == Home::kConstant;
-  };
-  return !binder.stateful_ && binder.temporaries_.empty() &&
-         std::all_of(binder.inputs_.begin(), binder.inputs_.end(), constant);
-}
-
 // Runs an operator on constants once, now.
-void Lowering::fold(const Op& op, const Binder& binder) {
-  Step step;
-  step.inputs = binder.inputs_;
-  step.outputs = binder.outputs_;
+void Lowering::fold(const Step& step, const onnx::Node& node) {
   for (const ValueId id : step.outputs) {
     if (id == kNoValue) continue;
     Buffer& buffer = program_->buffers[program_->values[id].buffer];
     if (buffer.bytes > kMaxFoldedBytes - folded_bytes_) {
       fail(ErrorCode::kUnsupported,
-           describe(binder.node()) + " computes more than 256 MiB from constants; fold them when exporting");
+           describe(node) + " computes more than 256 MiB from constants; fold them when exporting");
     }
     folded_bytes_ += buffer.bytes;
     program_->folded.emplace_back(buffer.bytes);
@@ -280,7 +266,7 @@ void Lowering::fold(const Op& op, const Binder& binder) {
   for (size_t i = addresses_.size(); i < program_->buffers.size(); ++i) {
     addresses_.push_back(const_cast<std::byte*>(program_->buffers[i].constant));  // inputs are only read
   }
-  std::vector<float> scratch(op.scratch_floats(kernels_, 1));
+  std::vector<float> scratch(step.op->scratch_floats(kernels_, 1));
   std::vector<Operand> operands;
   add_operands(*program_, step, addresses_, operands);
   ThreadPool pool(1);
@@ -289,7 +275,7 @@ void Lowering::fold(const Op& op, const Binder& binder) {
   ctx.tokens = 1;
   ctx.operands = operands.data();
   ctx.scratch_data = scratch.data();
-  op.run(ctx);
+  step.op->run(ctx);
 }
 
 void Lowering::add_outputs() {
@@ -318,9 +304,10 @@ void Lowering::lay_out_states() {
   for (size_t i = 0; i < state_buffers_.size(); ++i) {
     Buffer& buffer = program_->buffers[state_buffers_[i]];
     if (align_up(buffer.bytes) > kMaxStateBytes - program_->state_bytes) {
-      if (!choices_.window) fail(ErrorCode::kBadModel, "the states need more than 64 GiB");
-      fail(ErrorCode::kInvalidArgument, "the states need more than 64 GiB with a window of " +
-                                            std::to_string(*choices_.window) + " tokens; choose less");
+      const std::string problem = "the states need more than " + std::to_string(kMaxStateGiB) + " GiB";
+      if (!choices_.window) fail(ErrorCode::kBadModel, problem);
+      fail(ErrorCode::kInvalidArgument,
+           problem + " with a window of " + std::to_string(*choices_.window) + " tokens; choose less");
     }
     buffer.offset = program_->state_bytes;
     program_->state_bytes += align_up(buffer.bytes);
@@ -345,12 +332,10 @@ void Lowering::add_logits(const onnx::ValueInfo& output) {
   buffer.home = Home::kLogits;
   program_->logits = id;
   program_->vocab_size = value.shape[1];
-  int64_t& limit = program_->id_limit;
-  if (limit != 0 && limit < program_->vocab_size) {
-    fail(ErrorCode::kBadModel, "the embedding has " + std::to_string(limit) + " rows, fewer than the " +
+  if (id_limit_ < program_->vocab_size) {
+    fail(ErrorCode::kBadModel, "the embedding has " + std::to_string(id_limit_) + " rows, fewer than the " +
                                    std::to_string(program_->vocab_size) + " columns of the logits");
   }
-  limit = program_->vocab_size;
 }
 
 void Lowering::check_state_output(const onnx::ValueInfo& output) {

@@ -1,6 +1,7 @@
 // From ONNX structs to a Program.
 #pragma once
 
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,7 +29,8 @@ void form_stages(Program& program);
 // and the size of a block, and where everything lies in memory.
 void plan(Program& program, const Kernels& kernels);
 
-// The state of lower() while it runs; Binder works on it.
+// The state of lower() while it runs, of a whole file. Operators add their nodes to it through a Binder, and
+// see nothing else of it.
 class Lowering {
  public:
   Lowering(std::shared_ptr<const onnx::Model> model, FindOp find_op, const Kernels& kernels,
@@ -48,8 +50,7 @@ class Lowering {
   void add_outputs();
   void add_logits(const onnx::ValueInfo& output);
   void check_state_output(const onnx::ValueInfo& output);
-  bool foldable(const Binder& binder) const;
-  void fold(const Op& op, const Binder& binder);
+  void fold(const Step& step, const onnx::Node& node);
   void check_size(const std::string& name, const Shape& shape) const;
   ValueId add_value(Value value, Buffer buffer);
 
@@ -67,6 +68,7 @@ class Lowering {
   std::vector<uint32_t> state_buffers_;  // of the states, in order, and then of what operators keep
   std::vector<std::byte*> addresses_;    // of the constant buffers, for fold()
   size_t folded_bytes_ = 0;
+  int64_t id_limit_ = std::numeric_limits<int64_t>::max();  // the embeddings have as many rows
 };
 
 }  // namespace allmem

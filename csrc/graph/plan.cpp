@@ -12,12 +12,12 @@ namespace {
 using Home = Buffer::Home;
 
 constexpr size_t kGoodArenaBytes = size_t{128} << 20;  // a model too wide for that gets smaller blocks
-constexpr size_t kMaxArenaBytes = size_t{4} << 30;
+constexpr uint64_t kMaxArenaGiB = kWideAddresses ? 4 : 1;
 
 // Free memory of the arena, by offset; first fit.
 class Arena {
  public:
-  size_t take(size_t size) {
+  uint64_t take(uint64_t size) {
     for (auto gap = gaps_.begin(); gap != gaps_.end(); ++gap) {
       if (gap->second < size) continue;
       const auto [offset, space] = *gap;
@@ -25,12 +25,12 @@ class Arena {
       if (space > size) gaps_.emplace(offset + size, space - size);
       return offset;
     }
-    const size_t offset = end_;
+    const uint64_t offset = end_;
     end_ += size;
     return offset;
   }
 
-  void give(size_t offset, size_t size) {
+  void give(uint64_t offset, uint64_t size) {
     const auto gap = gaps_.emplace(offset, size).first;
     const auto next = std::next(gap);
     if (next != gaps_.end() && gap->first + gap->second == next->first) {
@@ -45,11 +45,11 @@ class Arena {
     }
   }
 
-  size_t end() const { return end_; }
+  uint64_t end() const { return end_; }
 
  private:
-  std::map<size_t, size_t> gaps_;
-  size_t end_ = 0;
+  std::map<uint64_t, uint64_t> gaps_;
+  uint64_t end_ = 0;
 };
 
 size_t size_for(const Buffer& buffer, size_t block) {
@@ -70,7 +70,7 @@ void each_buffer(const Program& program, const Stage& stage, Use use) {
 
 // Gives every activation an offset, so that two share memory only when one is no longer needed. To threads
 // that go through a stage, all that it needs is needed at the same time.
-size_t lay_out(Program& program, size_t block) {
+uint64_t lay_out(Program& program, size_t block) {
   constexpr size_t kNever = ~size_t{0};
   std::vector<size_t> last_use(program.buffers.size(), kNever);
   for (size_t i = 0; i < program.stages.size(); ++i)
@@ -82,7 +82,7 @@ size_t lay_out(Program& program, size_t block) {
       Buffer& buffer = program.buffers[index];
       if (buffer.home != Home::kArena || live[index]) return;
       live[index] = true;
-      buffer.offset = arena.take(size_for(buffer, block));
+      buffer.offset = static_cast<size_t>(arena.take(size_for(buffer, block)));
     });
     each_buffer(program, program.stages[i], [&](uint32_t index) {
       if (!live[index] || last_use[index] != i) return;
@@ -97,15 +97,16 @@ size_t lay_out(Program& program, size_t block) {
 
 void plan(Program& program, const Kernels& kernels) {
   program.block = kMaxBlock;
-  program.arena_bytes = lay_out(program, program.block);
-  while (program.arena_bytes > kGoodArenaBytes && program.block > 1) {
+  uint64_t bytes = lay_out(program, program.block);
+  while (bytes > kGoodArenaBytes && program.block > 1) {
     program.block /= 2;
-    program.arena_bytes = lay_out(program, program.block);
+    bytes = lay_out(program, program.block);
   }
-  if (program.arena_bytes > kMaxArenaBytes) {
-    throw Error(ErrorCode::kBadModel,
-                program.source->path + ": one token needs more than 4 GiB of activations.");
+  if (bytes > kMaxArenaGiB << 30) {
+    throw Error(ErrorCode::kBadModel, program.source->path + ": one token needs more than " +
+                                          std::to_string(kMaxArenaGiB) + " GiB of activations.");
   }
+  program.arena_bytes = static_cast<size_t>(bytes);
   size_t operands = 0;
   for (Step& step : program.steps) {
     step.first_operand = operands;

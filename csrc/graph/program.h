@@ -26,6 +26,9 @@ enum class Precision {
   kExact,  // float32 everywhere: what the operators' function bodies define
 };
 
+// Where addresses have 32 bits, no limit is above what they reach.
+inline constexpr bool kWideAddresses = sizeof(size_t) >= sizeof(uint64_t);
+
 // Tokens of a block at most: enough to make a weight's trip from memory worthwhile.
 inline constexpr size_t kMaxBlock = 128;
 
@@ -91,6 +94,7 @@ struct State {
 struct Program {
   std::shared_ptr<const onnx::Model> source;  // keeps the mapped weights alive
   const Kernels* kernels = nullptr;           // what all of it is planned for, and runs with
+  Precision precision = Precision::kFast;     // always kExact where no weights are quantised
   std::vector<AlignedBuffer> folded;          // constants computed at load
   std::deque<Value> values;
   std::vector<Buffer> buffers;
@@ -106,7 +110,6 @@ struct Program {
   size_t derived_bytes = 0;   // per session, computed from the state (row scales)
   size_t scratch_floats = 0;  // per worker thread
   int64_t vocab_size = 0;     // columns of the logits
-  int64_t id_limit = 0;       // token ids are below this
 };
 
 }  // namespace allmem

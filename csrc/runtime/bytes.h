@@ -56,8 +56,9 @@ class ByteReader {
 
   template <class T>
   WipedVector<T> list(size_t most) {
-    const auto count = number<uint64_t>();
-    if (count > most || count > left_.size() / sizeof(T)) refuse_snapshot("one of its lists is too long");
+    const auto wanted = number<uint64_t>();
+    if (wanted > most || wanted > left_.size() / sizeof(T)) refuse_snapshot("one of its lists is too long");
+    const auto count = static_cast<size_t>(wanted);
     const std::span<const std::byte> bytes = take(count * sizeof(T));
     WipedVector<T> values(count);
     if (count > 0) std::memcpy(values.data(), bytes.data(), bytes.size());

@@ -114,7 +114,6 @@ ModelInfo describe(const onnx::Model& model, const Choices& choices) {
   info.sinks = choices.sinks.value_or(sinks);
   info.chunk = choices.memory == MemoryUse::kOff ? 0 : choices.chunk.value_or(chunk);
   info.memory = choices.memory;
-  info.exact = choices.precision == Precision::kExact;
   check(choices, info);
   if (info.window != window || info.sinks != sinks || info.chunk != chunk || info.memory != MemoryUse::kOn) {
     info.chosen = "window " + std::to_string(info.window) + ", sinks " + std::to_string(info.sinks) +
@@ -125,6 +124,7 @@ ModelInfo describe(const onnx::Model& model, const Choices& choices) {
 
 // What follows from them.
 void add_sizes(const Program& program, ModelInfo& info) {
+  info.exact = program.precision == Precision::kExact;
   info.vocab_size = program.vocab_size;
   info.state_bytes = program.state_bytes;
   info.weight_bytes = program.weight_bytes;

@@ -27,8 +27,7 @@ struct ModelInfo {
   MemoryUse memory = MemoryUse::kOn;
   std::string chosen;        // "window 32, sinks 4, chunk 16, memory on"; empty when all is as the file says
   std::string quantization;  // "none", "int8", "int4"; like the names, what the file says as valid UTF-8
-  bool exact =
-      false;  // loaded with Precision::kExact; weights in float32 are computed with in float32 either way
+  bool exact = false;        // computes in float32 throughout: loaded so, or its weights are float32
   size_t weight_bytes = 0;
   size_t state_bytes = 0;  // of one session, without scratch
   std::vector<StateInfo> states;

@@ -424,7 +424,7 @@ typedef struct allmem_snapshot_info {
   uint64_t state_bytes;
   uint32_t format;
   int32_t frozen;
-  int32_t exact;      /* of a model loaded with `exact` */
+  int32_t exact;      /* of a model that computes in float32 throughout: loaded so, or of such weights */
   int32_t unfinished; /* 1 when it holds an unfinished text */
 } allmem_snapshot_info;
 /* Looks at a snapshot, whatever its model; `note` receives the caller's note (buffer, capacity, count; all

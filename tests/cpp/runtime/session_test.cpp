@@ -155,6 +155,14 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("a model of float32 weights is exact and says so, however it is loaded") {
+  const TinyModel plain(quantised(0)), codes(quantised(4));
+  CHECK(load(plain, Precision::kFast)->info().exact);
+  CHECK(load(plain, Precision::kExact)->info().exact);
+  CHECK_FALSE(load(codes, Precision::kFast)->info().exact);
+  CHECK(load(codes, Precision::kExact)->info().exact);
+}
+
 TEST_CASE("8-bit activations lose less than the 4-bit weights do") {
   const TinyModel tiny(quantised(4)), unquantised(quantised(0));
   const auto ids = random_ids(200, tiny.config.vocab);
