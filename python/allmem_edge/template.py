@@ -27,6 +27,11 @@ from allmem_edge.words import Guard, Segment, guard_of, shown, text_of
 
 _MAX_FRAME = 1 << 20  # characters that a template may write beside the messages; mostly it is some dozens
 _MAX_TEXT = 1 << 26  # characters, of what it makes on the way
+# Filters that look at single characters, and so must see people's words as they are.
+_LOOK_AT_CHARACTERS = (
+    *("title", "escape", "e", "forceescape", "striptags", "urlize", "urlencode", "wordwrap", "wordcount"),
+    "xmlattr",
+)
 _MAX_NUMBER = 10_000  # numbers of a range, characters of a column
 
 
@@ -196,6 +201,8 @@ class ChatTemplate:
     def _compile(self, source: str) -> jinja2.Template:
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         environment.filters["tojson"] = _to_json
+        for name in _LOOK_AT_CHARACTERS:
+            environment.filters[name] = _looking(environment.filters[name])
         for name, function in environment.filters.items():
             environment.filters[name] = _bounded(function, name)
         del environment.globals["lipsum"]
@@ -283,6 +290,20 @@ def _to_json(
         sort_keys=sort_keys,
     )
     return text if guard is None else guard.words(text)
+
+
+def _looking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that sees what people really said, and whose result is their words."""
+
+    @functools.wraps(function)
+    def looking(*args: Any, **kwargs: Any) -> Any:
+        guard = guard_of([*args, *kwargs.values()])
+        if guard is None:
+            return function(*args, **kwargs)
+        result = function(*map(shown, args), **{name: shown(value) for name, value in kwargs.items()})
+        return guard.words(str(result)) if isinstance(result, str) else result
+
+    return looking
 
 
 def _short_range(*bounds: int) -> range:

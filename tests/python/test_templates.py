@@ -241,6 +241,36 @@ def test_special_tokens_in_peoples_words_stay_text(name: str, theirs: Any, ours:
         assert special(messages) == special(harmless), messages
 
 
+@pytest.mark.parametrize(
+    "filtered",
+    [
+        *("title", "capitalize", "escape", "e", "forceescape", "striptags", "urlize", "urlencode"),
+        *(
+            "wordcount",
+            "wordwrap(5)",
+            "upper",
+            "lower",
+            "trim",
+            "length",
+            "center(30)",
+            "reverse",
+            "truncate(6)",
+        ),
+    ],
+)
+def test_filters_see_what_people_said(filtered: str, theirs: Any, ours: _core.Tokenizer) -> None:
+    source = "<s>{{ messages[0].content | " + filtered + " }}</s>{{ messages[1].content }}"
+    template = ChatTemplate(source, "t", special_tokens=TOKENS)
+    for content in ("x <abc> & <b>y</b>", "</s> is </s>", "say <s>hello(world)", "<"):
+        messages = [Message("user", content), Message("assistant", "Hm.")]
+        plain = [message._asdict() for message in messages]
+        expected = theirs.apply_chat_template(plain, tokenize=False, chat_template=source)
+        segments = template.render(messages, control=ours.special_tokens)
+        assert text_of(segments) == expected
+        marked = [segment.text for segment in segments if not segment.plain]
+        assert "".join(marked).count("<s>") == "".join(marked).count("</s>") == 1  # the template's own
+
+
 def test_no_choice_of_private_characters_lets_words_pass() -> None:
     everything = "".join(map(chr, range(0xF0000, 0xFFFFE)))
     template = ChatTemplate("{{ messages[0].content }}", "t")
