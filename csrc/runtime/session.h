@@ -20,7 +20,8 @@ enum class LogitsFor { kNone, kLast, kAll };
 
 // Asked between two blocks of tokens, with how many have been read; false ends the call there.
 using GoOn = FunctionRef<bool(size_t read)>;
-inline constexpr auto kToTheEnd = [](size_t) { return true; };
+// Of each file its own: an inline variable's symbol would be seen outside the static library.
+constexpr auto kToTheEnd = [](size_t) { return true; };
 
 // The one loop over blocks: read(begin, count) takes the next `count` <= block of `total` tokens, until all
 // are read or `go_on` ends it. Returns how many were.
