@@ -38,7 +38,8 @@ def test_the_report_is_what_the_session_says(tiny_dir: Path, tmp_path: Path, exa
     done = inspect(tmp_path / "memory", "--model", tiny_dir, "--json")
     assert done.returncode == 0, done.stderr
     report, expected = json.loads(done.stdout), session.inspect()
-    assert (report["tokens_seen"], report["exact"], report["unfinished"]) == (101, exact, False)
+    # The tiny model's weights are float32, and so it is exact however it is loaded.
+    assert (report["tokens_seen"], report["exact"], report["unfinished"]) == (101, True, False)
     assert [layer["drift"] for layer in report["layers"]] == [layer.drift for layer in expected.layers]
     assert all(layer["drift"] > 0 and layer["momentum"] > 0 for layer in report["layers"])
     parts = report["state_bytes"]
