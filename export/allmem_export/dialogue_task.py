@@ -20,7 +20,7 @@ from allmem_edge.dialogues import Generator, Turn
 
 from .bundled_tokenizer import save_tokenizer, train_tokenizer
 from .configuration import AllMemConfig
-from .modeling import AllMemForCausalLM, AllMemMixer
+from .modeling import AllMemForCausalLM, last_etas
 from .task import ConfigError, Metrics
 
 
@@ -229,8 +229,7 @@ class DialogueTask:
 
     def _idle_writing(self, idle: Tensor) -> Tensor:
         """How strongly small talk is written into the memory: mean log(1 + η/1e-3) over its tokens [B, T]."""
-        mixers = [module for module in self.model.modules() if isinstance(module, AllMemMixer)]
-        etas = torch.stack([mixer.last_eta for mixer in mixers if mixer.last_eta is not None])  # [L, B, T, K]
+        etas = last_etas(self.model)  # [L, B, T, K]
         return torch.log1p(etas[:, idle] / 1e-3).mean() if idle.any() else etas.new_zeros(())
 
     @torch.no_grad()

@@ -48,7 +48,7 @@ from transformers import AutoTokenizer
 from .distill_task import divergence, load_student, using_spans
 from .fused_memory import compile_memory
 from .low_rank import LowRankLinear, add_low_rank, merge, without_updates
-from .modeling import AllMemForCausalLM, AllMemMixer, LongTermMemory
+from .modeling import AllMemForCausalLM, AllMemMixer, LongTermMemory, last_etas
 from .sequences import Sequence, SequenceMaker, load_documents
 from .sources import COPIED
 from .task import ConfigError, Metrics
@@ -217,12 +217,7 @@ class GraftTask:
         otherwise the price would first of all lower the bias that both share, and a memory that learns much
         faster than it was made for diverges.
         """
-        etas = [
-            m.last_eta for m in self.model.modules() if isinstance(m, AllMemMixer) and m.memory is not None
-        ]
-        eta = (
-            torch.stack([x for x in etas if x is not None]) / self.model.config.eta_init
-        )  # [layers, B, T, K]
+        eta = last_etas(self.model) / self.model.config.eta_init  # [layers, B, T, K]
         price, metrics = eta.new_zeros(()), Metrics()
         if (needed < 0).any():
             filler = eta[:, needed < 0].mean()

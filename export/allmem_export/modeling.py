@@ -190,6 +190,12 @@ class AllMemMixer(nn.Module):
         return grouped.permute(0, 2, 3, 1, 4)
 
 
+def last_etas(model: nn.Module) -> Tensor:
+    """η of the last forward, in all layers with a memory: [layers, B, T, n_kv_heads]."""
+    etas = (module.last_eta for module in model.modules() if isinstance(module, AllMemMixer))
+    return torch.stack([eta for eta in etas if eta is not None])
+
+
 def _by_token(y: Tensor) -> Tensor:
     """[B, K, group, T, D] -> [B, T, heads, D]."""
     return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
