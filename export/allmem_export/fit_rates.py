@@ -16,7 +16,7 @@ from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .graft_task import GraftTask, full_attention, load_adapter
+from .graft_task import GraftTask, full_attention, load_adapter, mixed_precision
 from .modeling import LongTermMemory
 from .train import load_config
 
@@ -74,7 +74,7 @@ def fit_rates(task: GraftTask, batches: int, told: float, filler: float) -> None
         if is_told.all() or not is_told.any():
             continue
         inputs.clear()
-        with full_attention(task.model), torch.autocast("cpu", dtype=torch.bfloat16):
+        with full_attention(task.model), mixed_precision("cpu"):
             task.model.model(batch["input_ids"])
         weight = torch.where(is_told, 1.0 / is_told.sum(), 1.0 / (~is_told).sum())
         target = torch.where(is_told, math.log(told), math.log(filler))

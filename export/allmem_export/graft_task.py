@@ -46,7 +46,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from .distill_task import divergence, load_student, using_spans
-from .fused_memory import compile_memory
+from .fused import compile_fused
 from .low_rank import LowRankLinear, add_low_rank, merge, without_updates
 from .modeling import AllMemForCausalLM, AllMemMixer, LongTermMemory, last_etas
 from .sequences import Sequence, SequenceMaker, load_documents
@@ -60,6 +60,16 @@ REPLY_WEIGHT = 0.2  # of an answer's other tokens
 TALK_SHARE = 0.5  # the same, of the base model's own answers
 FIRST_GATE = 0.1  # α where no memory has learned yet
 KL_SHARE = {"tune": 0.1, "transfer": 0.0, "memory": 0.2}  # of the positions that are no answers
+
+
+def _computes_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is faster than float32; where a processor emulates it, it is eight times slower."""
+    return device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def mixed_precision(device: str) -> torch.autocast:
+    """Autocast to bfloat16 where the device computes in it."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=_computes_bfloat16(device))
 
 
 @contextmanager
@@ -98,7 +108,7 @@ class GraftTask:
             raise ConfigError(f"stage must be one of {', '.join(STAGES)}, not {self._stage!r}.")
         self.model = load_student(self._checkpoint)
         if self._stage != "tune":
-            compile_memory()
+            compile_fused()
         self._adapter = load_adapter(Path(config["adapter"])) if "adapter" in config else {}
         self._prepare(rank)
         tokenizer = AutoTokenizer.from_pretrained(self._checkpoint, local_files_only=True)
@@ -128,10 +138,11 @@ class GraftTask:
         wrong = self.model.load_state_dict(memory, strict=False).unexpected_keys
         if wrong:
             raise ConfigError(f"The adapter has {wrong[0]}, which {self._checkpoint} has no place for.")
-        for layer in self.model.model.layers:  # what autocast would convert anew at each step
-            for module in (*layer.mlp.children(), *layer.self_attn.children()):
-                if isinstance(module, nn.Linear):
-                    module.weight.data = module.weight.data.to(torch.bfloat16)
+        if _computes_bfloat16("cuda" if torch.cuda.is_available() else "cpu"):
+            for layer in self.model.model.layers:  # what autocast would convert anew at each step
+                for module in (*layer.mlp.children(), *layer.self_attn.children()):
+                    if isinstance(module, nn.Linear):
+                        module.weight.data = module.weight.data.to(torch.bfloat16)
         for module in self.model.modules():
             if isinstance(module, LowRankLinear):
                 module.lora_A.requires_grad_(True)
@@ -176,7 +187,7 @@ class GraftTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
         device = batch["input_ids"].device.type
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with mixed_precision(device):
             if self._stage == "transfer":
                 return self._transfer_loss(batch)
             return self._answer_loss(model, batch)
@@ -299,7 +310,7 @@ class GraftTask:
 
     def _run(self, ids: Tensor, where: Tensor) -> Tensor:
         """Logits of the model as this stage uses it: full attention while the base is tuned."""
-        with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+        with mixed_precision(ids.device.type):
             if self._stage == "tune":
                 with full_attention(self.model):
                     logits: Tensor = self.model(input_ids=ids, logits_at=where).logits
@@ -314,7 +325,7 @@ class GraftTask:
         for _ in range(2):
             ids = torch.tensor(self._held_out.document(rng, 1024).ids[:1024], device=device)[None]
             where = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)).to(device) < 0.2
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with mixed_precision(device.type):
                 teacher = self._teach(ids, where)
             total += divergence(teacher, self._run(ids, where)).mean().item()
         return total / 2

@@ -13,9 +13,9 @@ from transformers.modeling_outputs import CausalLMOutput
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm, Qwen3RotaryEmbedding
 
-from .attention import sliding_window_attention
+from .attention import causal_attention, rotated_for_window
 from .configuration import AllMemConfig
-from .fused_memory import chunked_memory
+from .fused import chunked_memory, window_attention
 from .memory import FastWeights, l2_normalize
 
 
@@ -152,16 +152,13 @@ class AllMemMixer(nn.Module):
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, inv_freq: Tensor, rope_scale: float) -> Tensor:
         """SWA: q, k, v [B, T, heads, D] -> [B, T, n_heads · D]."""
-        config = self.config
-        attended = sliding_window_attention(
-            self._by_kv_head(q),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            inv_freq,
-            rope_scale,
-            config.window,
-            config.sinks,
-        )
+        window, sinks = self.config.window, self.config.sinks
+        q, k, v = self._by_kv_head(q), k.transpose(1, 2), v.transpose(1, 2)
+        if window >= q.shape[-2]:
+            attended = causal_attention(q, k, v, inv_freq, rope_scale)
+        else:
+            rotated = rotated_for_window(q, k, inv_freq, rope_scale, window, sinks)
+            attended = window_attention(*rotated, v, window, sinks)
         return _by_token(attended).flatten(-2)
 
     def _remembered(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

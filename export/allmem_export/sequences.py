@@ -290,7 +290,7 @@ class SequenceMaker:
         talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
         seq = Sequence(list(self._start))
         filler = rng.choice((0.1, 0.3, 0.5, 0.7))
-        count = rng.randint(2, 10)
+        count = rng.randint(2, max(10, length // 100))
         own = rng.randint(0, count)  # in the generator's words; the others as people say it
         pending: list[Fact | Saying] = [*talk._new_facts(own, []), *self._sayings(rng, count - own)]
         rng.shuffle(pending)
