@@ -34,7 +34,7 @@ class Zeros {
 
   // Whether the node's results are known without it.
   bool pass(const onnx::Node& node) {
-    if (node.domain == "allmem" && node.op_type == "TestTimeMemory") {
+    if (node.domain == "allmem" && (node.op_type == "TestTimeMemory" || node.op_type == "LinearMemory")) {
       for (const std::string_view input : node.inputs)
         if (input.ends_with(kStateSuffix)) result_.states.insert(input);
       zeros_.insert(node.outputs.begin(), node.outputs.end());

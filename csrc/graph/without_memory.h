@@ -1,4 +1,4 @@
-// A graph whose memory is left out: as if every TestTimeMemory gave zeros, and without all that only it
+// A graph whose memory is left out: as if every memory gave zeros, and without all that only it
 // needs.
 #pragma once
 

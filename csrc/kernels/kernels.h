@@ -156,6 +156,11 @@ using MemoryAccumulate = void(const MemoryHead& head, const float* k, size_t k_s
 // The end of a chunk: S = beta_mean S + G;  W = r ⊙ W - S;  G = 0. Element by element: S may be G itself.
 using MemoryWrite = void(const MemoryHead& head, float beta_mean);
 
+// What a token writes into the linear memory of one KV head, S [dim, dim] with a row for each channel of v:
+// S = beta S + eta (v - beta S k) kᵀ; without `delta` S = beta S + eta v kᵀ.   scratch: dim floats
+using LinearMemoryWrite = void(float* state, const float* k, const float* v, float eta, float beta,
+                               bool delta, size_t dim, float* scratch);
+
 // --- The table
 
 struct Kernels {
@@ -183,6 +188,8 @@ struct Kernels {
   MemoryAccumulate* memory_accumulate;
   MemoryAccumulate* memory_accumulate_fast;  // its products may be exact to 2^-16 only
   MemoryWrite* memory_write;
+
+  LinearMemoryWrite* linear_memory_write;
 };
 
 // The scalar definition.

@@ -42,6 +42,7 @@ OpMaker find_op(std::string_view domain, std::string_view op_type) {
       {"", "Tanh", ops::make_unary},
       {"", "Transpose", ops::make_transpose},
       {"", "Unsqueeze", ops::make_unsqueeze},
+      {"allmem", "LinearMemory", ops::make_linear_memory},
       {"allmem", "SlidingWindowAttention", ops::make_sliding_window_attention},
       {"allmem", "TestTimeMemory", ops::make_test_time_memory},
       {"com.microsoft", "GatherBlockQuantized", ops::make_gather_nbits},

@@ -24,6 +24,7 @@ MadeOp make_gather(Binder& node);                    // Gather
 MadeOp make_gather_nbits(Binder& node);              // com.microsoft::GatherBlockQuantized
 MadeOp make_gemm(Binder& node);                      // Gemm
 MadeOp make_identity(Binder& node);                  // Identity
+MadeOp make_linear_memory(Binder& node);             // allmem::LinearMemory
 MadeOp make_matmul(Binder& node);                    // MatMul
 MadeOp make_matmul_nbits(Binder& node);              // com.microsoft::MatMulNBits
 MadeOp make_reduce(Binder& node);                    // ReduceSum, ReduceMean

@@ -10,6 +10,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/memory_q8.h"
+#include "ops/memory_inputs.h"
 #include "ops/registry.h"
 
 namespace allmem::ops {
@@ -18,14 +19,10 @@ namespace {
 
 using onnx::DataType;
 
-// The node's inputs, docs/format.md. An output's number is that of its state's input less kStateShift.
+// The node's further inputs, docs/format.md. An output's number is that of its state's input less
+// kStateShift.
 enum Input : size_t {
-  kQ,
-  kK,
-  kV,
-  kEta,
-  kBeta,
-  kNormGate,
+  kNormGate = kOwnInputs,
   kNormUp,
   kNormDown,
   kWGate,
@@ -53,9 +50,8 @@ struct Waiting {
   static size_t floats(size_t dim) { return 1 + kGradientBlock * (1 + 2 * dim); }
 };
 
-struct Sizes {
-  size_t heads, kv_heads, dim, hidden, chunk;
-  size_t group() const { return heads / kv_heads; }
+struct Sizes : MemoryHeads {
+  size_t hidden, chunk;
 };
 
 // Where the session keeps what is computed from the fast weights, of all KV heads.
@@ -249,18 +245,11 @@ class TestTimeMemory : public Loop {
 
 MadeOp make_test_time_memory(Binder& node) {
   node.expect_inputs(kInputs, kInputs);
-  const int64_t heads = node.size_attribute("num_heads", 1),
-                kv_heads = node.size_attribute("num_kv_heads", 1);
-  const int64_t dim = node.size_attribute("head_dim", 1), hidden = node.size_attribute("hidden", 1);
-  const int64_t file_chunk = node.size_attribute("chunk", 1);
+  const MemoryHeads heads = bind_memory_inputs(node);
+  const auto kv_heads = static_cast<int64_t>(heads.kv_heads), dim = static_cast<int64_t>(heads.dim);
+  const int64_t hidden = node.size_attribute("hidden", 1), file_chunk = node.size_attribute("chunk", 1);
   const int64_t chunk = node.choices().chunk.value_or(file_chunk);
   const bool frozen = node.choices().memory == MemoryUse::kFrozen;
-  node.require(heads % kv_heads == 0, "needs num_heads to be a multiple of num_kv_heads");
-  node.input(kQ, DataType::kFloat, {kTokens, heads * dim});
-  node.input(kK, DataType::kFloat, {kTokens, kv_heads * dim});
-  node.input(kV, DataType::kFloat, {kTokens, kv_heads * dim});
-  node.input(kEta, DataType::kFloat, {kTokens, kv_heads});
-  node.input(kBeta, DataType::kFloat, {kTokens, kv_heads});
   node.input(kNormGate, DataType::kFloat, {kv_heads, hidden});
   node.input(kNormUp, DataType::kFloat, {kv_heads, hidden});
   node.input(kNormDown, DataType::kFloat, {kv_heads, dim});
@@ -268,7 +257,6 @@ MadeOp make_test_time_memory(Binder& node) {
     node.constant_bytes(norm);  // r is computed between calls
   node.require(node.is_position(kPosition), "needs the graph input 'position' as its last input");
 
-  node.output(0, DataType::kFloat, {kTokens, heads * dim});
   for (size_t i = kWGate; i < kBetaSum; ++i) {
     const bool down = (i - kWGate) % 3 == 2;
     const Shape shape = down ? Shape{kv_heads, dim, hidden} : Shape{kv_heads, hidden, dim};
@@ -283,8 +271,7 @@ MadeOp make_test_time_memory(Binder& node) {
   } else {
     node.update_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
   }
-  const Sizes sizes{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(dim),
-                    static_cast<size_t>(hidden), static_cast<size_t>(chunk)};
+  const Sizes sizes{heads, static_cast<size_t>(hidden), static_cast<size_t>(chunk)};
   Derived derived{.row_scales = node.derived(sizes.kv_heads * (2 * sizes.hidden + sizes.dim) * sizeof(float)),
                   .copies = {}};
   if (!node.exact()) derived.copies = node.derived(sizes.kv_heads * MemoryQ8::bytes(sizes.dim, sizes.hidden));

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "linear_model.h"
 #include "onnx_builder.h"
 
 namespace allmem::test {
@@ -580,7 +581,7 @@ inline std::vector<BadModel> bad_models() {
   signature(
       "no logits", [](auto& b) { b.input("input_ids", kInt64, {kT}); }, kBad, "no output 'logits'");
 
-  // --- the two stateful operators ---
+  // --- the stateful operators ---
   file("attention with no heads", Attention{.heads = 0}.build(), kBad, "'num_heads'");
   file("attention with heads that its KV heads do not divide", Attention{.heads = 3}.build(), kBad,
        "multiple");
@@ -606,6 +607,41 @@ inline std::vector<BadModel> bad_models() {
   file("memory with a norm that depends on the position", Memory{.computed_norm = true}.build(), kUnsupported,
        "constant");
   file("memory with more heads than its input", Memory{.heads = 4}.build(), kBad, "needs the shape");
+
+  const auto linear = [&file](const char* what, const auto& spoil, const char* says) {
+    LinearModel model;
+    spoil(model.filled());
+    file(what, model.builder().build(), kBad, says);
+  };
+  using Linear = LinearModel&;
+  linear(
+      "linear memory with no KV heads", [](Linear m) { m.kv_heads = 0; }, "'num_kv_heads'");
+  linear(
+      "linear memory with heads that its KV heads do not divide", [](Linear m) { m.kv_heads = 3; },
+      "multiple");
+  linear(
+      "linear memory with half of the KV heads", [](Linear m) { m.kv_heads = 1; }, "needs the shape");
+  linear(
+      "linear memory with a state of other heads",
+      [](Linear m) {
+        m.state = {1, 8, 8};
+      },
+      "matrix.state");
+  linear(
+      "linear memory with a state of other channels",
+      [](Linear m) {
+        m.state = {2, 8, 4};
+      },
+      "matrix.state");
+  linear(
+      "linear memory with a rate for each channel", [](Linear m) { m.eta = "k"; }, "needs the shape");
+  linear(
+      "linear memory with the queries as its values", [](Linear m) { m.third = "q"; }, "needs the shape");
+  linear(
+      "linear memory with the state as its values",
+      [](Linear m) { m.third = "layers.0.memory.weight.matrix.state"; }, "stateful");
+  linear(
+      "linear memory with half of a delta rule", [](Linear m) { m.delta = 2; }, "'delta'");
 
   // --- quantised weights ---
   file("3 bits", Quantised{.bits = 3}.build(), kUnsupported, "3 bits");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "../cpp/linear_model.h"
 #include "../cpp/tiny_model.h"
 #include "runtime/snapshot.h"
 #include "small_writer.h"
@@ -115,6 +116,8 @@ int main(int argc, char** argv) {
                    .hidden = 2,
                    .chunk = 2};
   write("model", "tiny", TinyModel(small).builder().build());
+  LinearModel linear{.vocab = 4, .heads = 2, .kv_heads = 1, .dim = 4, .state = {1, 4, 4}};
+  write("model", "linear", linear.filled().builder().build());
   write("model", "quantised", quantised());
   write("model", "every_operator", every_operator());
 

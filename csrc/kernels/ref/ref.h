@@ -28,4 +28,6 @@ MemoryRead memory_read;
 MemoryAccumulate memory_accumulate;
 MemoryWrite memory_write;
 
+LinearMemoryWrite linear_memory_write;
+
 }  // namespace allmem::ref

@@ -28,6 +28,7 @@ const Kernels& ref_kernels() {
       .memory_accumulate = ref::memory_accumulate,
       .memory_accumulate_fast = ref::memory_accumulate,
       .memory_write = ref::memory_write,
+      .linear_memory_write = ref::linear_memory_write,
   };
   return kTable;
 }

@@ -3,6 +3,7 @@
 
 #include "kernels/simd/attention.h"
 #include "kernels/simd/elementwise.h"
+#include "kernels/simd/linear_memory.h"
 #include "kernels/simd/memory.h"
 #include "kernels/simd/softmax.h"
 
@@ -37,6 +38,7 @@ consteval Kernels table(const char* name, CpuFeatures needs, LinearF32* linear_f
       .memory_accumulate = memory_accumulate<Gemm>,
       .memory_accumulate_fast = memory_accumulate<Gemm>,
       .memory_write = memory_write,
+      .linear_memory_write = linear_memory_write<Gemm>,
   };
 }
 

@@ -18,6 +18,7 @@ Binary silu_mul;
 SoftmaxStep softmax_step;
 MemoryRead memory_read;
 MemoryAccumulate memory_accumulate;
+LinearMemoryWrite linear_memory_write;
 
 const Kernels& kernels();
 

@@ -40,6 +40,7 @@ const Kernels& kernels() {
     table.memory_read = memory_read;
     table.memory_accumulate = memory_accumulate;
     table.memory_accumulate_fast = memory_accumulate;
+    table.linear_memory_write = linear_memory_write;
     return table;
   }();
   return kTable;
