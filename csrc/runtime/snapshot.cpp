@@ -1,33 +1,30 @@
 // Snapshots: a head of fixed size, then the caller's note, the layout of the state, the draft (sampler, last
-// logits, unfinished text) and the state; all under one checksum.
+// logits, unfinished text) and the state without its zeros; all under one checksum.
 #include "runtime/snapshot.h"
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <optional>
-#include <system_error>
 #include <utility>
 
 #include "platform/error.h"
-#include "platform/file_path.h"
-#include "platform/new_file.h"
 #include "platform/printable.h"
+#include "runtime/packed_state.h"
 
 namespace allmem {
 
 namespace {
 
 constexpr std::array<char, 8> kMagic = {'A', 'L', 'L', 'M', 'E', 'M', 'S', 'S'};
-constexpr uint32_t kFormat = 3;  // 1 and 2 were never released
+constexpr uint32_t kFormat = 4;
+constexpr uint32_t kWholeState = 3;  // the oldest format that is read: it has the state as it lies in memory
 constexpr uint32_t kFrozen = 1, kExact = 2, kUnfinished = 4;
 // Sections that cannot be larger in an honest file.
 constexpr std::string_view kChosen = "chosen: ";  // in front of what is in the layout, but no state
 constexpr size_t kMaxLayout = size_t{1} << 24, kMaxDraft = size_t{1} << 28;
 constexpr size_t kBlock = size_t{1} << 18;  // of a state in passing; whole words of the hash
+constexpr uint64_t kMaxState = uint64_t{1} << 60;
 constexpr size_t kPiece = size_t{1} << 20;  // of what a callback is given
 
 // All fields lie without gaps.
@@ -40,15 +37,15 @@ struct Head {
   uint64_t note_bytes;
   uint64_t layout_bytes;
   uint64_t draft_bytes;
-  uint64_t state_bytes;
-  uint64_t checksum;  // of everything else, with this field as 0
+  uint64_t state_bytes;  // as they are in the snapshot
+  uint64_t checksum;     // of everything else, with this field as 0
 };
 static_assert(sizeof(Head) == 72 && std::is_trivially_copyable_v<Head>);
 
-// A snapshot in pieces, in the order in which they follow each other.
+// All of a snapshot but its state, in pieces, in the order in which they follow each other.
 struct Snapshot {
   Head head;
-  std::span<const std::byte> note, layout, draft, state;
+  std::span<const std::byte> note, layout, draft;
 };
 
 // FNV-1a over words of 8 bytes, the last one filled up with zeros. Every step is a bijection of the hash, so
@@ -76,8 +73,6 @@ uint64_t checksum_before_state(const Snapshot& snapshot) {
   return value;
 }
 
-uint64_t checksum(const Snapshot& snapshot) { return hash(snapshot.state, checksum_before_state(snapshot)); }
-
 bool is_wrong([[maybe_unused]] const Head& head, [[maybe_unused]] uint64_t checksum) {
 #ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // a fuzzer would not get past it
   return head.checksum != checksum;
@@ -93,10 +88,10 @@ void check_checksum(const Head& head, uint64_t checksum) {
 // Refuses a head that cannot be right, before anything is read or allocated by what it says.
 void check_head(const Head& head, uint64_t total) {
   if (head.magic != kMagic) refuse_snapshot("it is not a snapshot of allmem-edge");
-  if (head.format != kFormat) {
+  if (head.format < kWholeState || head.format > kFormat) {
     refuse_snapshot("it has the format " + std::to_string(head.format) +
-                    ", but this version of allmem-edge reads format " + std::to_string(kFormat) +
-                    (head.format > kFormat ? "; update allmem-edge" : ""));
+                    ", but this version of allmem-edge reads formats " + std::to_string(kWholeState) +
+                    " to " + std::to_string(kFormat) + (head.format > kFormat ? "; update allmem-edge" : ""));
   }
   const bool plausible =
       head.note_bytes <= kMaxNote && head.layout_bytes <= kMaxLayout && head.draft_bytes <= kMaxDraft;
@@ -109,8 +104,7 @@ void check_head(const Head& head, uint64_t total) {
   }
 }
 
-// Cuts `bytes`, a head and what follows it, into the pieces that the head names; without the state, which may
-// not be there.
+// Cuts `bytes`, a head and what follows it, into the pieces that the head names.
 Snapshot cut(const Head& head, std::span<const std::byte> bytes) {
   size_t place = sizeof head;
   const auto piece = [&](uint64_t size) {
@@ -118,7 +112,7 @@ Snapshot cut(const Head& head, std::span<const std::byte> bytes) {
     place += size;
     return taken;
   };
-  Snapshot snapshot{.head = head, .note = {}, .layout = {}, .draft = {}, .state = {}};
+  Snapshot snapshot{.head = head, .note = {}, .layout = {}, .draft = {}};
   snapshot.note = piece(head.note_bytes);
   snapshot.layout = piece(head.layout_bytes);
   snapshot.draft = piece(head.draft_bytes);
@@ -152,16 +146,56 @@ Front read_front(const SnapshotSource& source) {
   return front;
 }
 
-// The state passes by in blocks: it may be larger than the memory of who asks.
-void check_content(const Front& front, const SnapshotSource& source) {
+// Calls use(block) for all of the state as it is in the snapshot, in blocks: it may be larger than the memory
+// of who asks. Returns the checksum.
+template <class Use>
+uint64_t each_block(const Front& front, const SnapshotSource& source, const Use& use) {
   uint64_t value = checksum_before_state(front.snapshot) ^ front.snapshot.head.state_bytes;
   WipedVector<std::byte> room(std::min<uint64_t>(front.snapshot.head.state_bytes, kBlock));
   for (uint64_t offset = front.bytes.size(); offset < source.size; offset += room.size()) {
     const auto block = std::span(room).first(std::min<uint64_t>(source.size - offset, room.size()));
     source.read(offset, block);
     value = add_to_hash(value, block);
+    use(std::span<const std::byte>(block));
   }
-  check_checksum(front.snapshot.head, value);
+  return value;
+}
+
+// `state_bytes`: what the state takes in memory.
+void check_content(const Front& front, const SnapshotSource& source, uint64_t state_bytes) {
+  const Head& head = front.snapshot.head;
+  if (head.format == kWholeState) {
+    if (head.state_bytes != state_bytes) refuse_snapshot("its state is not as long as the parts of it");
+    check_checksum(head, each_block(front, source, [](auto) {}));
+    return;
+  }
+  PackedReader reader(state_bytes);
+  const uint64_t value = each_block(front, source, [&](auto block) { reader.take(block); });
+  reader.finish();
+  check_checksum(head, value);
+}
+
+// Fills all of `state`, which has the size that check_content() was given.
+void take_state(const Front& front, const SnapshotSource& source, std::span<std::byte> state) {
+  uint64_t value = 0;
+  bool changed = false;
+  try {
+    if (front.snapshot.head.format == kWholeState) {
+      source.read(front.bytes.size(), state);
+      value = hash(state, checksum_before_state(front.snapshot));
+    } else {
+      PackedReader reader(state);
+      value = each_block(front, source, [&](auto block) { reader.take(block); });
+      reader.finish();
+    }
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kBadSnapshot) throw;
+    changed = true;
+  }
+  if (changed || is_wrong(front.snapshot.head, value)) {
+    throw Error(ErrorCode::kIo,
+                "This memory changed while it was loaded; load it again, or reset the session.");
+  }
 }
 
 SnapshotSource source_of(std::span<const std::byte> bytes) {
@@ -194,14 +228,15 @@ WipedVector<std::byte> layout_of(const Model& model) {
   return layout.bytes();
 }
 
-// Adds to `info` the states, and what was chosen.
-void read_layout(std::span<const std::byte> bytes, size_t total, SnapshotInfo& info) {
+// Adds to `info` the states, all their bytes, and what was chosen.
+void read_layout(std::span<const std::byte> bytes, SnapshotInfo& info) {
   ByteReader layout(bytes);
   while (!layout.at_end()) {
     const WipedString name = layout.text(kMaxLayout);
     if (layout.number<uint8_t>() > 1) refuse_snapshot("a part of its state has an unknown form");
     const auto size = layout.number<uint64_t>();
-    if (size > total) refuse_snapshot("a part of its state is larger than the whole");
+    if (size > kMaxState - info.state_bytes) refuse_snapshot("a part of its state is larger than any");
+    info.state_bytes += (size + kPackedBlock - 1) / kPackedBlock * kPackedBlock;
     if (name.starts_with(kChosen)) {
       info.chosen = printable(std::string_view(name).substr(kChosen.size()));
     } else if (!name.empty()) {
@@ -245,7 +280,7 @@ namespace {
 
 // `draft` and `layout` are what the snapshot's pieces view.
 Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter& draft,
-                  const WipedVector<std::byte>& layout) {
+                  const WipedVector<std::byte>& layout, const PackedState& state) {
   if (note.size() > kMaxNote) {
     throw Error(ErrorCode::kInvalidArgument, "The note of a snapshot has at most " +
                                                  std::to_string(kMaxNote) + " bytes, not " +
@@ -267,27 +302,37 @@ Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter&
                .note_bytes = note.size(),
                .layout_bytes = layout.size(),
                .draft_bytes = draft.bytes().size(),
-               .state_bytes = session.state_bytes(),
+               .state_bytes = state.bytes(),
                .checksum = 0},
       .note = std::as_bytes(std::span(note)),
       .layout = layout,
-      .draft = draft.bytes(),
-      .state = session.state_memory()};
-  snapshot.head.checksum = checksum(snapshot);
+      .draft = draft.bytes()};
+  uint64_t value = checksum_before_state(snapshot) ^ state.bytes();
+  state.each_piece([&](std::span<const std::byte> piece) { value = add_to_hash(value, piece); });
+  snapshot.head.checksum = value;
   return snapshot;
 }
 
-// Calls write(bytes) for one piece after the other. Returns the checksum.
-template <class Write>
-uint64_t save_pieces(const Writer& writer, std::string_view note, const Write& write) {
+}  // namespace
+
+uint64_t save_snapshot_to(const Writer& writer, std::string_view note,
+                          FunctionRef<void(std::span<const std::byte>)> write) {
   ByteWriter draft;
   writer.save(draft);
   const WipedVector<std::byte> layout = layout_of(writer.session().model());
-  const Snapshot snapshot = describe(writer, note, draft, layout);
-  write(std::as_bytes(std::span(&snapshot.head, 1)));
-  for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.draft, snapshot.state}) write(piece);
+  const PackedState state(writer.session().state_memory());
+  const Snapshot snapshot = describe(writer, note, draft, layout, state);
+  const auto in_pieces = [&](std::span<const std::byte> bytes) {
+    for (; !bytes.empty(); bytes = bytes.subspan(std::min(bytes.size(), kPiece)))
+      write(bytes.first(std::min(bytes.size(), kPiece)));
+  };
+  in_pieces(std::as_bytes(std::span(&snapshot.head, 1)));
+  for (const auto& section : {snapshot.note, snapshot.layout, snapshot.draft}) in_pieces(section);
+  state.each_piece(in_pieces);
   return snapshot.head.checksum;
 }
+
+namespace {
 
 SnapshotInfo info_of(const Snapshot& snapshot) {
   const Head& head = snapshot.head;
@@ -298,12 +343,12 @@ SnapshotInfo info_of(const Snapshot& snapshot) {
       .exact = (head.flags & kExact) != 0,
       .unfinished = (head.flags & kUnfinished) != 0,
       .fingerprint = head.fingerprint,
-      .state_bytes = head.state_bytes,
+      .state_bytes = 0,
       .states = {},
       .chosen = {},
       .note = std::string(reinterpret_cast<const char*>(snapshot.note.data()), snapshot.note.size()),
       .checksum = head.checksum};
-  read_layout(snapshot.layout, head.state_bytes, info);
+  read_layout(snapshot.layout, info);
   return info;
 }
 
@@ -342,11 +387,11 @@ size_t snapshot_size(const Writer& writer, std::string_view note) {
   ByteWriter draft;
   writer.save(draft);
   return sizeof(Head) + note.size() + layout_of(writer.session().model()).size() + draft.bytes().size() +
-         writer.session().state_bytes();
+         PackedState(writer.session().state_memory()).bytes();
 }
 
 void save_snapshot(const Writer& writer, std::string_view note, std::span<std::byte> buffer) {
-  save_pieces(writer, note, [&](std::span<const std::byte> piece) {
+  save_snapshot_to(writer, note, [&](std::span<const std::byte> piece) {
     if (piece.size() > buffer.size()) {
       throw Error(ErrorCode::kInvalidArgument, "The buffer is too small for the snapshot.");
     }
@@ -355,20 +400,16 @@ void save_snapshot(const Writer& writer, std::string_view note, std::span<std::b
   });
 }
 
-void save_snapshot_to(const Writer& writer, std::string_view note,
-                      const std::function<void(std::span<const std::byte>)>& write) {
-  save_pieces(writer, note, [&](std::span<const std::byte> piece) {
-    for (; !piece.empty(); piece = piece.subspan(std::min(piece.size(), kPiece)))
-      write(piece.first(std::min(piece.size(), kPiece)));
-  });
+SnapshotInfo inspect_snapshot(std::span<const std::byte> bytes) { return inspect_snapshot(source_of(bytes)); }
+
+SnapshotInfo inspect_snapshot(const SnapshotSource& source) {
+  const Front front = read_front(source);
+  SnapshotInfo info = info_of(front.snapshot);
+  check_content(front, source, info.state_bytes);
+  return info;
 }
 
-SnapshotInfo inspect_snapshot(std::span<const std::byte> bytes) {
-  const SnapshotSource source = source_of(bytes);
-  const Front front = read_front(source);
-  check_content(front, source);
-  return info_of(front.snapshot);
-}
+uint64_t snapshot_checksum(const SnapshotSource& source) { return read_front(source).snapshot.head.checksum; }
 
 SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                            std::span<const std::byte> bytes) {
@@ -380,12 +421,10 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
   const Front front = read_front(source);
   const Snapshot& snapshot = front.snapshot;
   Session& session = writer.session();
-  // A state of another size is not read at all: what comes before it says why it cannot be this session's.
-  if (snapshot.head.state_bytes != session.state_bytes()) {
-    check_model(info_of(snapshot), snapshot.layout, session);
-  }
-  check_content(front, source);
   SnapshotInfo info = info_of(snapshot);
+  // A state of another size is not read at all: what comes before it says why it cannot be this session's.
+  if (info.state_bytes != session.state_bytes()) check_model(info, snapshot.layout, session);
+  check_content(front, source, info.state_bytes);
   check_model(info, snapshot.layout, session);
   if (info.position > Session::kMaxPosition) refuse_snapshot("it counts more tokens than a session can read");
   ByteReader reader(snapshot.draft);
@@ -394,167 +433,11 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
     refuse_snapshot("its header and its content disagree on whether a text was being written");
   }
   if (accept) accept(info);
-  writer.restore(info.position, std::move(draft), [&](std::span<std::byte> state) {
-    source.read(front.bytes.size(), state);
-    const uint64_t value = hash(state, checksum_before_state(snapshot));
-    if (is_wrong(snapshot.head, value)) {
-      throw Error(ErrorCode::kIo,
-                  "This memory changed while it was loaded; load it again, or reset the session.");
-    }
-  });
+  writer.restore(info.position, std::move(draft),
+                 [&](std::span<std::byte> state) { take_state(front, source, state); });
   session.freeze(info.frozen, /*learn=*/false);
   session.model().say("loaded a memory of " + std::to_string(info.position) + " tokens");
   return info;
-}
-
-namespace {
-
-// A saved memory in the reading. Not mapped: another program may cut the file short meanwhile.
-class SnapshotFile {
- public:
-  explicit SnapshotFile(const std::string& path) : path_(path) {
-    const std::filesystem::path where = to_path(path);
-    std::error_code error;
-    if (!std::filesystem::exists(where, error)) {
-      throw Error(ErrorCode::kNotFound, printable("There is no memory file '" + path + "'."));
-    }
-    if (!std::filesystem::is_regular_file(where, error)) fail();
-    file_.rdbuf()->pubsetbuf(nullptr, 0);  // no copies of what was said
-    file_.open(where, std::ios::binary);
-    size_ = std::filesystem::file_size(where, error);
-    if (!file_ || error) fail();
-  }
-
-  SnapshotSource source() {
-    return {.size = size_, .read = [this](uint64_t offset, std::span<std::byte> into) {
-              file_.seekg(static_cast<std::streamoff>(offset));
-              file_.read(reinterpret_cast<char*>(into.data()), static_cast<std::streamsize>(into.size()));
-              if (file_.bad()) fail();
-              if (!file_) refuse_snapshot("it was cut short while it was read");
-            }};
-  }
-
- private:
-  [[noreturn]] void fail() const {
-    throw Error(ErrorCode::kIo, printable("The memory file '" + path_ + "' cannot be read."));
-  }
-
-  std::string path_;
-  std::ifstream file_;
-  uint64_t size_ = 0;
-};
-
-SnapshotInfo inspect_file_as_it_is(const std::string& path) {
-  SnapshotFile file(path);
-  const SnapshotSource source = file.source();
-  const Front front = read_front(source);
-  check_content(front, source);
-  return info_of(front.snapshot);
-}
-
-bool is_whole(const std::string& path) {
-  try {
-    inspect_file_as_it_is(path);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-// Calls read(), which reads the file; what is wrong with the content is said of this file. What a killed save
-// left is seen to first. A file that is being written in place, by a process that is killed or goes on, is
-// read again when that is over.
-template <class Read>
-SnapshotInfo with_file(const std::string& path, const Read& read) {
-  NewFile::settle(path, is_whole, /*wait=*/false);
-  for (bool again = true;; again = false) {
-    try {
-      return read();
-    } catch (const Error& reason) {
-      const bool bad = reason.code() == ErrorCode::kBadSnapshot;
-      if (bad && again && NewFile::settle(path, is_whole, /*wait=*/true)) continue;
-      if (reason.code() == ErrorCode::kIo) throw;
-      throw Error(reason.code(), printable("'" + path + "': " + reason.what()));
-    }
-  }
-}
-
-// One name for a file, whichever way it is called.
-std::string identity(const std::string& path) {
-  std::error_code error;
-  const std::filesystem::path whole = real_path(to_path(path), error);
-  return error ? path : to_name(whole);
-}
-
-// What the file at `path` holds is known to the writer; or no longer, without a checksum.
-void remember(Writer& writer, const std::string& path, std::optional<uint64_t> checksum) {
-  std::string name = identity(path);
-  std::erase_if(writer.files, [&](const Writer::File& file) { return file.path == name; });
-  if (!checksum) return;
-  if (writer.files.size() == Writer::kMaxFiles) writer.files.erase(writer.files.begin());
-  writer.files.push_back({.path = std::move(name), .checksum = *checksum});
-}
-
-// Whether the file at `path` is another one than the writer last met there. One that is gone is none.
-bool has_changed(const Writer& writer, const std::string& path) {
-  const auto known = std::ranges::find(writer.files, identity(path), &Writer::File::path);
-  if (known == writer.files.end()) return false;
-  try {
-    SnapshotFile file(path);
-    return read_front(file.source()).snapshot.head.checksum != known->checksum;
-  } catch (const Error& error) {
-    return error.code() != ErrorCode::kNotFound;
-  }
-}
-
-void require_name(const std::string& path) {
-  if (path.empty() || path.find('\0') != std::string::npos) {
-    throw Error(ErrorCode::kInvalidArgument, "A snapshot needs the name of a file to be saved to.");
-  }
-}
-
-}  // namespace
-
-SnapshotInfo inspect_snapshot_file(const std::string& path) {
-  return with_file(path, [&] { return inspect_file_as_it_is(path); });
-}
-
-SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
-                                const std::string& path, const Accept& accept) {
-  return with_file(path, [&] {
-    SnapshotFile file(path);
-    SnapshotInfo info = load_snapshot(writer, tokenizer, file.source(), accept);
-    remember(writer, path, info.checksum);
-    return info;
-  });
-}
-
-void save_snapshot_file(Writer& writer, std::string_view note, const std::string& path) {
-  require_name(path);
-  try {
-    NewFile file(path, is_whole);
-    if (has_changed(writer, file.target())) {
-      throw Error(ErrorCode::kConflict,
-                  printable("The memory was not saved: somebody else has changed '" + path +
-                            "' since this session loaded or saved it. Load it to go on from there, or save "
-                            "under another name."));
-    }
-    const uint64_t checksum =
-        save_pieces(writer, note, [&](std::span<const std::byte> piece) { file.write(piece); });
-    remember(writer, path, {});  // if it fails from here on, the file may hold either
-    file.replace();
-    remember(writer, path, checksum);
-  } catch (const Error& reason) {
-    if (reason.code() != ErrorCode::kIo) throw;
-    throw Error(ErrorCode::kIo, printable(std::string("The memory was not saved. ") + reason.what()));
-  }
-  writer.session().model().say("saved a memory of " + std::to_string(writer.session().position()) +
-                               " tokens");
-}
-
-bool delete_snapshot_file(const std::string& path) {
-  require_name(path);
-  return NewFile::remove(path);
 }
 
 }  // namespace allmem

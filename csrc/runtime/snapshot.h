@@ -20,10 +20,10 @@ struct SnapshotInfo {
   uint32_t format = 0;
   uint64_t position = 0;  // tokens seen
   bool frozen = false;
-  bool exact = false;        // of a session that calculates in float32 everywhere
-  bool unfinished = false;   // holds a text that is not over
-  uint64_t fingerprint = 0;  // of the model that it belongs to
-  size_t state_bytes = 0;
+  bool exact = false;             // of a session that calculates in float32 everywhere
+  bool unfinished = false;        // holds a text that is not over
+  uint64_t fingerprint = 0;       // of the model that it belongs to
+  uint64_t state_bytes = 0;       // of the session
   std::vector<StateInfo> states;  // its parts: names as valid UTF-8, and bytes; no shapes
   std::string chosen;             // ModelInfo::chosen of the session that saved it
   std::string note;               // what the caller put there
@@ -36,19 +36,15 @@ uint64_t fingerprint(const Model& model);
 // `note` is the caller's own, at most kMaxNote bytes: it comes back with the state.
 inline constexpr size_t kMaxNote = size_t{1} << 20;
 
-// How many bytes save_snapshot() writes, and the writing, to a buffer of exactly so many. Throw
-// kInvalidArgument, kPoisoned.
+// How many bytes save_snapshot() writes of the present state, and the writing, to a buffer of exactly so
+// many. Throw kInvalidArgument, kPoisoned.
 size_t snapshot_size(const Writer& writer, std::string_view note);
 void save_snapshot(const Writer& writer, std::string_view note, std::span<std::byte> buffer);
 
-// The same bytes, one piece after the other, of at most 1 MiB each. What `write` throws ends it.
-void save_snapshot_to(const Writer& writer, std::string_view note,
-                      const std::function<void(std::span<const std::byte>)>& write);
-
-// Checks a snapshot, whatever its model, and says what its head does. Throws kBadSnapshot.
-SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot);
-// The same for a file, of which the state is not kept. Throws kIo, kNotFound.
-SnapshotInfo inspect_snapshot_file(const std::string& path);
+// The same bytes, one piece after the other, of at most 1 MiB each. What `write` throws ends it. Returns the
+// checksum.
+uint64_t save_snapshot_to(const Writer& writer, std::string_view note,
+                          FunctionRef<void(std::span<const std::byte>)> write);
 
 // Where a snapshot is read from: `read` fills all of `into` from `offset` on, or throws.
 struct SnapshotSource {
@@ -57,6 +53,14 @@ struct SnapshotSource {
 };
 // Sees what a snapshot says before it is loaded, and may refuse it by throwing.
 using Accept = std::function<void(const SnapshotInfo& info)>;
+
+// Checks a snapshot, whatever its model, and says what its head does. Throws kBadSnapshot.
+SnapshotInfo inspect_snapshot(std::span<const std::byte> snapshot);
+SnapshotInfo inspect_snapshot(const SnapshotSource& source);  // the state is not kept
+// The same for a file. Throws kIo, kNotFound.
+SnapshotInfo inspect_snapshot_file(const std::string& path);
+// What a snapshot says that its checksum is. Throws kBadSnapshot.
+uint64_t snapshot_checksum(const SnapshotSource& source);
 
 // Makes `writer` what it was when the snapshot was taken, without marks. `tokenizer` may be null when no text
 // was being written. Throws kBadSnapshot (damaged, cut short, of another model, format, precision or choices)

@@ -1,6 +1,7 @@
 // `fuzz_seeds DIRECTORY` writes seeds into DIRECTORY/model, small models that between them use every
 // operator, and into DIRECTORY/snapshot, what this build saves: a committed snapshot would grow stale with
 // the format.
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -97,6 +98,21 @@ std::string saved(const Writer& writer) {
   return snapshot;
 }
 
+// The same as format 3 had it: the state as it lies in memory. Its checksum is wrong, which fuzzers do not
+// look at.
+std::string saved_whole(const Writer& writer) {
+  std::string snapshot = saved(writer);
+  const auto state = writer.session().state_memory();
+  uint64_t packed = 0;
+  const uint64_t whole = state.size();
+  const uint32_t format = 3;
+  std::memcpy(&packed, snapshot.data() + 56, sizeof packed);
+  std::memcpy(snapshot.data() + 8, &format, sizeof format);
+  std::memcpy(snapshot.data() + 56, &whole, sizeof whole);
+  snapshot.resize(snapshot.size() - packed);
+  return snapshot.append(reinterpret_cast<const char*>(state.data()), state.size());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -127,6 +143,7 @@ int main(int argc, char** argv) {
   writer.read(ids, LogitsFor::kAll, logits);
   writer.sample(fuzz::small_tokenizer().get());
   write("snapshot", "read", saved(writer));
+  write("snapshot", "whole", saved_whole(writer));
   writer.session().freeze(true);
   write("snapshot", "frozen", saved(writer));
   writer.session().freeze(false);

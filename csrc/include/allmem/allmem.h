@@ -389,7 +389,8 @@ ALLMEM_API int32_t allmem_session_inspect(allmem_session* session, int32_t layer
  */
 
 /* All that the session holds but its marks: it goes on from it bit for bit, in another process too, and in
- * the middle of a text. `note` (may be NULL) is yours: at most 1 MiB that come back with it. */
+ * the middle of a text. `note` (may be NULL) is yours: at most 1 MiB that come back with it. What is empty in
+ * the state is left out, so that the size grows as tokens are read, until the window is full. */
 ALLMEM_API int32_t allmem_session_save(allmem_session* session, const void* note, size_t note_size,
                                        void* buffer, size_t capacity, size_t* count);
 /* Receives the snapshot piece by piece, of at most 1 MiB each, valid during the call. Return 0 to go on,
@@ -421,7 +422,7 @@ typedef struct allmem_snapshot_info {
   size_t struct_size;   /* set before the call */
   uint64_t position;    /* tokens read */
   uint64_t fingerprint; /* of the model that it belongs to */
-  uint64_t state_bytes;
+  uint64_t state_bytes; /* of the session */
   uint32_t format;
   int32_t frozen;
   int32_t exact;      /* of a model that computes in float32 throughout: loaded so, or of such weights */

@@ -86,6 +86,20 @@ struct Pieces {
   }
 };
 
+// The state as it lies in memory.
+std::vector<std::byte> unpacked(std::span<const std::byte> packed, size_t bytes) {
+  std::vector<std::byte> state(bytes);
+  size_t place = (bytes + 4095) / 4096 * 8;
+  for (size_t block = 0; block < bytes / 64; ++block) {
+    if ((packed[block / 8] >> (block % 8) & std::byte{1}) == std::byte{0}) continue;
+    std::copy_n(packed.begin() + static_cast<ptrdiff_t>(place), 64,
+                state.begin() + static_cast<ptrdiff_t>(block * 64));
+    place += 64;
+  }
+  CHECK(place == packed.size());
+  return state;
+}
+
 struct Draft {
   float temperature = 0.7f, top_p = 1.0f, min_p = 0.0f, penalty = 1.0f;
   int32_t top_k = 0, window = 4;
@@ -174,7 +188,7 @@ TEST_CASE_FIXTURE(Fixture,
   bad_head(0, 'B');
   bad_head(7, '\0');
   bad_head(0, uint64_t{0});
-  for (const uint32_t format : {0u, 1u, 2u, 4u, 0x01000000u, ~0u}) bad_head(8, format);
+  for (const uint32_t format : {0u, 1u, 2u, 3u, 5u, 0x01000000u, ~0u}) bad_head(8, format);
   for (const uint32_t flags : {4u, 8u, 0x100u, 0x80000000u, ~0u}) bad_head(12, flags);
   // fingerprint, position
   for (const uint64_t value : {uint64_t{0}, kMax}) bad_head(16, value);
@@ -197,6 +211,17 @@ TEST_CASE_FIXTURE(Fixture,
   // sections of another length, said rightly
   bad([](Pieces& p) { p.state.resize(p.state.size() - 64), p.set_lengths(); });
   bad([](Pieces& p) { p.state.clear(), p.set_lengths(); });
+  bad([](Pieces& p) { p.state.insert(p.state.end(), 64, std::byte{1}), p.set_lengths(); });
+  // maps of the state's blocks
+  const size_t map_bytes = (writer.session().state_bytes() + 4095) / 4096 * 8;
+  bad([&](Pieces& p) { p.state[map_bytes - 1] |= std::byte{0x80}; });  // a block beyond the end
+  bad([&](Pieces& p) {
+    p.state[map_bytes - 1] |= std::byte{0x80};
+    p.state.insert(p.state.end(), 64, std::byte{1}), p.set_lengths();
+  });
+  bad([](Pieces& p) { p.state[0] ^= std::byte{1}; });  // a block more or less than there is
+  bad([&](Pieces& p) { p.state.resize(map_bytes), p.set_lengths(); });
+  bad([&](Pieces& p) { p.state.resize(map_bytes - 8), p.set_lengths(); });
   bad([](Pieces& p) { p.draft.clear(), p.set_lengths(); });
   bad([](Pieces& p) { p.draft.push_back(std::byte{0}), p.set_lengths(); });
   bad([](Pieces& p) { p.draft.pop_back(), p.set_lengths(); });
@@ -241,6 +266,49 @@ TEST_CASE_FIXTURE(Fixture,
   same.set_lengths();
   CHECK_NOTHROW(load_snapshot(writer, nullptr, same.join()));
   CHECK(saved(writer, "a note") == same.join());
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "a snapshot holds no zeros: it grows as the window fills, and never beyond the state") {
+  const size_t state = writer.session().state_bytes(), own = saved(writer, "").size();
+  run(writer, std::span(ids).first(3));
+  const size_t three = saved(writer, "").size();
+  run(writer, rest());
+  const Pieces full(saved(writer, ""));
+  size_t weights = 0, window = 0;  // the weights are there from the start
+  for (const StateInfo& part : model->info().states) {
+    if (part.name.find("memory.weight.") != std::string::npos) weights += part.bytes;
+    if (part.name.find("attention.") != std::string::npos) window += part.bytes;
+  }
+  CHECK(own < weights + 2500);  // and what else a snapshot has
+  CHECK(own + 64 <= three);
+  CHECK(three < own + state / 4);
+  CHECK(full.state.size() <= state + state / 512 + 8);
+  CHECK(full.state.size() > weights + window);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a snapshot of format 3, with the state as it lies in memory, loads") {
+  run(writer, first());
+  const std::vector<std::byte> snapshot = saved(writer, "old");
+  const std::vector<float> expected = run(writer, rest());
+  Pieces pieces(snapshot);
+  pieces.state = unpacked(pieces.state, writer.session().state_bytes());
+  pieces.set(8, uint32_t{3});
+  pieces.set_lengths();
+  const std::vector<std::byte> old = pieces.join();
+  CHECK(inspect_snapshot(old).format == 3);
+  CHECK(inspect_snapshot(old).state_bytes == writer.session().state_bytes());
+  CHECK(load_snapshot(writer, nullptr, old).note == "old");
+  CHECK(saved(writer, "old") == snapshot);
+  CHECK(run(writer, rest()) == expected);
+
+  const std::vector<std::byte> before = saved(writer, "");
+  for (const size_t bytes : {size_t{0}, pieces.state.size() - 64, pieces.state.size() + 64}) {
+    Pieces other = pieces;
+    other.state.resize(bytes), other.set_lengths();
+    refused(other.join());
+  }
+  CHECK(saved(writer, "") == before);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a snapshot of another model is refused, of another shape or other weights") {
@@ -397,14 +465,20 @@ TEST_CASE_FIXTURE(Fixture, "a source that gives something else the second time l
   run(writer, first());
   const std::vector<std::byte> whole = saved(writer, "");
   int reads = 0;
+  bool in_the_map = false;  // of the state's blocks
   SnapshotSource source{.size = whole.size(), .read = [&](uint64_t offset, std::span<std::byte> into) {
                           std::copy_n(whole.begin() + static_cast<ptrdiff_t>(offset), into.size(),
                                       into.begin());
-                          if (++reads == 4) into.back() ^= std::byte{1};
+                          if (++reads != 4) return;
+                          (in_the_map ? into[1] : into.back()) ^= std::byte{1};
                         }};
-  message_of([&] { load_snapshot(writer, nullptr, source); }, ErrorCode::kIo);
-  CHECK(reads == 4);  // head, the rest before the state, the state; and the state again
-  message_of([&] { run(writer, rest()); }, ErrorCode::kPoisoned);
+  for (const bool at_its_beginning : {false, true}) {
+    reads = 0;
+    in_the_map = at_its_beginning;
+    message_of([&] { load_snapshot(writer, nullptr, source); }, ErrorCode::kIo);
+    CHECK(reads == 4);  // head, the rest before the state, the state; and the state again
+    message_of([&] { run(writer, rest()); }, ErrorCode::kPoisoned);
+  }
   load_snapshot(writer, nullptr, source);
   CHECK(saved(writer, "") == whole);
 }

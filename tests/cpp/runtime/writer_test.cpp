@@ -202,7 +202,7 @@ TEST_CASE_FIXTURE(Fixture,
   Writer w = writer();
   CHECK_FALSE(w.undo());
   std::vector<std::vector<std::byte>> states;
-  const size_t one = snapshot_size(w, "") + 100;  // more than a mark takes: it has no head
+  const size_t one = w.session().state_bytes() + 1000;  // more than a mark takes
   for (int turn = 0; turn < 5; ++turn) {
     states.push_back(saved(w));
     w.mark(3 * one);
