@@ -1,5 +1,6 @@
 // allmem::Error becomes the Python exception of its code, defined in allmem_edge/errors.py.
 #include <exception>
+#include <utility>
 
 #include "bindings/bindings.h"
 
@@ -47,7 +48,7 @@ py::str lenient_text(const char* text) {
 void bind_errors() {
   py::register_local_exception_translator([](std::exception_ptr pending) {
     try {
-      if (pending) std::rethrow_exception(pending);
+      if (pending) std::rethrow_exception(std::move(pending));
     } catch (const InUseError& error) {
       const py::object type = py::module_::import("allmem_edge.errors").attr("SessionInUseError");
       PyErr_SetObject(type.ptr(), lenient_text(error.what()).ptr());

@@ -46,7 +46,7 @@ void require(const Claim& claim) {
 }
 
 // `run(ids: int64[T], last: bool)` returns the last token's float32 logits, or anything when `last` is false.
-Forward function_forward(py::function run) {
+Forward function_forward(const py::function& run) {
   const auto block = [run](std::span<const int32_t> ids, bool last, std::span<float> logits) {
     const WithGil with;
     py::array_t<int64_t> array(static_cast<py::ssize_t>(ids.size()));
@@ -76,7 +76,7 @@ void record_tokens(GeneratorHandle& handle, size_t best) {
 }
 
 // The function gets an array of its own, which it may keep.
-void filter_tokens(GeneratorHandle& handle, py::function filter) {
+void filter_tokens(GeneratorHandle& handle, const py::function& filter) {
   handle.hooks.filter = [filter](int32_t last, std::span<uint32_t> allowed) {
     const WithGil with;
     py::array_t<uint32_t> mask(static_cast<py::ssize_t>(allowed.size()));

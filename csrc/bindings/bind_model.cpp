@@ -102,6 +102,7 @@ std::shared_ptr<Model> from_memory(const std::vector<std::pair<std::string, py::
   const Choices chosen = choices(exact, window, sinks, chunk, memory);
   auto borrowed = std::make_shared<Borrowed>();
   std::vector<std::unique_ptr<MappedFile>> pieces;
+  pieces.reserve(files.size());
   for (const auto& [name, object] : files) {
     pieces.push_back(std::make_unique<MappedFile>(name, borrowed->add(object)));
   }
@@ -121,6 +122,7 @@ std::shared_ptr<Model> from_fds(const std::vector<std::tuple<std::string, int, u
                                 const std::optional<bool>& check) {
   const Choices chosen = choices(exact, window, sinks, chunk, memory);
   std::vector<std::unique_ptr<MappedFile>> pieces;
+  pieces.reserve(files.size());
   for (const auto& [name, fd, offset, size] : files) {
     pieces.push_back(std::make_unique<MappedFile>(name, fd, offset, size));
   }

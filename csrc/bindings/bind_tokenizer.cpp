@@ -108,6 +108,7 @@ std::vector<int32_t> encode_messages(const ChatFormat& format,
                                      const std::vector<std::pair<std::string, std::string>>& messages,
                                      bool continues) {
   std::vector<ChatMessage> views;
+  views.reserve(messages.size());
   for (const auto& [role, content] : messages) views.push_back({role, content});
   return format.encode(views, continues, python::go_on_unless_interrupted);
 }

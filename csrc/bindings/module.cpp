@@ -32,6 +32,7 @@ PYBIND11_MODULE(_core_of_main, m) {
 
 // pybind11 asks for the main interpreter's lock while a module is made: in another one (mod_wsgi) that would
 // wait for ever.
+// NOLINTNEXTLINE(bugprone-reserved-identifier): the name that Python looks for
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
     PyErr_SetString(

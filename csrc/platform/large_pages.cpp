@@ -1,6 +1,7 @@
 // madvise(MADV_HUGEPAGE), on Linux and Android.
 #include "platform/large_pages.h"
 
+#include <cstddef>
 #include <cstdint>
 
 #if defined(__linux__)
@@ -15,9 +16,9 @@ void prefer_large_pages(void* memory, size_t size) {
   constexpr size_t kWorthwhile = size_t{4} << 20;
   if (size < kWorthwhile) return;
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + size) / page * page;
-  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a hint: no harm if it fails
+  const size_t before = (page - reinterpret_cast<uintptr_t>(memory) % page) % page;  // the first whole page
+  const size_t whole = (size - before) / page * page;
+  ::madvise(static_cast<std::byte*>(memory) + before, whole, MADV_HUGEPAGE);  // a hint: no harm if it fails
 #else
   (void)memory;
   (void)size;

@@ -61,6 +61,7 @@ std::vector<LayerMemory> layer_memories(const Session& session) {
     }
   }
   std::vector<LayerMemory> report;
+  report.reserve(layers.size());
   for (const auto& [layer, squares] : layers) {
     report.push_back({.layer = layer,
                       .drift = std::sqrt(squares.weight > 0 ? squares.moved / squares.weight : squares.moved),

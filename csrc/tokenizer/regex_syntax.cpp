@@ -12,7 +12,7 @@
 namespace allmem {
 namespace {
 
-constexpr size_t kMaxPatternBytes = 64 * 1024;
+constexpr size_t kMaxPatternBytes = size_t{64} * 1024;
 
 // The inside of a class that equals Oniguruma's \w: PCRE2's own has no marks and, by version, no connectors;
 // Latin-1's superscripts and fractions are an oddity of Oniguruma's.

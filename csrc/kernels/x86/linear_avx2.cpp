@@ -128,15 +128,15 @@ __m256 group_scales(const float* scales, size_t existing) {
 template <unsigned kBits>
 [[gnu::always_inline]] inline __m256 add_group(__m256 sum, __m256i codes, __m256 scales, const float* x,
                                                const float* start) {
-  constexpr int kCodes = 32 / kBits;
-  const auto code = [&](int j) {
+  constexpr size_t kCodes = 32 / kBits;
+  const auto code = [&](size_t j) {
     if (j == kCodes - 1)
       return _mm256_cvtepi32_ps(_mm256_srli_epi32(codes, 32 - kBits));  // masked, it would be signed
-    const int mask = ((1 << kBits) - 1) << (static_cast<int>(kBits) * j);
+    const int mask = ((1 << kBits) - 1) << (kBits * j);
     return _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32(mask)));
   };
   __m256 even = _mm256_load_ps(start), odd = _mm256_setzero_ps();
-  for (int j = 0; j < kCodes; j += 2) {
+  for (size_t j = 0; j < kCodes; j += 2) {
     even = _mm256_fmadd_ps(code(j), _mm256_load_ps(x + j * 8), even);
     odd = _mm256_fmadd_ps(code(j + 1), _mm256_load_ps(x + (j + 1) * 8), odd);
   }

@@ -135,7 +135,7 @@ inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Init& ini
   }
   __m128 sums = _mm_load_ps(values);
   alignas(32) float factors[kTileGroups][kStreams];
-  const auto add = [&]<size_t kCount> [[gnu::always_inline]] (size_t g, size_t into) {
+  const auto add = [&]<size_t kCount>(size_t g, size_t into) __attribute__((always_inline)) {
     __m256i products[2 * kStreams];
 #pragma GCC unroll 2
     for (size_t i = 0; i < 2; ++i) {

@@ -157,7 +157,7 @@ template <unsigned kBits>
     _mm512_store_ps(factors[1], _mm512_castpd_ps(_mm512_unpackhi_pd(even, even2)));
     _mm512_store_ps(factors[2], _mm512_castpd_ps(_mm512_unpacklo_pd(odd, odd2)));
     _mm512_store_ps(factors[3], _mm512_castpd_ps(_mm512_unpackhi_pd(odd, odd2)));
-    const auto add = [&]<size_t kCount> [[gnu::always_inline]] (size_t i) {
+    const auto add = [&]<size_t kCount>(size_t i) __attribute__((always_inline)) {
       constexpr __mmask8 kThere = (1u << kCount) - 1;
       const uint8_t* at[kRows];
 #pragma GCC unroll 4
@@ -231,7 +231,7 @@ template <unsigned kBits, size_t kGroups, size_t M>
       const size_t first = i * kLanes, all = rows * kGroups;
       scales[i] = scales_at(w, n * kGroups + first, all > first ? first_lanes(all - first) : 0);
     }
-    const auto start_of = [&] [[gnu::always_inline]] (size_t t) {
+    const auto start_of = [&](size_t t) __attribute__((always_inline)) {
       if (init.beta != nullptr)
         return _mm512_mul_ps(_mm512_maskz_loadu_ps(there, y + t * w.rows + n), _mm512_set1_ps(init.beta[t]));
       return init.bias ? _mm512_maskz_loadu_ps(there, init.bias + n) : _mm512_setzero_ps();

@@ -26,7 +26,8 @@ Factor factor(Scratch& scratch, size_t outer, size_t sum) {
 }
 
 float* aligned(float* memory) {
-  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory) + 63) / 64 * 64);
+  const size_t beyond = reinterpret_cast<uintptr_t>(memory) % 64;
+  return memory + (64 - beyond) % 64 / sizeof(float);
 }
 
 // Calls use(begin, count) for pieces of 32.
