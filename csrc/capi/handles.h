@@ -148,6 +148,9 @@ constexpr std::array<size_t, 1> older_sizes(const allmem_sampling*) {
 constexpr std::array<size_t, 1> older_sizes(const allmem_model_options*) {
   return {offsetof(allmem_model_options, window)};
 }
+constexpr std::array<size_t, 1> older_sizes(const allmem_session_options*) {
+  return {offsetof(allmem_session_options, run_tasks)};
+}
 
 // A struct from the caller that begins with struct_size: of this release or of an earlier one.
 template <class T>

@@ -47,6 +47,18 @@ int32_t finish_of(FinishReason reason) {
   return ALLMEM_FINISH_CANCELLED;
 }
 
+// Nothing, where the host leaves it to the library.
+RunTasks tasks_of(const allmem_session_options& options) {
+  if (options.run_tasks == nullptr) return {};
+  return
+      [run = options.run_tasks, user_data = options.user_data](size_t count, FunctionRef<void(size_t)> task) {
+        const allmem_task call = [](void* argument, size_t i) {
+          (*static_cast<const FunctionRef<void(size_t)>*>(argument))(i);
+        };
+        call_host(run, call, static_cast<void*>(&task), count, user_data);
+      };
+}
+
 // What a call that was to read `count` tokens and has read `read` gives.
 int32_t read_status(size_t read, size_t count) {
   if (read == count) return ALLMEM_OK;
@@ -138,8 +150,9 @@ int32_t allmem_session_create(const allmem_model* model, const allmem_session_op
   return guarded([&] {
     require(model != nullptr, "The model is NULL.");
     require(session != nullptr, "`session` is NULL; it receives the session.");
-    if (options != nullptr) check_struct(options, "options");
-    const SessionOptions core{.threads = options != nullptr ? options->threads : 0};
+    const allmem_session_options chosen =
+        options == nullptr ? allmem_session_options{} : taken(options, "options", allmem_session_options{});
+    const SessionOptions core{.threads = chosen.threads, .run_tasks = tasks_of(chosen)};
     auto writer = std::make_unique<Writer>(std::make_unique<Session>(model->shared->model, core));
     writer->set_sampling(model->shared->text.defaults.sampling);
     *session = make_session(model->shared, std::move(writer)).release();

@@ -14,7 +14,7 @@
 
 #include "graph/choices.h"
 #include "graph/program.h"
-#include "platform/thread_pool.h"
+#include "platform/function_ref.h"
 
 namespace allmem {
 

@@ -7,6 +7,7 @@
 
 #include "platform/error.h"
 #include "platform/printable.h"
+#include "platform/thread_pool.h"
 
 namespace allmem {
 

@@ -27,20 +27,17 @@ uint32_t taken_of(uint64_t ticket) { return static_cast<uint32_t>(ticket) & 0xFF
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
-  const size_t count = static_cast<size_t>(std::clamp(threads, 1, kMaxThreads)) - 1;
+ThreadPool::ThreadPool(int threads, RunTasks run_tasks)
+    : threads_(std::clamp(threads, 1, kMaxThreads)), run_tasks_(std::move(run_tasks)) {}
+
+ThreadPool::ThreadPool(int threads) : ThreadPool(threads, nullptr) {
+  const size_t count = static_cast<size_t>(threads_) - 1;
   workers_.reserve(count);
-  try {
-    for (size_t i = 0; i < count; ++i) workers_.emplace_back([this, i] { work(i + 1); });
-  } catch (...) {  // the destructor does not run for a half-built object
-    join();
-    throw;
-  }
+  // Where the system has no more, the destructor ends those that have begun: the other constructor is done.
+  for (size_t i = 0; i < count; ++i) workers_.emplace_back([this, i] { work(i + 1); });
 }
 
-ThreadPool::~ThreadPool() { join(); }
-
-void ThreadPool::join() {
+ThreadPool::~ThreadPool() {
   stop_.store(true, std::memory_order_relaxed);
   ticket_.fetch_add(uint64_t{1} << 32, std::memory_order_release);
   wake_all(ticket_);
@@ -49,7 +46,7 @@ void ThreadPool::join() {
 
 void ThreadPool::parallel(size_t n, size_t grain, Body body) {
   if (n == 0) return;
-  const size_t threads = workers_.size() + 1;
+  const auto threads = static_cast<size_t>(threads_);
   grain = std::max<size_t>(grain, 1);
   const size_t grains = (n - 1) / grain + 1;
   const size_t slice = std::max<size_t>(grains / (threads * kSlicesPerThread), 1) * grain;
@@ -60,13 +57,30 @@ void ThreadPool::parallel(size_t n, size_t grain, Body body) {
   const uint64_t slices = (n - 1) / slice + 1;
   job_ = {&body, n, slice};
   done_.store(0, std::memory_order_relaxed);
+  failed_.store(false, std::memory_order_relaxed);
   const uint64_t number = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
   ticket_.store(number << 32 | slices << 16, std::memory_order_release);
-  wake_all(ticket_);
-
-  uint64_t seen = ticket_.load(std::memory_order_relaxed);
-  while (run_one_slice(seen, 0)) {
+  {
+    // Also when a host's function throws: its threads may still be at work on this job.
+    const struct Finish {
+      ThreadPool& pool;
+      uint64_t slices;
+      ~Finish() { pool.finish(slices); }
+    } at_the_end{*this, slices};
+    if (run_tasks_) {
+      run_tasks_(threads, [&](size_t i) {
+        if (i < threads) run_slices(i);
+      });
+    } else {
+      wake_all(ticket_);
+    }
   }
+  if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::exchange(exception_, nullptr));
+}
+
+// Does what is left of the open job as worker 0, and waits for the others.
+void ThreadPool::finish(uint64_t slices) {
+  run_slices(0);
   uint32_t done = done_.load(std::memory_order_acquire);
   for (int spin = 0; done != slices; done = done_.load(std::memory_order_acquire)) {
     if (++spin < kSpins) {
@@ -75,9 +89,11 @@ void ThreadPool::parallel(size_t n, size_t grain, Body body) {
       wait_for_change(done_, done);
     }
   }
-  if (failed_.load(std::memory_order_relaxed)) {
-    failed_.store(false, std::memory_order_relaxed);
-    std::rethrow_exception(std::exchange(exception_, nullptr));
+}
+
+void ThreadPool::run_slices(size_t worker) {
+  uint64_t seen = ticket_.load(std::memory_order_acquire);
+  while (run_one_slice(seen, worker)) {
   }
 }
 
@@ -106,8 +122,8 @@ void ThreadPool::work(size_t worker) {
   while (true) {
     while (run_one_slice(seen, worker)) {
     }
-    // `seen` may already be the ticket of join(), after which no other comes: look before waiting for a
-    // change.
+    // `seen` may already be the ticket of the destructor, after which no other comes: look before waiting for
+    // a change.
     if (stop_.load(std::memory_order_relaxed)) return;
     uint64_t next = ticket_.load(std::memory_order_acquire);
     for (int spin = 0; next == seen && spin < kSpins; ++spin) {

@@ -1,38 +1,22 @@
-// A small pool of threads for one caller, to spread the loops of a forward pass over.
+// A small pool of threads for one caller, its own or a host's, to spread the loops of a forward pass over.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <memory>
+#include <functional>
 #include <thread>
-#include <type_traits>
 #include <vector>
 
 #include "platform/aligned_buffer.h"
+#include "platform/function_ref.h"
 
 namespace allmem {
 
-// A view of a callable; unlike std::function it never allocates. The callable must outlive it.
-template <class Signature>
-class FunctionRef;
-template <class Result, class... Args>
-class FunctionRef<Result(Args...)> {
- public:
-  template <class F>
-  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
-      FunctionRef(F&& function)  // NOLINT: implicit on purpose
-      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(function)))),
-        call_([](void* object, Args... args) -> Result {
-          return (*static_cast<std::remove_reference_t<F>*>(object))(args...);
-        }) {}
-  Result operator()(Args... args) const { return call_(object_, args...); }
-
- private:
-  void* object_;
-  Result (*call_)(void*, Args...);
-};
+// A host's threads: calls task(i) once for each i < count, in any order and on any threads, and returns when
+// all have returned.
+using RunTasks = std::function<void(size_t count, FunctionRef<void(size_t i)> task)>;
 
 // One caller at a time. The caller works too, as worker 0, so that `threads` is the number of busy cores.
 class ThreadPool {
@@ -41,11 +25,14 @@ class ThreadPool {
 
   // threads >= 1. Throws std::system_error when the system has no more threads.
   explicit ThreadPool(int threads);
+  // Starts none, and has `run_tasks` run as many tasks as there would be threads. What that throws parallel()
+  // throws, when all slices are done.
+  ThreadPool(int threads, RunTasks run_tasks);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int threads() const { return threads_; }
 
   // Calls body(begin, end, worker) on slices that cover [0, n), each but the last a multiple of `grain`, and
   // returns when all are done. The slices depend only on n, grain and threads(). `worker` < threads() names
@@ -59,8 +46,9 @@ class ThreadPool {
     const Body* body;
     size_t n, slice;
   };
-  void join();
   void work(size_t worker);
+  void finish(uint64_t slices);
+  void run_slices(size_t worker);
   bool run_one_slice(uint64_t& seen, size_t worker);
 
   // One word says which job is open and which of its slices nobody has taken yet, so that taking a slice is
@@ -72,6 +60,8 @@ class ThreadPool {
   std::atomic<bool> stop_{false};
   std::atomic<bool> failed_{false};
   std::exception_ptr exception_;
+  const int threads_;
+  const RunTasks run_tasks_;
   std::vector<std::thread> workers_;
 };
 

@@ -61,9 +61,10 @@ struct Session::Impl {
   std::shared_ptr<const Model> model;
   const Program& program;
   const Kernels& kernels;
+  const SessionOptions options;
   const int threads;
-  std::shared_ptr<SharedThreads> shared = SharedThreads::of_process();
-  ThreadPool alone{1};  // for a session of one thread, which waits for nobody
+  std::shared_ptr<SharedThreads> shared;  // null for a session that waits for nobody, as it has
+  ThreadPool own;                         // one thread, or a host's
   PageBuffer state, derived, arena, scratch;
   std::vector<int64_t> block_ids;       // [block]
   int64_t block_position = 0;           // the graph's input `position`
@@ -74,11 +75,13 @@ struct Session::Impl {
   bool is_fresh = true;  // the state was set from outside since the last step
   bool is_poisoned = false;
 
-  Impl(std::shared_ptr<const Model> the_model, int threads_wanted)
+  Impl(std::shared_ptr<const Model> the_model, const SessionOptions& wanted)
       : model(std::move(the_model)),
         program(model->program()),
         kernels(*program.kernels),
-        threads(threads_wanted),
+        options(wanted),
+        threads(thread_count(options.threads)),
+        own(options.run_tasks ? threads : 1, options.run_tasks),
         state(program.state_bytes),
         derived(program.derived_bytes),
         arena(program.arena_bytes),
@@ -87,7 +90,10 @@ struct Session::Impl {
     find_operands();
     copy_initial_weights();
     is_frozen = model->info().memory == MemoryUse::kFrozen;
-    if (threads > 1) shared->lease(threads);  // a system that has not as many says so now
+    if (threads > 1 && !options.run_tasks) {
+      shared = SharedThreads::of_process();
+      shared->lease(threads);  // a system that has not as many says so now
+    }
   }
 
   void find_operands() {
@@ -160,11 +166,11 @@ struct Session::Impl {
     }
   }
 
-  // Calls `run` with a pool of this session's size: of the threads that all sessions share, so that they take
-  // turns.
+  // Calls `run` with a pool of this session's size: its own, or of the threads that all sessions share, so
+  // that they take turns.
   template <class Run>
   void with_threads(const Run& run) {
-    if (threads == 1) return run(alone);
+    if (shared == nullptr) return run(own);
     try {
       const SharedThreads::Lease lease = shared->lease(threads);
       run(lease.pool());
@@ -275,7 +281,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   const int threads = thread_count(options.threads);
   check_size(*model);
   try {
-    impl_ = std::make_unique<Impl>(model, threads);
+    impl_ = std::make_unique<Impl>(model, options);
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kOutOfMemory,
                 "There is not enough memory for a session of this model, whose state alone takes " +
@@ -322,7 +328,7 @@ bool Session::frozen() const { return impl_->is_frozen; }
 
 std::unique_ptr<Session> Session::clone() const {
   impl_->check_usable();
-  auto copy = std::make_unique<Session>(impl_->model, SessionOptions{.threads = threads()});
+  auto copy = std::make_unique<Session>(impl_->model, impl_->options);
   copy->restore({impl_->state.data(), impl_->state.size()}, impl_->position);
   copy->impl_->is_frozen = impl_->is_frozen;
   return copy;

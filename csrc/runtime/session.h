@@ -7,13 +7,15 @@
 #include <memory>
 #include <span>
 
+#include "platform/function_ref.h"
 #include "platform/thread_pool.h"
 #include "runtime/model.h"
 
 namespace allmem {
 
 struct SessionOptions {
-  int threads = 0;  // 0: as many as the machine has cores for this process
+  int threads = 0;       // 0: one for each fast core of this process
+  RunTasks run_tasks{};  // a host's threads, in the place of those that sessions share
 };
 
 enum class LogitsFor { kNone, kLast, kAll };

@@ -23,6 +23,11 @@ void check(int32_t status) {
   if (status != ALLMEM_OK && *allmem_last_error() == '\0') std::abort();
 }
 
+// A host without threads.
+void run_tasks(allmem_task task, void* argument, size_t count, void*) {
+  for (size_t i = 0; i < count; ++i) task(argument, i);
+}
+
 // What lives from one input to the next; the session begins each as new.
 struct World {
   allmem_model* model = nullptr;
@@ -214,6 +219,7 @@ void load_pieces(World&, Input& input) {
     allmem_session_options session_options;
     allmem_session_options_init(&session_options);
     session_options.threads = input.number<int32_t>() >> (input.byte() % 32);
+    if (session_options.threads % 2 != 0) session_options.run_tasks = run_tasks;
     allmem_session* session = nullptr;
     check(allmem_session_create(model, &session_options, &session));
     allmem_model_free(model);

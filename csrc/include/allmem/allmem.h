@@ -214,9 +214,18 @@ ALLMEM_API int32_t allmem_chat_encode(const allmem_model* model, const allmem_me
 
 typedef struct allmem_session allmem_session;
 
+/* Threads of yours in the place of the library's: an engine's pool, a browser's workers. Calls task(argument,
+ * i) once for each i < count, on any threads and in any order, the calling one included, and returns when all
+ * have returned. Called some hundred times for a token, so it has to hand out tasks within microseconds. It
+ * must not throw, and calls nothing of this session. */
+typedef void (*allmem_task)(void* argument, size_t i);
+typedef void (*allmem_run_tasks)(allmem_task task, void* argument, size_t count, void* user_data);
+
 typedef struct allmem_session_options {
   size_t struct_size;
-  int32_t threads; /* at most 256; 0: one for each fast core of this process */
+  int32_t threads;            /* at most 256; 0: one for each fast core of this process */
+  allmem_run_tasks run_tasks; /* NULL: the library's threads. `count` is at most `threads` */
+  void* user_data;            /* passed to run_tasks */
 } allmem_session_options;
 
 ALLMEM_API void allmem_session_options_init(allmem_session_options* options);

@@ -45,7 +45,7 @@ std::string layout() {
            has_chat, reserved, weight_bytes, state_bytes, fingerprint, quantization)
   DESCRIBE(out, allmem_file, name, data, size, fd, offset)
   DESCRIBE(out, allmem_message, role, content)
-  DESCRIBE(out, allmem_session_options, struct_size, threads)
+  DESCRIBE(out, allmem_session_options, struct_size, threads, run_tasks, user_data)
   DESCRIBE(out, allmem_sampling, struct_size, temperature, top_k, top_p, min_p, repetition_penalty,
            repetition_window, seed, max_tokens, stop, stop_count, logit_bias, logit_bias_count)
   DESCRIBE(out, allmem_logit_bias, id, bias)
@@ -103,8 +103,12 @@ TEST_CASE("numbers keep their meaning") {
                           ALLMEM_CONFLICT};
   for (int i = 0; i < 15; ++i) CHECK(statuses[i] == i);
   const int finishes[] = {ALLMEM_FINISH_STOP_TOKEN, ALLMEM_FINISH_STOP_TEXT, ALLMEM_FINISH_MAX_TOKENS,
-                          ALLMEM_FINISH_CANCELLED};
-  for (int i = 0; i < 4; ++i) CHECK(finishes[i] == i + 1);
+                          ALLMEM_FINISH_CANCELLED, ALLMEM_FINISH_NO_TOKEN};
+  for (int i = 0; i < 5; ++i) CHECK(finishes[i] == i + 1);
+  const int memories[] = {ALLMEM_MEMORY_ON, ALLMEM_MEMORY_FROZEN, ALLMEM_MEMORY_OFF};
+  for (int i = 0; i < 3; ++i) CHECK(memories[i] == i);
+  const int checks[] = {ALLMEM_CHECK_NONE, ALLMEM_CHECK_SMALL, ALLMEM_CHECK_ALL};
+  for (int i = 0; i < 3; ++i) CHECK(checks[i] == i - 1);
 }
 
 TEST_CASE("the header is C99, C11 and C++") {

@@ -44,7 +44,12 @@ TEST_CASE("at once there are never more than the most, and everybody gets a turn
   for (std::thread& caller : callers) caller.join();
   CHECK(done == 12);
   CHECK(most <= 4);
-  CHECK(most > 1);
+}
+
+TEST_CASE("those who fit beside each other do not wait") {
+  SharedThreads shared(4);
+  const auto two = shared.lease(2), other_two = shared.lease(2);  // the second would never return
+  CHECK(&two.pool() != &other_two.pool());
 }
 
 TEST_CASE("who wants more than the most gets it, alone") {
