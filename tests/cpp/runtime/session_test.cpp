@@ -1,64 +1,19 @@
-// What a session promises: the model's mathematics, whatever the split into calls; fixed memory; errors that
-// poison.
+// What a session promises: the model's mathematics, whatever the split into calls and threads, and a state
+// that is all there is.
 #include "runtime/session.h"
 
 #include <doctest/doctest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
+#include <cmath>
 #include <random>
 #include <thread>
 
-#include "platform/aligned_buffer.h"
-#include "platform/error.h"
-#include "tiny_session.h"
-
-namespace {
-std::atomic<size_t> allocations{0};
-}  // namespace
-
-// Counts what is allocated by whatever means, where no sanitizer wants to do that itself.
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-constexpr bool kCounts = true;
-extern "C" {
-void* __libc_malloc(size_t size);
-void* __libc_calloc(size_t count, size_t size);
-void* __libc_realloc(void* block, size_t size);
-void* __libc_memalign(size_t alignment, size_t size);
-
-void* malloc(size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_malloc(size);
-}
-void* calloc(size_t count, size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_calloc(count, size);
-}
-void* realloc(void* block, size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_realloc(block, size);
-}
-void* aligned_alloc(size_t alignment, size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_memalign(alignment, size);
-}
-}
-#else
-constexpr bool kCounts = false;
-#endif
+#include "session_checks.h"
 
 using namespace allmem;
 using namespace allmem::test;
 
 namespace {
-
-std::vector<float> run(Session& session, std::span<const int32_t> ids) {
-  std::vector<float> logits(ids.size() * static_cast<size_t>(session.model().info().vocab_size));
-  session.forward(ids, LogitsFor::kAll, logits);
-  return logits;
-}
 
 std::vector<std::byte> bytes_of(const Session& session) {
   return {session.state_memory().begin(), session.state_memory().end()};
@@ -80,16 +35,16 @@ double worst(std::span<const float> a, const std::vector<std::vector<double>>& r
   return i == a.size() ? most : INFINITY;
 }
 
-template <class F>
-ErrorCode code_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    CHECK(std::string(error.what()).ends_with("."));
-    return error.code();
-  }
-  FAIL("no error");
-  return ErrorCode::kIo;
+// How often a session with several threads would hand out a loop.
+size_t shared_loops(const std::shared_ptr<const Model>& model, std::span<const int32_t> ids) {
+  size_t loops = 0;
+  const auto count = [&](size_t tasks, FunctionRef<void(size_t)> task) {
+    ++loops;
+    for (size_t i = 0; i < tasks; ++i) task(i);
+  };
+  Session session(model, {.threads = 4, .run_tasks = count});
+  run(session, ids);
+  return loops;
 }
 
 // Logits pass through about 20 operators, whose roundings in float32 are 2⁻²⁴ of the largest each, and add up
@@ -189,6 +144,7 @@ TEST_CASE("in fast mode neither the split of the stream nor the number of thread
     const auto ids = random_ids(300, tiny.config.vocab);
     Session whole(model, {.threads = 1}), four(model, {.threads = 4});
     const auto expected = run(whole, ids);
+    CHECK(shared_loops(model, ids) > 0);
     CHECK(run(four, ids) == expected);
     std::mt19937 random(3);
     for (const size_t longest : {1, 3, 7, 40}) {
@@ -263,6 +219,7 @@ TEST_CASE("several threads give the logits of one") {
   const auto ids = random_ids(200, tiny.config.vocab);
   Session one(model, {.threads = 1}), four(model, {.threads = 4});
   const auto expected = run(one, ids);
+  CHECK(shared_loops(model, ids) > 0);
   CHECK(run(four, ids) == expected);  // bit for bit: a row's arithmetic does not depend on who does it
   CHECK(four.threads() == 4);
 }
@@ -316,66 +273,6 @@ TEST_CASE("freezing learns what an unfinished chunk has, once, and nothing at a 
   }
 }
 
-TEST_CASE("a number that is none poisons the session, and says that the weights are damaged") {
-  TinyModel tiny;
-  tiny.weights.at("wo")[3] = std::numeric_limits<float>::quiet_NaN();
-  Session session(load(tiny), {.threads = 1});
-  const auto ids = random_ids(20, tiny.config.vocab);
-  std::vector<float> logits(static_cast<size_t>(tiny.config.vocab));
-  const auto refused = [&](ErrorCode code, const char* part) {
-    try {
-      session.forward(ids, LogitsFor::kLast, logits);
-      FAIL("was accepted");
-    } catch (const Error& error) {
-      CHECK(error.code() == code);
-      CHECK(std::string(error.what()).find(part) != std::string::npos);
-    }
-  };
-  refused(ErrorCode::kBadModel, "NaN or infinity");
-  refused(ErrorCode::kPoisoned, "reset it");
-  session.reset();
-  CHECK(session.position() == 0);
-}
-
-TEST_CASE(
-    "a number that is none poisons a session that reads without asking for logits, wherever it comes from") {
-  const auto code_of = [](Session& session, std::span<const int32_t> ids) {
-    try {
-      session.forward(ids, LogitsFor::kNone, {});
-    } catch (const Error& error) {
-      return error.code();
-    }
-    return ErrorCode::kCancelled;  // none
-  };
-  for (const TinyConfig& config : {TinyConfig{}, quantised(8)}) {
-    for (const float bad :
-         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-      const TinyModel tiny(config);
-      const auto ids = random_ids(300, config.vocab);
-      for (const char* part :
-           {"memory.weight.gate.state", "memory.weight.up.state", "memory.weight.down.state"}) {
-        TinyModel damaged = tiny;
-        damaged.weights.at(part)[5] = bad;
-        Session session(load(damaged), {.threads = 1});
-        CHECK_MESSAGE(code_of(session, ids) == ErrorCode::kBadModel, part);
-        CHECK(code_of(session, ids) == ErrorCode::kPoisoned);
-        CHECK_THROWS_AS(session.state_memory(), Error);
-      }
-      Session session(load(tiny), {.threads = 1});
-      CHECK(code_of(session, ids) == ErrorCode::kCancelled);
-    }
-  }
-  TinyModel tiny;  // the embedding of one token, which the last ones of its block do not see
-  const auto width = static_cast<size_t>(tiny.config.width);
-  tiny.weights.at("embedding")[3 * width] = std::numeric_limits<float>::quiet_NaN();
-  Session session(load(tiny), {.threads = 1});
-  session.freeze(true);
-  std::vector<int32_t> ids(100, 4);
-  CHECK(code_of(session, ids) == ErrorCode::kCancelled);
-  ids[20] = 3;
-  CHECK(code_of(session, ids) == ErrorCode::kBadModel);
-}
-
 TEST_CASE("a clone goes on like the original and independently of it, also in mid-chunk") {
   const TinyModel tiny;
   Session session(load(tiny), {.threads = 1});
@@ -423,135 +320,6 @@ TEST_CASE("restored bytes continue an uninterrupted run bit for bit") {
   CHECK(code_of([&] { restored.restore(std::span(bytes).first(8), 0); }) == ErrorCode::kInvalidArgument);
   session.restore(session.state_memory(), session.position());  // its own bytes
   CHECK(run(session, ids) == run(restored, ids));
-}
-
-TEST_CASE("a decode step allocates nothing, and a session's bytes never change") {
-  const size_t at_first = allocations.load();
-  const AlignedBuffer counted(8);
-  CHECK((allocations.load() > at_first) == kCounts);
-  for (const TinyConfig& config : {TinyConfig{}, quantised(4)}) {
-    const TinyModel tiny(config);
-    Session session(load(tiny), {.threads = 2});
-    const auto ids = random_ids(64, config.vocab);
-    std::vector<float> row(static_cast<size_t>(config.vocab));
-    const size_t bytes = session.total_bytes(), state = session.state_bytes();
-    session.forward(ids, LogitsFor::kLast, row);
-    const size_t before = allocations.load();
-    for (const int32_t id : ids) session.forward({&id, 1}, LogitsFor::kLast, row);
-    session.forward(ids, LogitsFor::kLast, row);
-    CHECK(allocations.load() == before);
-    CHECK(session.total_bytes() == bytes);
-    CHECK(session.state_bytes() == state);
-    CHECK(session.state_bytes() == session.model().info().state_bytes);
-  }
-}
-
-TEST_CASE("a session's bytes are equal after 1,000 and 100,000 tokens, and none are allocated between") {
-  const TinyModel tiny({.vocab = 5,
-                        .width = 4,
-                        .heads = 2,
-                        .kv_heads = 1,
-                        .dim = 2,
-                        .window = 3,
-                        .sinks = 1,
-                        .hidden = 2,
-                        .chunk = 2});
-  Session session(load(tiny), {.threads = 1});
-  const auto ids = random_ids(1000, tiny.config.vocab);
-  std::vector<float> row(static_cast<size_t>(tiny.config.vocab));
-  for (const int32_t id : ids) session.forward({&id, 1}, LogitsFor::kLast, row);
-  const size_t before = allocations.load(), bytes = session.total_bytes();
-  while (session.position() < 100'000) session.forward(ids, LogitsFor::kLast, row);
-  CHECK(allocations.load() == before);
-  CHECK(session.total_bytes() == bytes);
-  CHECK(session.state_bytes() == session.model().info().state_bytes);
-}
-
-TEST_CASE("wrong arguments are refused with the session unchanged") {
-  const TinyModel tiny;
-  const auto model = load(tiny);
-  Session session(model, {.threads = 1}), untouched(model, {.threads = 1});
-  const auto ids = random_ids(10, tiny.config.vocab);
-  std::vector<float> row(static_cast<size_t>(tiny.config.vocab));
-  const auto refused = [&](std::vector<int32_t> bad, LogitsFor which, std::span<float> logits) {
-    CHECK(code_of([&] { session.forward(bad, which, logits); }) == ErrorCode::kInvalidArgument);
-  };
-  refused({}, LogitsFor::kNone, {});
-  refused({1, -1}, LogitsFor::kNone, {});
-  refused({1, static_cast<int32_t>(tiny.config.vocab)}, LogitsFor::kNone, {});
-  refused({2147483647}, LogitsFor::kNone, {});
-  refused({1}, LogitsFor::kLast, {});
-  refused({1, 2}, LogitsFor::kAll, row);
-  CHECK(code_of([&] { session.state(99); }) == ErrorCode::kInvalidArgument);
-  CHECK(session.position() == 0);
-  CHECK(run(session, ids) == run(untouched, ids));
-  CHECK(code_of([&] { Session(model, {.threads = -1}); }) == ErrorCode::kInvalidArgument);
-  CHECK(code_of([&] { Session(model, {.threads = 100000}); }) == ErrorCode::kInvalidArgument);
-  CHECK(code_of([&] { Session(nullptr, {}); }) == ErrorCode::kInvalidArgument);
-}
-
-TEST_CASE(
-    "a call that is ended between two blocks has read what it says, and the session goes on from there") {
-  const TinyModel tiny;
-  const auto model = load(tiny);
-  Session session(model, {.threads = 2}), whole(model, {.threads = 2});
-  const auto ids = random_ids(3 * kMaxBlock, tiny.config.vocab);
-  std::vector<size_t> asked;
-  const auto once = [&](size_t read) {
-    asked.push_back(read);
-    return asked.size() < 2;
-  };
-  std::vector<float> row(static_cast<size_t>(tiny.config.vocab), 7.0f);
-  CHECK(session.forward(ids, LogitsFor::kLast, row, once) == 2 * kMaxBlock);
-  CHECK(asked == std::vector<size_t>{kMaxBlock, 2 * kMaxBlock});
-  CHECK(session.position() == 2 * kMaxBlock);
-  CHECK(row == std::vector<float>(row.size(), 7.0f));  // of the last token, which was not read
-  const auto rest = std::span(ids).last(kMaxBlock);
-  const auto give_up = [](size_t) -> bool { throw Error(ErrorCode::kIo, "given up."); };
-  CHECK(session.forward(rest, LogitsFor::kLast, row, give_up) == kMaxBlock);  // one block: nobody is asked
-  std::vector<float> expected(row.size());
-  CHECK(whole.forward(ids, LogitsFor::kLast, expected) == ids.size());
-  CHECK(row == expected);
-  CHECK(code_of([&] { session.forward(ids, LogitsFor::kNone, {}, give_up); }) == ErrorCode::kIo);
-  CHECK(session.position() == 4 * kMaxBlock);
-  CHECK(session.forward(rest, LogitsFor::kNone, {}) == rest.size());  // not poisoned
-}
-
-TEST_CASE("an error in mid-read poisons the session until reset") {
-  // A table read with an index that the tokens decide: id 30 is beyond its rows.
-  OnnxBuilder bad;
-  bad.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, 40});
-  bad.floats("table", {40, 40}, std::vector<float>(1600, 0.5f))
-      .floats("small", {30, 40}, std::vector<float>(1200, 1.0f));
-  bad.node("Cast", {"input_ids"}, {"narrow"}, {Attr::i("to", kInt32)});
-  bad.node("Gather", {"small", "narrow"}, {"a"}).node("Gather", {"table", "input_ids"}, {"b"});
-  bad.node("Add", {"a", "b"}, {"logits"});
-  const TempDir directory;
-  Session session(Model::load(directory.write("bad.onnx", bad.build())), {.threads = 1});
-  std::vector<float> row(40);
-  session.forward(std::vector<int32_t>{29}, LogitsFor::kLast, row);
-  CHECK(code_of([&] { session.forward(std::vector<int32_t>{30}, LogitsFor::kLast, row); }) ==
-        ErrorCode::kBadModel);
-  CHECK(code_of([&] { session.forward(std::vector<int32_t>{1}, LogitsFor::kLast, row); }) ==
-        ErrorCode::kPoisoned);
-  CHECK(code_of([&] { session.clone(); }) == ErrorCode::kPoisoned);
-  session.reset();
-  session.forward(std::vector<int32_t>{1}, LogitsFor::kLast, row);
-  CHECK(row[0] == 1.5f);
-}
-
-TEST_CASE("NaN and infinity in the weights are noticed without a crash") {
-  for (const float value : {NAN, INFINITY, -INFINITY, 3e38f}) {
-    TinyModel tiny;
-    for (auto& [name, values] : tiny.weights) values[values.size() / 2] = value;
-    Session session(load(tiny), {.threads = 1});
-    try {
-      run(session, random_ids(80, tiny.config.vocab));
-    } catch (const Error& error) {
-      CHECK(error.code() == ErrorCode::kBadModel);
-    }
-    CHECK(session.position() <= 80);
-  }
 }
 
 TEST_CASE("sessions of one model in several threads end with the logits and the state that each has alone") {
