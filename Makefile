@@ -10,13 +10,14 @@
 # Parts of `make test`, each of which can be run alone:
 #   make check                formatters, linters and types
 #   make stubs                the Python module against its type stubs
-#   make tidy                 clang-tidy on what of csrc differs from the main branch; FILES="…" for others. Not part of `make test`: some files do not pass yet
+#   make tidy                 clang-tidy on csrc: all of it the first time, then what changed
 #   make build                the tree: C++ programs in build/release, and the Python module beside its package
 #   make cpp-test             the C++ suite three times: cpp-release; cpp-address (AddressSanitizer and
 #                             UndefinedBehaviorSanitizer); cpp-thread (ThreadSanitizer)
 #   make python-test          the Python suite; PYTEST="-k name" for a part of it, and the same for `make quick`
 #   make fuzz                 the fuzzers; SECONDS_EACH=600 for longer
 #   make test-x86-64          kernels and tokenizer on emulated x86-64 processors without AVX, and without AVX-512
+#   make test-x86-32          the core, compiled for 32-bit x86
 #   make test-aarch64         the C++ suite for 64-bit Arm, cross-compiled and run under qemu-user; and its logits and
 #                             snapshots against this machine's
 #   make test-wheel           the wheel of `make chat`, asked for an answer outside the tree
@@ -42,8 +43,8 @@ TEST_PACKAGES := $(BUILD_PACKAGES) cmake doctest-dev libbenchmark-dev clang-form
 # For the C++ suite and the wheel on processors that this machine is not.
 EMULATION_PACKAGES := cmake ninja-build g++-aarch64-linux-gnu qemu-user qemu-user-static
 ARM_COMPILER := aarch64-linux-gnu-g++
-ARM_PACKAGES = libc6-dev libstdc++-$$($(ARM_COMPILER) -dumpversion | cut -d. -f1)-dev libprotozero-dev libsimdjson-dev \
-  libpcre2-dev libutf8proc-dev doctest-dev python3-dev python3-pip
+FOREIGN_PACKAGES := libc6-dev libprotozero-dev libsimdjson-dev libpcre2-dev libutf8proc-dev doctest-dev
+ARM_PACKAGES = $(FOREIGN_PACKAGES) libstdc++-$$($(ARM_COMPILER) -dumpversion | cut -d. -f1)-dev python3-dev python3-pip
 
 SOURCES := $(shell find csrc python export cmake -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.cmake' -o -name '*.onnx*' \
              -o -name '*.json' -o -name '*.txt' 2>/dev/null) pyproject.toml CMakeLists.txt
@@ -57,7 +58,7 @@ ifneq ($(shell command -v ccache),)
   export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
-.PHONY: chat quick test check build stubs tidy cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-aarch64 test-wheel \
+.PHONY: chat quick test check build stubs tidy cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-x86-32 test-aarch64 test-wheel \
   test-wheel-aarch64 test-kotlin python-test python-quick docs format clean
 .DELETE_ON_ERROR:
 
@@ -69,7 +70,7 @@ quick: $(VENV)/.ready
 	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target check stubs cpp-release python-quick
 	@echo "The quick checks passed."
 
-test: check stubs cpp-test test-kotlin fuzz test-x86-64 test-aarch64 test-wheel test-wheel-aarch64 python-test
+test: check stubs tidy cpp-test test-kotlin fuzz test-x86-64 test-x86-32 test-aarch64 test-wheel test-wheel-aarch64 python-test
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -100,9 +101,9 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 # transformers and onnxruntime.
 $(VENV)/.ready: $(VENV)/.created pyproject.toml tests/requirements.py Makefile
 	$(call debian,$(TEST_PACKAGES))
-	@echo "Installing PyTorch, transformers, onnxruntime, pytest, ruff and mypy into $(VENV)"
+	@echo "Installing PyTorch, transformers, onnxruntime, lm_eval, pytest, ruff and mypy into $(VENV)"
 	@$(BIN)/pip install -q --disable-pip-version-check 'torch==2.13.0'
-	@$(BIN)/pip install -q --disable-pip-version-check $$($(BIN)/python tests/requirements.py export test dev)
+	@$(BIN)/pip install -q --disable-pip-version-check $$($(BIN)/python tests/requirements.py export test dev lm-eval)
 	@touch $@
 
 # --- the checks --------------------------------------------------------------------------------------------------
@@ -114,11 +115,13 @@ check: $(VENV)/.ready
 	@$(BIN)/ruff check python export tests docs bench examples
 	@$(BIN)/mypy
 
+PYTHON_MODULE = -DALLMEM_BUILD_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+
 # Installing the component `python` copies the module to where the package looks for it; *.so is ignored by git.
 build: $(VENV)/.ready
 	@echo "== build, warnings as errors"
-	@cmake --preset release -DALLMEM_BUILD_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
-	   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) >/dev/null
+	@cmake --preset release $(PYTHON_MODULE) >/dev/null
 	@cmake --build $(BUILD)/release -j $(JOBS) --target all kernels_bench
 	@cmake --install $(BUILD)/release --component python --prefix $(CURDIR)/python >/dev/null
 
@@ -128,15 +131,12 @@ stubs: build
 	@MYPYPATH=python PYTHONPATH=python $(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --concise \
 	   --allowlist tests/stubtest.txt allmem_edge._core
 
-# Three seconds of processor time a file, ten for a file of bindings: too long for all of them after each change.
-TIDY_BASE ?= main
-FILES ?= $(shell git diff --name-only --diff-filter=d $$(git merge-base HEAD $(TIDY_BASE) 2>/dev/null || echo HEAD) -- \
-           'csrc/*.cpp' ':!csrc/kernels/arm' ':!*_windows.cpp')
-
-tidy: build
-	@echo "== clang-tidy: $(words $(FILES)) files"
-	@echo $(FILES) | xargs -r -n 1 -P $(JOBS) clang-tidy --quiet --warnings-as-errors='*' -p $(BUILD)/release \
-	   --extra-arg=-Wno-ignored-optimization-argument
+# A build of its own, in which each file that is compiled goes through clang-tidy, too: ninja knows which files a change
+# concerns, and a compiler cache has most of them compiled. Three seconds of processor time a file, ten for one of bindings.
+tidy: $(VENV)/.ready
+	@echo "== clang-tidy"
+	@cmake --preset tidy $(PYTHON_MODULE) >/dev/null
+	@cmake --build $(BUILD)/tidy -j $(JOBS) --target allmem _core
 
 cpp-test: cpp-release cpp-address cpp-thread
 
@@ -179,6 +179,20 @@ test-x86-64: build
 	@for layer in platform kernels tokenizer; do \
 	  ALLMEM_EXPECTED_ISA=ref qemu-x86_64 -cpu Nehalem $(BUILD)/release/tests/cpp/$${layer}_test || exit 1; done
 	@ALLMEM_EXPECTED_ISA=avx2 qemu-x86_64 -cpu Haswell $(BUILD)/release/tests/cpp/kernels_test --source-file='*registry_test*,*elementwise_test*'
+
+# With clang, which compiles for both; and the libraries in a directory of their own, as below.
+$(BUILD)/sysroot-i386/.filled: cmake/debian_sysroot.sh Makefile | $(VENV)/.ready
+	@echo "Fetching Debian's i386 libraries into $(@D)"
+	@rm -rf $(@D) && cmake/debian_sysroot.sh i386 $(@D) $(FOREIGN_PACKAGES) libstdc++-$$(g++ -dumpversion | cut -d. -f1)-dev
+	@touch $@
+
+LAYERS_32 := platform kernels onnx ops tokenizer runtime
+
+test-x86-32: $(BUILD)/sysroot-i386/.filled
+	@echo "== C++ $(LAYERS_32) on 32-bit x86"
+	@cmake --preset i386 >/dev/null
+	@cmake --build $(BUILD)/i386 -j $(JOBS) --target $(addsuffix _test,$(LAYERS_32))
+	@ctest --test-dir $(BUILD)/i386 --output-on-failure -j $(JOBS) -R '^($(subst $() ,|,$(LAYERS_32)))$$'
 
 # Debian's arm64 libraries in a directory of their own: the system itself stays as it is.
 $(BUILD)/sysroot-arm64/.filled: cmake/debian_sysroot.sh Makefile

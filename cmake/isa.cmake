@@ -9,6 +9,10 @@ endmacro()
 set(ALLMEM_ISAS "")
 if(NOT CMAKE_SIZEOF_VOID_P EQUAL 8)
   # A processor of 32 bits, or one asked to be that (-m32), has the scalar kernels alone.
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86|AMD64|amd64|i.86")
+    # In the registers of its old floating-point unit, numbers would be rounded otherwise than everywhere else.
+    add_compile_options(-msse2 -mfpmath=sse)
+  endif()
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   set(ALLMEM_KERNELS_FOLDER x86)
   set(avx2 -mavx2 -mfma -mf16c)

@@ -189,15 +189,15 @@ size_t Parser::byte_size(const Tensor& tensor) const {
     unsupported("tensor '" + std::string(tensor.name) + "' has the element type " + type_name(tensor.type) +
                 ", which this runtime does not support");
   }
-  size_t count = 1;
+  uint64_t count = 1;
   for (const int64_t dim : tensor.dims) {
     if (dim < 0) fail("is damaged: tensor '" + std::string(tensor.name) + "' has a negative dimension");
-    if (dim != 0 && count > std::numeric_limits<size_t>::max() / 64 / static_cast<size_t>(dim)) {
+    if (dim != 0 && count > std::numeric_limits<size_t>::max() / 64 / static_cast<uint64_t>(dim)) {
       fail("is damaged: tensor '" + std::string(tensor.name) + "' has too many elements");
     }
-    count *= static_cast<size_t>(dim);
+    count *= static_cast<uint64_t>(dim);
   }
-  return (count * bits + 7) / 8;
+  return static_cast<size_t>((count * bits + 7) / 8);
 }
 
 // Data is used where it is mapped, unless it lies at an address that its type cannot have.

@@ -34,7 +34,7 @@ float scale_of(const Sizes& sizes) {
 
 // One item for each KV head.
 Loop::Items items_of(const Sizes& sizes, const RunContext& ctx) {
-  const size_t keys = std::min<uint64_t>(sizes.slots(), ctx.position + ctx.tokens);
+  const auto keys = static_cast<size_t>(std::min<uint64_t>(sizes.slots(), ctx.position + ctx.tokens));
   return {sizes.kv_heads, 1, 2 * ctx.tokens * keys * sizes.dim * sizes.heads / sizes.kv_heads};
 }
 
@@ -179,7 +179,7 @@ MadeOp make_sliding_window_attention(Binder& node) {
                     .block = kMaxBlock};
   const bool in_8_bits = !node.exact() && node.starts_at_zero(3) && node.starts_at_zero(4);
   const Shape kv_shape{kv_heads, sinks + window, dim};
-  for (const size_t state : {3, 4})
+  for (const size_t state : {size_t{3}, size_t{4}})
     node.resize_state(state, {kv_heads, file_sinks + file_window, dim}, kv_shape);
   if (in_8_bits) {
     node.update_packed_state(1, 3, kv_shape, ring.key_bytes());

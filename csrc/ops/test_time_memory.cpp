@@ -89,8 +89,8 @@ class TestTimeMemory : public Loop {
     const MemoryHead head = memory_of(ctx, kv);
     if (ctx.fresh) derive(ctx, head, kv, scratch);
     for (size_t begin = 0; begin < ctx.tokens;) {
-      const uint64_t into_chunk = (ctx.position + begin) % sizes_.chunk;
-      const size_t end = std::min<uint64_t>(ctx.tokens, begin + (sizes_.chunk - into_chunk));
+      const auto into_chunk = static_cast<size_t>((ctx.position + begin) % sizes_.chunk);
+      const size_t end = std::min(ctx.tokens, begin + (sizes_.chunk - into_chunk));
       read(ctx, head, kv, begin, end, scratch);
       if (!ctx.frozen) {
         learn(ctx, head, kv, begin, end, scratch);

@@ -108,7 +108,7 @@ void check_head(const Head& head, uint64_t total) {
 Snapshot cut(const Head& head, std::span<const std::byte> bytes) {
   size_t place = sizeof head;
   const auto piece = [&](uint64_t size) {
-    const auto taken = bytes.subspan(place, size);
+    const auto taken = bytes.subspan(place, static_cast<size_t>(size));
     place += size;
     return taken;
   };
@@ -140,7 +140,8 @@ Front read_front(const SnapshotSource& source) {
   front.bytes.resize(static_cast<size_t>(std::min<uint64_t>(source.size, sizeof(Head))));
   source.read(0, front.bytes);
   const Head head = read_head(front.bytes, source.size);
-  front.bytes.resize(sizeof head + head.note_bytes + head.layout_bytes + head.draft_bytes);
+  front.bytes.resize(
+      static_cast<size_t>(sizeof head + head.note_bytes + head.layout_bytes + head.draft_bytes));
   source.read(sizeof head, std::span(front.bytes).subspan(sizeof head));
   front.snapshot = cut(head, front.bytes);
   return front;
@@ -151,9 +152,11 @@ Front read_front(const SnapshotSource& source) {
 template <class Use>
 uint64_t each_block(const Front& front, const SnapshotSource& source, const Use& use) {
   uint64_t value = checksum_before_state(front.snapshot) ^ front.snapshot.head.state_bytes;
-  WipedVector<std::byte> room(std::min<uint64_t>(front.snapshot.head.state_bytes, kBlock));
+  WipedVector<std::byte> room(
+      static_cast<size_t>(std::min<uint64_t>(front.snapshot.head.state_bytes, kBlock)));
   for (uint64_t offset = front.bytes.size(); offset < source.size; offset += room.size()) {
-    const auto block = std::span(room).first(std::min<uint64_t>(source.size - offset, room.size()));
+    const auto block =
+        std::span(room).first(static_cast<size_t>(std::min<uint64_t>(source.size - offset, room.size())));
     source.read(offset, block);
     value = add_to_hash(value, block);
     use(std::span<const std::byte>(block));
@@ -240,7 +243,7 @@ void read_layout(std::span<const std::byte> bytes, SnapshotInfo& info) {
     if (name.starts_with(kChosen)) {
       info.chosen = printable(std::string_view(name).substr(kChosen.size()));
     } else if (!name.empty()) {
-      info.states.push_back({printable(name), {}, size});
+      info.states.push_back({printable(name), {}, static_cast<size_t>(size)});
     }
   }
 }
@@ -264,8 +267,9 @@ uint64_t fingerprint(const Model& model) {
   }
   for (const onnx::Tensor& tensor : model.program().source->initializers) {
     add(tensor.name.data(), tensor.name.size());
+    const uint64_t counted = tensor.data.size();  // 64 bits on every machine
+    add(&counted, sizeof counted);
     const size_t bytes = tensor.data.size();
-    add(&bytes, sizeof bytes);
     if (bytes <= kSample * kSamples) {
       add(tensor.data.data(), bytes);
     } else {

@@ -276,7 +276,8 @@ TEST_CASE("a block of tokens cut anywhere accumulates the same gradient up to ro
 TEST_CASE("tokens learned in one call or in pieces of 32 give the same bits") {
   constexpr size_t kPiece = 32;
   for (const Kernels* kernels : all_kernels()) {
-    for (const auto& [D, h] : {std::pair<size_t, size_t>{16, 24}, {64, 128}, {80, 48}, {33, 70}}) {
+    for (const auto& size : {std::pair<size_t, size_t>{16, 24}, {64, 128}, {80, 48}, {33, 70}}) {
+      const size_t D = size.first, h = size.second;
       for (const size_t pieces : {1, 2, 4, 5}) {
         const size_t n = pieces * kPiece;
         Random random(6);

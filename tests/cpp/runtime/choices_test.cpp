@@ -134,8 +134,9 @@ TEST_CASE("a window as long as the text is attention to all of it") {
     worst = std::max(worst, std::fabs(double{logits[i]} - value));
     largest = std::max(largest, std::fabs(value));
   }
-  // Some dozen sums of at most 300 float32 terms in a row; errors of random sign.
-  CHECK(worst < 2e-5 * largest);
+  // Two dozen sums of at most 300 float32 terms in a row, whose roundings have random signs: four standard
+  // deviations.
+  CHECK(worst < 4 * std::sqrt(24 * 300.0) * 0x1p-24 * largest);
 }
 
 TEST_CASE("the file's own window, sinks and chunk, said again, change nothing") {
@@ -205,6 +206,7 @@ TEST_CASE("choices that no model allows are refused with a sentence") {
 }
 
 TEST_CASE("a window for which there is no room is refused with a sentence") {
+  if (!kWideAddresses) return;  // 32 bits count no window as large as this
   TinyConfig wide = quantised(0);
   wide.heads = wide.kv_heads = 64;
   wide.dim = 128;
