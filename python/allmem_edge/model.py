@@ -71,6 +71,7 @@ class Model:
         allocated.
         log: is called with a line on what the native runtime does with this model: loading it, saving and
         loading memories. It may be called on any thread that uses the model.
+
         Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError,
         MissingDependencyError, or InvalidArgumentError for a choice that the model does not allow.
         """

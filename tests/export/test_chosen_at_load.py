@@ -63,6 +63,10 @@ def test_a_memory_that_is_off_is_one_whose_gate_is_closed(
     export(tmp_path / "checkpoint", tmp_path / "model", quantize="int8")
     off = ae.Model.load(directory, memory="off")
     np.testing.assert_array_equal(read(off), read(ae.Model.load(tmp_path / "model")))
+    on = ae.Model.load(directory)
+    assert not np.array_equal(read(on), read(off)) and any(
+        ".memory." in state.name for state in on.engine.states
+    )
     assert not any(".memory." in state.name for state in off.engine.states)
 
 
@@ -77,6 +81,9 @@ def test_a_window_without_sinks_is_transformers_sliding_window(tmp_path: Path) -
         theirs = qwen3(torch.from_numpy(IDS)[None]).logits[0].numpy()
     ours = read(ae.Model.load(tmp_path / "model", window=40, sinks=0, memory="off"))
     assert np.abs(ours - theirs).max() <= 1e-4
+    assert (
+        np.abs(read(ae.Model.load(tmp_path / "model", window=40, sinks=2, memory="off")) - theirs).max() > 0.1
+    )
 
 
 def test_a_window_as_long_as_the_text_is_transformers_full_attention(tmp_path: Path) -> None:

@@ -9,17 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lm_eval
 import numpy as np
 import pytest
 from test_convert import random_qwen3
 
 import allmem_edge as ae
 import tiny
+from allmem_edge.lm_eval import AllMemLM
 from allmem_export.convert import convert
 from allmem_export.export import export
-
-lm_eval = pytest.importorskip("lm_eval")
-AllMemLM = pytest.importorskip("allmem_edge.lm_eval").AllMemLM
 
 LENGTH = 600  # tokens: the window, so that attention is full
 

@@ -84,6 +84,7 @@ def test_only_the_assistants_words_are_learned_and_answers_are_marked(tmp_path: 
     batch = task.batch(0, 1)
     assert ((batch["answer"] > 0) <= (batch["weight"] > 0)).all()
     text = task.tokenizer.decode(batch["input_ids"][0][batch["weight"][0] > 0])
+    assert batch["answer"].any() and text
     assert "user" not in text and "<|im_start|>" not in text
 
 

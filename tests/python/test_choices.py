@@ -46,7 +46,8 @@ def test_a_frozen_model_reads_as_a_frozen_session(tiny_dir: Path) -> None:
     assert frozen.frozen
     with pytest.raises(InvalidArgumentError, match="frozen"):
         frozen.freeze(False)
-    assert all(layer.momentum == layer.gradient == layer.drift == 0 for layer in frozen.inspect().layers)
+    (layer,) = frozen.inspect().layers
+    assert layer.momentum == layer.gradient == layer.drift == 0
     engine = model.new_engine_session(1)
     for i, state in enumerate(model.engine.states):
         assert engine.state(i).shape == tuple(state.shape)

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_model import rounding
 
 import allmem_edge as ae
+from allmem_edge.cli import perplexity
 from allmem_edge.cli.perplexity import token_losses
 from allmem_edge.errors import AllMemError, StorageError
 from allmem_edge.evaluation import by_position, plot
@@ -137,10 +139,15 @@ def test_a_text_that_cannot_be_measured_is_refused(tiny_dir: Path, tmp_path: Pat
         assert result.returncode in (1, 2) and name.encode() in result.stderr
 
 
-def test_losses_do_not_depend_on_where_reading_is_cut(tiny: ae.Model) -> None:
+def test_losses_do_not_depend_on_where_reading_is_cut(
+    tiny: ae.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = [int(i) for i in np.random.default_rng(0).integers(0, 256, 300)]
     whole = token_losses(tiny.session(1), ids)
     assert whole[0] == 0 and (whole[1:] > 0).all() and len(whole) == 300
+    monkeypatch.setattr(perplexity, "_READ_TOKENS", 7)
+    logits = tiny.session(1).forward(ids)
+    np.testing.assert_allclose(token_losses(tiny.session(1), ids), whole, atol=2 * rounding(logits), rtol=0)
 
 
 def test_a_plot_is_well_formed_whatever_it_shows() -> None:

@@ -41,7 +41,8 @@ def test_the_report_is_what_the_session_says(tiny_dir: Path, tmp_path: Path, exa
     # The tiny model's weights are float32, and so it is exact however it is loaded.
     assert (report["tokens_seen"], report["exact"], report["unfinished"]) == (101, True, False)
     assert [layer["drift"] for layer in report["layers"]] == [layer.drift for layer in expected.layers]
-    assert all(layer["drift"] > 0 and layer["momentum"] > 0 for layer in report["layers"])
+    (layer,) = report["layers"]
+    assert layer["drift"] > 0 and layer["momentum"] > 0
     parts = report["state_bytes"]
     assert parts["total"] == session.state_bytes == sum(parts.values()) - parts["total"]
     assert min(parts["window"], parts["fast_weights"], parts["momentum"], parts["gradient"]) > 0
@@ -60,8 +61,11 @@ def test_the_picture_is_svg_with_a_bar_for_every_layer(memory: Path, tiny_dir: P
     assert root.tag.endswith("svg")
     words = " ".join(text for element in root.iter() if (text := element.text))
     assert "me.allmem" in words and "tokens seen" in words and "momentum" in words
-    heights = [float(e.get("height", "nan")) for e in root.iter() if e.tag.endswith("rect")]
-    assert all(0 <= height <= 600 for height in heights)
+    rects = [e for e in root.iter() if e.tag.endswith("rect")]
+    assert all(0 <= float(e.get("height", "nan")) <= 600 for e in rects)
+    # Bars are wider than what the legend shows, and lie above the bar of the state's parts.
+    bars = [e for e in rects if 20 < float(e.get("width", "nan")) < 100 and float(e.get("y", "nan")) < 500]
+    assert [bar.get("fill") for bar in bars] == ["#2f6db3", "#d9822b", "#8fa7bf"]  # drift, last update, next
 
 
 def test_the_memory_of_another_model_is_refused(memory: Path, tmp_path: Path) -> None:

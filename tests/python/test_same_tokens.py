@@ -43,8 +43,7 @@ def library() -> ctypes.CDLL:
     """The liballmem that `make build` made of this tree; ALLMEM_LIBRARY names another."""
     # Not any build's: others are for another processor or under sanitizers.
     path = Path(os.environ.get("ALLMEM_LIBRARY") or ROOT / "build" / "release" / "csrc" / "liballmem.so")
-    if not path.exists():
-        pytest.skip("liballmem is not built: make build, or set ALLMEM_LIBRARY")
+    assert path.exists(), "liballmem is not built: make build, or set ALLMEM_LIBRARY"
     return ctypes.CDLL(str(path))
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_model import CHUNK, DIM, HIDDEN, KV_HEADS, SINKS, VOCAB, WINDOW
+from tiny_model import CHUNK, DIM, HIDDEN, KV_HEADS, SINKS, VOCAB, WINDOW, rounding
 
 import allmem_edge as ae
 
 IDS = [int(i) for i in np.random.default_rng(1).integers(0, VOCAB, 300)]
-# float32 sums of some dozen terms of size about 1, in two orders: 32 * 2^-24 each way, through a few layers.
-TOLERANCE = 1e-4
 
 
 def test_the_model_tells_its_shapes(tiny: ae.Model) -> None:
@@ -46,14 +44,15 @@ def test_forward_gives_float32_logits_for_every_token(tiny: ae.Model) -> None:
 def test_last_only_is_the_last_row(tiny: ae.Model) -> None:
     every, last = tiny.session().forward(IDS), tiny.session().forward(IDS, last_only=True)
     assert last.shape == (1, VOCAB)
-    np.testing.assert_allclose(last[0], every[-1], atol=TOLERANCE)
+    np.testing.assert_allclose(last[0], every[-1], atol=rounding(every), rtol=0)
 
 
 @pytest.mark.parametrize("cuts", [[1], [7, 8, 9], [128], [3, 131, 299]])
 def test_how_the_stream_is_cut_does_not_matter(tiny: ae.Model, cuts: list[int]) -> None:
     session = tiny.session()
     parts = [session.forward(part) for part in np.split(np.array(IDS), cuts)]
-    np.testing.assert_allclose(np.concatenate(parts), tiny.session().forward(IDS), atol=TOLERANCE)
+    expected = tiny.session().forward(IDS)
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=rounding(expected), rtol=0)
     assert session.position == len(IDS)
 
 
@@ -174,24 +173,26 @@ def test_a_session_used_elsewhere_ends_the_generation_with_an_error(tiny: ae.Mod
 
 def test_two_threads_in_one_session_are_an_error_and_not_a_race(tiny: ae.Model) -> None:
     session = tiny.session(threads=1)
-    barrier, errors = threading.Barrier(2), []
+    barrier, done, errors = threading.Barrier(2), [], []
 
     def read() -> None:
         barrier.wait()
-        try:
-            for _ in range(20):
+        for _ in range(20):
+            try:
                 session.forward(IDS * 10, last_only=True)
-        except ae.SessionInUseError as error:
-            errors.append(str(error))
+                done.append(None)
+            except ae.SessionInUseError as error:
+                errors.append(str(error))
 
     threads = [threading.Thread(target=read) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(errors) <= 1  # at least one thread gets through; the other is refused or lucky
+    # How many are refused is luck (test_processes.py has one that always is); what was read is not.
+    assert len(done) + len(errors) == 40 and done
     assert all("in use by another thread" in error for error in errors)
-    assert session.position % len(IDS * 10) == 0
+    assert session.position == len(done) * len(IDS * 10)
 
 
 def test_sessions_of_one_model_run_in_parallel(tiny: ae.Model) -> None:
@@ -295,11 +296,12 @@ def test_logprobs_are_the_log_softmax_of_forward(tiny: ae.Model) -> None:
     assert len(tokens) == generator.generated_tokens > 0
     assert tiny.tokenizer.decode([token.id for token in tokens]) == text
     read = tiny.session().forward([*IDS[:20], *(token.id for token in tokens)])[19:-1].astype(np.float64)
+    tolerance = 2 * rounding(read)  # of a logit, and of the sum that they are held against
     expected = read - np.log(np.exp(read).sum(axis=1, keepdims=True))
     for token, row in zip(tokens, expected, strict=True):
-        assert abs(token.logprob - row[token.id]) < 2 * TOLERANCE
+        assert abs(token.logprob - row[token.id]) < tolerance
         assert [best for best, _ in token.best] == list(np.argsort(-row, kind="stable")[:3])
-        assert all(abs(score - row[best]) < 2 * TOLERANCE for best, score in token.best)
+        assert all(abs(score - row[best]) < tolerance for best, score in token.best)
 
 
 def test_a_token_filter_decides_what_may_follow(tiny: ae.Model) -> None:
