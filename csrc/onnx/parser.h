@@ -15,13 +15,37 @@
 
 namespace allmem::onnx {
 
-using protozero::pbf_reader;
 using protozero::pbf_wire_type;
 using protozero::tag_and_type;
 
 inline constexpr auto kVarint = pbf_wire_type::varint;
 inline constexpr auto kBytes = pbf_wire_type::length_delimited;
 inline constexpr auto kFixed32 = pbf_wire_type::fixed32;
+
+// protozero's, which on 32 bits takes a length of 2 GiB or more for a negative one.
+class pbf_reader : public protozero::pbf_reader {
+ public:
+  using protozero::pbf_reader::pbf_reader;
+  pbf_reader(const protozero::pbf_reader& reader) : protozero::pbf_reader(reader) {}  // NOLINT: implicit
+
+  bool next() {
+    if (!protozero::pbf_reader::next()) return false;
+    if (wire_type() != pbf_wire_type::length_delimited) return true;
+    const char* at = data().data();
+    const char* const end = at + length();
+    if (protozero::decode_varint(&at, end) > static_cast<size_t>(end - at))
+      throw protozero::end_of_buffer_exception();
+    return true;
+  }
+  // The next field of this kind.
+  bool next(protozero::pbf_tag_type field, pbf_wire_type type) {
+    while (next()) {
+      if (tag() == field && wire_type() == type) return true;
+      skip();
+    }
+    return false;
+  }
+};
 
 // Far above any real model, and low enough that a hostile file cannot make structs much larger than itself.
 inline constexpr size_t kMaxRank = 8;

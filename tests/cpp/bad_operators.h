@@ -114,8 +114,8 @@ inline void BadModels::add_operators() {
   logits(
       "constants that would fill memory",
       [](auto& b) {
-        b.floats("c", {20000, 1}, std::vector<float>(20000))
-            .floats("r", {1, 20000}, std::vector<float>(20000))
+        b.floats("c", {12000, 1}, std::vector<float>(12000))
+            .floats("r", {1, 12000}, std::vector<float>(12000))
             .node("Add", {"c", "r"}, {"x"})
             .node("Neg", {"h"}, {"logits"});
       },
