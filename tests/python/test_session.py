@@ -173,7 +173,9 @@ def test_a_session_used_elsewhere_ends_the_generation_with_an_error(tiny: ae.Mod
 
 def test_two_threads_in_one_session_are_an_error_and_not_a_race(tiny: ae.Model) -> None:
     session = tiny.session(threads=1)
-    barrier, done, errors = threading.Barrier(2), [], []
+    barrier = threading.Barrier(2)
+    done: list[None] = []
+    errors: list[str] = []
 
     def read() -> None:
         barrier.wait()
