@@ -133,7 +133,7 @@ class Reader : private Parser {
           node.op_type = view(reader);
           break;
         case tag_and_type(5, kBytes):
-          attributes.push_back(reader.get_message());
+          attributes.emplace_back(reader.get_message());
           break;
         case tag_and_type(7, kBytes):
           node.domain = view(reader);

@@ -261,7 +261,8 @@ inline void BadModels::add_operators() {
        "constant");
   file("memory with more heads than its input", Memory{.heads = 4}.build(), kBad, "needs the shape");
 
-  const auto linear = [this](const char* what, const auto& spoil, const char* says) {
+  const auto linear = [this](const char* what, const std::function<void(LinearModel&)>& spoil,
+                             const char* says) {
     LinearModel model;
     spoil(model.filled());
     file(what, model.builder().build(), kBad, says);
