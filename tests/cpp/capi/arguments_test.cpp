@@ -200,7 +200,8 @@ TEST_CASE_FIXTURE(Fixture, "sessions refuse") {
     options.threads = threads;
     refused(allmem_session_create(model, &options, &other));
   }
-  options = {.struct_size = 1, .threads = 1};
+  options.struct_size = 1;
+  options.threads = 1;
   refused(allmem_session_create(model, &options, &other));
   refused(allmem_session_clone(nullptr, &other));
   refused(allmem_session_clone(session, nullptr));
