@@ -26,7 +26,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .configuration import AllMemConfig
 from .families import family_of
-from .modeling import AllMemForCausalLM, LongTermMemory
+from .long_term_memory import make_memory
+from .modeling import AllMemForCausalLM
 from .sources import FLOATS, INDEX, ConvertError, Source, find_source, one_line
 
 Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
@@ -224,6 +225,6 @@ def memory_tensors(config: AllMemConfig, seed: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in filter(config.has_memory, range(config.num_hidden_layers)):
-            for name, value in LongTermMemory(config).float().state_dict().items():
+            for name, value in make_memory(config).float().state_dict().items():
                 tensors[f"model.layers.{layer}.self_attn.memory.{name}"] = value
     return tensors

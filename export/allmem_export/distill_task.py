@@ -33,7 +33,8 @@ from transformers import AutoConfig, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from .configuration import AllMemConfig
-from .modeling import AllMemForCausalLM, LongTermMemory
+from .long_term_memory import LongTermMemory
+from .modeling import AllMemForCausalLM
 from .sources import COPIED
 from .streams import make_batch, make_stream
 from .task import ConfigError, Metrics

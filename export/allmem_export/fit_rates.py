@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .graft_task import GraftTask, full_attention, load_adapter, mixed_precision
-from .modeling import LongTermMemory
+from .long_term_memory import LongTermMemory
 from .train import load_config
 
 RIDGE = 1e-3  # of the mean square of an input
@@ -58,7 +58,7 @@ def fit_rates(task: GraftTask, batches: int, told: float, filler: float) -> None
     """Fits the projections of η: to `told` and `filler` times what η is now where facts are told.
 
     Both classes weigh the same. The base is read with full attention and without its memories. η is small, so
-    that its softplus is an exponential.
+    that its softplus, or a linear memory's sigmoid, is an exponential.
     """
     inputs: list[Tensor] = []
     mixers = [layer.self_attn for layer in task.model.model.layers if layer.self_attn.memory is not None]

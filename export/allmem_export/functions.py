@@ -1,4 +1,4 @@
-"""The ONNX function bodies of the two `allmem` operators: their definition, in standard ops (docs/format.md).
+"""The ONNX function bodies of the `allmem` operators: their definition, in standard ops (docs/format.md).
 
 Written in onnxscript: `script` reads the source of these functions and turns it into FunctionProtos; they are
 never called as Python. Stock onnxruntime runs a model through them; the native runtime has kernels instead.
@@ -211,6 +211,53 @@ def TestTimeMemory(
     return op.Reshape(y, flat), wg1, wu1, wd1, sg1, su1, sd1, gg1, gu1, gd1, bs1
 
 
-def function_protos() -> list[onnx.FunctionProto]:
-    """The two operators' definitions, to be added to a model's `functions`."""
-    return [SlidingWindowAttention.to_function_proto(), TestTimeMemory.to_function_proto()]
+@script(_ALLMEM, default_opset=op)
+def LinearMemory(
+    q: FLOAT,  # [T, H·D], q̃
+    k: FLOAT,  # [T, K·D], k̃
+    v: FLOAT,  # [T, K·D]
+    eta: FLOAT,  # [T, K]
+    beta: FLOAT,  # [T, K]
+    weight: FLOAT,  # [K, D, D], a row for each channel of v
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    delta: int,
+):
+    heads = op.Constant(value_int=num_heads)
+    kv_heads = op.Constant(value_int=num_kv_heads)
+    dim = op.Constant(value_int=head_dim)
+    taken_out = op.Cast(op.Constant(value_int=delta), to=1)
+    axis0 = op.Constant(value_ints=[0])
+    minus1 = op.Constant(value_ints=[-1])
+    grouped = op.Concat(minus1, op.Unsqueeze(kv_heads, axis0), op.Unsqueeze(heads / kv_heads, axis0),
+                        op.Unsqueeze(dim, axis0), axis=0)  # fmt: skip
+    single = op.Concat(minus1, op.Unsqueeze(kv_heads, axis0), op.Constant(value_ints=[1]),
+                       op.Unsqueeze(dim, axis0), axis=0)  # fmt: skip
+    q_tokens = op.Reshape(q, grouped)  # [T, K, G, D]
+    k_tokens = op.Reshape(k, single)  # [T, K, 1, D]
+    v_tokens = op.Reshape(v, single)
+    eta_tokens = op.Unsqueeze(eta, op.Constant(value_ints=[2, 3]))  # [T, K, 1, 1]
+    beta_tokens = op.Unsqueeze(beta, op.Constant(value_ints=[2, 3]))
+
+    @graph()
+    def token(s, q_t, k_t, v_t, eta_t, beta_t):
+        # S' = β S + η (v − β S k̃) k̃ᵀ, without β S k̃ where delta is 0
+        kept = beta_t * s
+        known = op.MatMul(k_t, op.Transpose(kept, perm=[0, 2, 1]))  # [K, 1, D]
+        new = eta_t * (v_t - taken_out * known)
+        s_next = kept + op.MatMul(op.Transpose(new, perm=[0, 2, 1]), k_t)
+        y_t = op.MatMul(q_t, op.Transpose(s_next, perm=[0, 2, 1]))  # [K, G, D]
+        return s_next, y_t
+
+    after, y = op.Scan(
+        weight, q_tokens, k_tokens, v_tokens, eta_tokens, beta_tokens, body=token, num_scan_inputs=5
+    )
+    flat = op.Concat(minus1, op.Unsqueeze(heads * dim, axis0), axis=0)
+    return op.Reshape(y, flat), after
+
+
+def function_protos(memory: str = "mlp") -> list[onnx.FunctionProto]:
+    """The operators' definitions, to be added to a model's `functions`; of the memory of one kind."""
+    of_memory = LinearMemory if memory == "linear" else TestTimeMemory
+    return [SlidingWindowAttention.to_function_proto(), of_memory.to_function_proto()]

@@ -47,8 +47,9 @@ from transformers import AutoTokenizer
 
 from .distill_task import divergence, load_student, using_spans
 from .fused import compile_fused
+from .long_term_memory import LongTermMemory
 from .low_rank import LowRankLinear, add_low_rank, merge, without_updates
-from .modeling import AllMemForCausalLM, AllMemMixer, LongTermMemory, last_etas
+from .modeling import AllMemForCausalLM, AllMemMixer, last_etas
 from .sequences import Sequence, SequenceMaker, load_documents
 from .sources import COPIED
 from .task import ConfigError, Metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,96 +14,8 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm, Qwen3RotaryEm
 
 from .attention import causal_attention, rotated_for_window
 from .configuration import AllMemConfig
-from .fused import chunked_memory, window_attention
-from .memory import FastWeights, l2_normalize
-
-
-class LongTermMemory(nn.Module):
-    """The parameters of a layer's memory and the projections that drive it (docs/model.md, "The memory")."""
-
-    def __init__(self, config: AllMemConfig) -> None:
-        super().__init__()
-        heads, kv_heads, dim = config.num_attention_heads, config.kv_heads, config.head_dim
-        self.config = config
-        self.weight_gate = nn.Parameter(torch.empty(kv_heads, config.memory_hidden, dim))
-        self.weight_up = nn.Parameter(torch.empty(kv_heads, config.memory_hidden, dim))
-        self.weight_down = nn.Parameter(torch.empty(kv_heads, dim, config.memory_hidden))
-        self.query_scale = nn.Parameter(torch.empty(heads, dim))
-        self.query_bias = nn.Parameter(torch.empty(heads, dim))
-        self.key_scale = nn.Parameter(torch.empty(kv_heads, dim))
-        self.key_bias = nn.Parameter(torch.empty(kv_heads, dim))
-        self.eta_proj = nn.Linear(config.hidden_size, kv_heads)
-        self.beta_proj = nn.Linear(config.hidden_size, kv_heads)
-        self.alpha = nn.Parameter(torch.empty(heads * dim))
-        if config.memory_maps:
-            self.query_map = nn.Parameter(torch.empty(heads, dim, dim))
-            self.key_map = nn.Parameter(torch.empty(kv_heads, dim, dim))
-        if config.gate == "dynamic":
-            self.gate_proj = nn.Linear(config.hidden_size, heads)
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """W_g, W_u ~ N(0, std²), W_d ~ N(0, 1/h)/2; η, β and α start at the config's values for any input."""
-        config = self.config
-        std = config.head_dim**-0.5 if config.memory_init_std is None else config.memory_init_std
-        nn.init.normal_(self.weight_gate, std=std)
-        nn.init.normal_(self.weight_up, std=std)
-        nn.init.normal_(self.weight_down, std=0.5 * config.memory_hidden**-0.5)
-        for scale in (self.query_scale, self.key_scale):
-            nn.init.ones_(scale)
-        for bias in (self.query_bias, self.key_bias):
-            nn.init.zeros_(bias)
-        for proj in (self.eta_proj, self.beta_proj):
-            nn.init.zeros_(proj.weight)
-        nn.init.constant_(self.eta_proj.bias, math.log(math.expm1(config.eta_init)))
-        nn.init.constant_(self.beta_proj.bias, math.log(config.beta_init / (1 - config.beta_init)))
-        nn.init.constant_(self.alpha, config.gate_init)
-        if config.memory_maps:
-            for maps in (self.query_map, self.key_map):
-                maps.copy_(torch.eye(config.head_dim).expand_as(maps))
-        if config.gate == "dynamic":
-            nn.init.zeros_(self.gate_proj.weight)
-            nn.init.zeros_(self.gate_proj.bias)
-
-    @property
-    def initial_weights(self) -> FastWeights:
-        """W_0, each matrix [K, ., .]."""
-        return FastWeights(self.weight_gate, self.weight_up, self.weight_down)
-
-    def query(self, q: Tensor) -> Tensor:
-        """q̃ of q [..., n_heads, D]."""
-        if self.config.memory_maps:
-            q = map_heads(q, self.query_map)
-        return l2_normalize(F.silu(self.query_scale * q + self.query_bias), self.config.memory_eps)
-
-    def key(self, k: Tensor) -> Tensor:
-        """k̃ of k [..., n_kv_heads, D]."""
-        if self.config.memory_maps:
-            k = map_heads(k, self.key_map)
-        return l2_normalize(F.silu(self.key_scale * k + self.key_bias), self.config.memory_eps)
-
-    def rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """η = softplus(·), β = sigmoid(·) per token and KV head: x [..., d] -> two of [..., n_kv_heads]."""
-        return F.softplus(self.eta_proj(x)), torch.sigmoid(self.beta_proj(x))
-
-    def gated(self, read: Tensor, x: Tensor) -> Tensor:
-        """Gate ⊙ read, normalised first if the config says so.
-
-        read [..., n_heads, D], x [..., d] -> [..., n_heads · D].
-        """
-        if self.config.memory_norm:
-            read = F.rms_norm(read, (read.shape[-1],), eps=self.config.memory_eps)
-        if self.config.gate == "dynamic":
-            read = read * (2 * torch.sigmoid(self.gate_proj(x))).unsqueeze(-1)
-        return self.alpha * read.flatten(-2)
-
-
-def map_heads(x: Tensor, maps: Tensor) -> Tensor:
-    """A linear map for each head: x [..., heads, D], maps [heads, D, D] (out, in) -> [..., heads, D]."""
-    tokens = x.flatten(0, -3).transpose(0, 1)  # [heads, N, D]: one product of all tokens for each head
-    mapped: Tensor = (tokens @ maps.mT).transpose(0, 1).unflatten(0, x.shape[:-2])
-    return mapped
+from .fused import window_attention
+from .long_term_memory import LongTermMemory, make_memory
 
 
 class AllMemMixer(nn.Module):
@@ -122,7 +33,7 @@ class AllMemMixer(nn.Module):
         self.o_proj = nn.Linear(config.num_attention_heads * dim, d, bias=family.o_bias(config))
         self.q_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps) if family.qk_norm else nn.Identity()
         self.k_norm = Qwen3RMSNorm(dim, eps=config.rms_norm_eps) if family.qk_norm else nn.Identity()
-        self.memory = LongTermMemory(config) if config.has_memory(layer_index) else None
+        self.memory = make_memory(config) if config.has_memory(layer_index) else None
         # η of the last forward [B, T, n_kv_heads], for tasks that price writing
         self.last_eta: Tensor | None = None
         self.use_memory = True  # training computes its teacher without
@@ -170,14 +81,12 @@ class AllMemMixer(nn.Module):
                 x, q, k, v = x.float(), q.float(), k.float(), v.float()
             eta, beta = memory.rates(x)
             self.last_eta = eta
-            read = chunked_memory(
-                memory.initial_weights,
+            read = memory.remember(
                 self._by_kv_head(memory.query(q)),
                 memory.key(k).transpose(1, 2),
                 v.transpose(1, 2),
                 eta.transpose(1, 2),
                 beta.transpose(1, 2),
-                self.config.chunk,
             )
             return memory.gated(_by_token(read), x)
 

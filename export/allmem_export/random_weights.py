@@ -89,6 +89,8 @@ def write_random(
     sinks: int = 128,
     chunk: int = 512,
     ratio: int = 2,
+    memory: str = "mlp",
+    memory_delta: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
@@ -99,7 +101,7 @@ def write_random(
 
     Args:
         layers: number of layers, if not that of the real model.
-        out, window, sinks, chunk, ratio, progress: as for convert().
+        out, window, sinks, chunk, ratio, memory, memory_delta, progress: as for convert().
 
     Raises:
         ConvertError: the values do not fit together, or `out` is not empty.
@@ -118,6 +120,8 @@ def write_random(
             sinks=sinks,
             chunk=chunk,
             memory_ratio=ratio,
+            memory=memory,
+            memory_delta=memory_delta,
             gate_init=_GATE,
             architectures=["AllMemForCausalLM"],
             dtype="float32",
@@ -125,7 +129,7 @@ def write_random(
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise ConvertError(one_line(error)) from error
     shapes = base_shapes(config)
-    memory = memory_tensors(config, seed)
+    of_memory = memory_tensors(config, seed)
     groups: dict[str, list[str]] = {}
     for name in shapes:
         groups.setdefault(_layer(name), []).append(name)
@@ -134,10 +138,10 @@ def write_random(
         generator = torch.Generator().manual_seed(seed)
         for names in groups.values():
             yield {name: _random(name, shapes[name], generator) for name in names}
-        yield memory
+        yield of_memory
 
     total = 2 * sum(math.prod(shape) for shape in shapes.values())
-    total += sum(t.numel() * t.element_size() for t in memory.values())
+    total += sum(t.numel() * t.element_size() for t in of_memory.values())
     with appearing(out) as target:
         config.save_pretrained(target)
         write_parts(target, parts(), len(groups) + 1, total, progress)

@@ -1,7 +1,7 @@
 """One decoder step over T tokens with explicit state: what the ONNX graph says, traced or run in PyTorch.
 
-`StreamingDecoder` wraps a model and leaves its two memories to a `MemoryOps`: `EagerOps` computes them token
-by token (the reference for any split of a stream), `SymbolicOps` leaves an `allmem::` node in a trace.
+`StreamingDecoder` wraps a model and leaves attention and memory to a `MemoryOps`: `EagerOps` computes them
+token by token (the reference for any split of a stream), `SymbolicOps` leaves an `allmem::` node in a trace.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from torch.nn import functional as F
 
 from .attention import rope_angles, rotate
 from .configuration import AllMemConfig
+from .linear_memory import linear_memory_step
+from .long_term_memory import LongTermMemory
 from .memory import FastWeights, MemoryState, recurrent_memory_step, row_norms
-from .modeling import AllMemForCausalLM, AllMemLayer, AllMemMixer, LongTermMemory
+from .modeling import AllMemForCausalLM, AllMemLayer, AllMemMixer
 
 MATRICES = ("gate", "up", "down")
+Token = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # q̃, k̃, v, η, β of one, with a first axis of 1
 PER_HEAD = "thk,hnk->thn"  # Einsum's equation of a product with a matrix for each head
 
 
@@ -31,6 +34,8 @@ def layer_state_shapes(config: AllMemConfig, layer: int) -> dict[str, tuple[int,
     }
     if not config.has_memory(layer):
         return shapes
+    if config.memory == "linear":
+        return shapes | {"memory.weight.matrix.state": (kv_heads, dim, dim)}
     for kind in ("weight", "momentum", "gradient"):
         for matrix in MATRICES:
             rows, cols = (dim, hidden) if matrix == "down" else (hidden, dim)
@@ -49,7 +54,9 @@ def state_shapes(config: AllMemConfig) -> dict[str, tuple[int, ...]]:
 
 
 def initial_fast_weights(model: AllMemForCausalLM) -> dict[str, Tensor]:
-    """The states that do not start as zeros: W_0 of every memory."""
+    """The states that do not start as zeros: W_0 of every memory; none of a linear one."""
+    if model.config.memory == "linear":
+        return {}
     return {
         f"layers.{i}.memory.weight.{matrix}.state": getattr(memory, f"weight_{matrix}").detach()
         for i, memory in _memories(model)
@@ -63,7 +70,7 @@ def _memories(model: AllMemForCausalLM) -> list[tuple[int, LongTermMemory]]:
 
 
 class MemoryOps(Protocol):
-    """The two operators that docs/format.md adds to ONNX, on its shapes."""
+    """The operators that docs/format.md adds to ONNX, on its shapes."""
 
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, state: Sequence[Tensor], position: Tensor
@@ -72,7 +79,10 @@ class MemoryOps(Protocol):
         ...
 
     def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
-        """(q̃, k̃, v, η, β and the three row norms of W_0) and ten states -> y [T, H·D] and the next states."""
+        """The memory of the config's kind: q̃, k̃, v, η, β and states -> y [T, H·D] and the next states.
+
+        AllMem's own has ten states, and behind β the three row norms of W_0; a linear one has one state.
+        """
         ...
 
     def per_head(self, x: Tensor, matrices: Tensor) -> Tensor:
@@ -96,11 +106,12 @@ class SymbolicOps:
             "rope_inv_freq": inv_freq.tolist(),
             "rope_scale": float(rope_scale),
         }
-        self.memory_attributes: dict[str, Any] = {
-            **heads,
-            "hidden": config.memory_hidden,
-            "chunk": config.chunk,
-        }
+        self.memory_attributes: dict[str, Any] = (
+            {**heads, "delta": int(config.memory_delta)}
+            if config.memory == "linear"
+            else {**heads, "hidden": config.memory_hidden, "chunk": config.chunk}
+        )
+        self.is_linear = config.memory == "linear"
 
     def _emit(
         self, name: str, inputs: Sequence[Tensor], state: Sequence[Tensor], attributes: dict[str, Any]
@@ -123,6 +134,8 @@ class SymbolicOps:
         return self._emit("SlidingWindowAttention", inputs, state, self.attention_attributes)
 
     def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
+        if self.is_linear:
+            return self._emit("LinearMemory", [*inputs, *state], state, self.memory_attributes)
         return self._emit("TestTimeMemory", [*inputs, *state, position], state, self.memory_attributes)
 
     def per_head(self, x: Tensor, matrices: Tensor) -> Tensor:
@@ -168,25 +181,43 @@ class EagerOps:
     def memory(self, inputs: Sequence[Tensor], state: Sequence[Tensor], position: Tensor) -> list[Tensor]:
         dim, kv_heads = self.config.head_dim, self.config.kv_heads
         q, k, v, eta, beta = inputs[:5]
-        # recurrent_memory_step wants W_0 for the norms of its rows alone: any matrix with those norms will do
-        w0 = FastWeights(*(F.pad(n.unsqueeze(-1), (0, dim - 1)) for n in inputs[5:]))
-        parts = [x.unsqueeze(0) for x in state]
-        memory = MemoryState(
-            FastWeights(*parts[:3]), FastWeights(*parts[3:6]), FastWeights(*parts[6:9]), parts[9]
-        )
-        outputs = []
-        for i in range(len(q)):
-            y, memory = recurrent_memory_step(
-                memory,
-                w0,
+        tokens = [
+            (
                 q[i].view(1, kv_heads, -1, dim),
                 k[i].view(1, kv_heads, dim),
                 v[i].view(1, kv_heads, dim),
                 eta[i].unsqueeze(0),
                 beta[i].unsqueeze(0),
-                self.config.chunk,
-                int(position) + i,
             )
+            for i in range(len(q))
+        ]
+        if self.config.memory == "linear":
+            return self._linear_memory(tokens, state[0])
+        return self._mlp_memory(tokens, inputs[5:], state, int(position))
+
+    def _linear_memory(self, tokens: Sequence[Token], state: Tensor) -> list[Tensor]:
+        matrix, outputs = state.unsqueeze(0), []
+        for token in tokens:
+            y, matrix = linear_memory_step(matrix, *token, self.config.memory_delta)
+            outputs.append(y.flatten())
+        return [torch.stack(outputs), matrix.squeeze(0)]
+
+    def _mlp_memory(
+        self,
+        tokens: Sequence[Token],
+        norms: Sequence[Tensor],
+        state: Sequence[Tensor],
+        position: int,
+    ) -> list[Tensor]:
+        # recurrent_memory_step wants W_0 for the norms of its rows alone: any matrix with those norms will do
+        w0 = FastWeights(*(F.pad(n.unsqueeze(-1), (0, self.config.head_dim - 1)) for n in norms))
+        parts = [x.unsqueeze(0) for x in state]
+        memory = MemoryState(
+            FastWeights(*parts[:3]), FastWeights(*parts[3:6]), FastWeights(*parts[6:9]), parts[9]
+        )
+        outputs = []
+        for i, token in enumerate(tokens):
+            y, memory = recurrent_memory_step(memory, w0, *token, self.config.chunk, position + i)
             outputs.append(y.flatten())
         after = [getattr(w, m) for w in (memory.weight, memory.momentum, memory.gradient) for m in MATRICES]
         return [torch.stack(outputs), *(x.squeeze(0) for x in (*after, memory.beta_sum))]
@@ -198,9 +229,9 @@ class EagerOps:
 class DerivedWeights(nn.Module):
     """What a graph holds instead of some of a memory's parameters, computed from them once.
 
-    norm_gate, norm_up [K, h], norm_down [K, D]: norms of the rows of W_0. With maps, query_map [H, D, D] and
-    key_map [K, D, D]: their rows times the scales that follow them. With a dynamic gate, alpha [H, D]: twice
-    the memory's. assembly/initializers.py has the same rules for numpy.
+    norm_gate, norm_up [K, h], norm_down [K, D]: norms of the rows of W_0, but for a linear memory. With maps,
+    query_map [H, D, D] and key_map [K, D, D]: their rows times the scales that follow them. With a dynamic
+    gate, alpha [H, D]: twice the memory's. assembly/initializers.py has the same rules for numpy.
     """
 
     query_map: Tensor
@@ -210,8 +241,9 @@ class DerivedWeights(nn.Module):
     def __init__(self, memory: LongTermMemory) -> None:
         super().__init__()
         config = memory.config
+        matrices = () if config.memory == "linear" else MATRICES
         derived = {
-            f"norm_{name}": row_norms(getattr(memory, f"weight_{name}")).squeeze(-1) for name in MATRICES
+            f"norm_{name}": row_norms(getattr(memory, f"weight_{name}")).squeeze(-1) for name in matrices
         }
         if config.memory_maps:
             derived["query_map"] = memory.query_scale.unsqueeze(-1) * memory.query_map
@@ -310,7 +342,7 @@ class StreamingDecoder(nn.Module):
             v,
             eta,
             beta,
-            *(getattr(derived, f"norm_{name}") for name in MATRICES),
+            *(getattr(derived, f"norm_{name}") for name in (() if config.memory == "linear" else MATRICES)),
         ]
         read, *fast_weights = self.ops.memory(inputs, state, position)
         if config.memory_norm:

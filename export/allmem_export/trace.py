@@ -52,7 +52,7 @@ def trace(config: AllMemConfig) -> onnx.ModelProto:
     traced = program.model
     initializers = dict(traced.graph.initializers)
     traced.graph.initializers.clear()
-    model = _tidy(ir.to_proto(traced))
+    model = _tidy(ir.to_proto(traced), config.memory)
     for name, value in initializers.items():
         if name in weights:
             _add_weight(model, name, weights[name])
@@ -60,7 +60,7 @@ def trace(config: AllMemConfig) -> onnx.ModelProto:
             assert value.const_value is not None
             model.graph.initializer.append(numpy_helper.from_array(value.const_value.numpy(), name))
     for name, shape in shapes.items():
-        if ".memory.weight." in name:  # states that do not start as zeros
+        if config.memory == "mlp" and ".memory.weight." in name:  # states that do not start as zeros
             _add_weight(model, name, shape)
     return model
 
@@ -123,7 +123,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+def _tidy(model: onnx.ModelProto, memory: str) -> onnx.ModelProto:
     """Without what the exporter knew of its source code; with the function bodies."""
     graph = model.graph
     graph.name = "allmem"
@@ -135,5 +135,5 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         if node.op_type == "Reshape":
             del node.attribute[:]  # allowzero, which means nothing to a shape without zeros
-    model.functions.extend(function_protos())
+    model.functions.extend(function_protos(memory))
     return model

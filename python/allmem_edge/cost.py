@@ -30,6 +30,7 @@ class Shape:
     sinks: int
     chunk: int
     memory: int  # hidden size of a memory network
+    linear: bool = False  # the memory is a matrix per KV head, written with every token
     memory_layers: int | None = None  # layers that have a memory; None: all
     maps: bool = False  # linear maps on q and k per head, in front of the memory
 
@@ -59,6 +60,7 @@ class Shape:
         layers = config.get("memory_layers")
         return cls(
             **shape,
+            linear=config.get("memory") == "linear",
             memory_layers=len(layers) if isinstance(layers, list) else None,
             maps=config.get("memory_maps") is True,
         )
@@ -161,6 +163,8 @@ class Cost:
         s = self.shape
         if self.full_attention or self.memory_use == "off":
             return Work()
+        if s.linear:
+            return self._linear_memory(tokens, together=together)
         weights = 3 * s.memory * s.dim  # of one memory
         layers = s.layers if s.memory_layers is None else s.memory_layers
         memories = layers * s.kv_heads
@@ -181,6 +185,24 @@ class Cost:
         # S = β S + G, W = r W - S, G = 0, and the norms of rows: W, S and G changed, W read again.
         update = Work(floating=writes * 6 * memories * weights, bytes=writes * 7 * 4 * memories * weights)
         return read + learn + update
+
+    def _linear_memory(self, tokens: int, *, together: bool) -> Work:
+        """S q̃ for every query head; for every KV head S k̃ and S = β S + e k̃ᵀ. In float32 throughout."""
+        s = self.shape
+        layers = s.layers if s.memory_layers is None else s.memory_layers
+        matrix, trips = s.dim * s.dim, 1 if together else tokens
+        read = Work(
+            floating=2 * tokens * layers * s.heads * matrix, bytes=trips * layers * s.kv_heads * matrix * 4
+        )
+        if s.maps:
+            read += self._work(2 * tokens * layers * (s.heads + s.kv_heads) * matrix, 0)
+        if self.memory_use == "frozen":
+            return read
+        write = Work(
+            floating=5 * tokens * layers * s.kv_heads * matrix,
+            bytes=trips * layers * s.kv_heads * matrix * 4,
+        )
+        return read + write
 
     def _work(self, operations: float, count: float) -> Work:
         if self.exact:

@@ -117,6 +117,11 @@ class OrtModel:
     def state_bytes(self) -> int:
         return sum(state.bytes for state in self.states)
 
+    @property
+    def linear(self) -> bool:
+        """Whether its memory is linear (docs/model.md)."""
+        return any(".memory.weight.matrix." in state.name for state in self.states)
+
     def runner(self, threads: int) -> Any:
         """The onnxruntime.InferenceSession for a number of threads (0: onnxruntime's choice)."""
         _, onnxruntime = _imports()
@@ -221,6 +226,11 @@ class OrtSession:
         self._marks = []
 
     def freeze(self, frozen: bool = True) -> None:
+        if frozen and self._model.linear:
+            raise UnsupportedModelError(
+                "onnxruntime cannot hold a linear memory frozen, as the graph writes it with every token; "
+                "use the native backend."
+            )
         if frozen and not self._frozen:
             self._settle()
         self._frozen = frozen

@@ -48,7 +48,7 @@ def test_a_window_at_load_is_that_of_a_model_exported_with_it(
     )
 
 
-@pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic"])
+@pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "linear"])
 def test_a_memory_that_is_off_is_one_whose_gate_is_closed(
     name: str, exported: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from allmem_export.verify import TOLERANCE, random_cuts
 TOKENS = 600
 STANDARD_OPS = {"Gather", "Gemm", "RMSNormalization", "Reshape", "Swish", "Softplus", "Sigmoid", "Mul", "Add"}
 MAP_OPS = {"Einsum"}
-ALLMEM_OPS = {"SlidingWindowAttention", "TestTimeMemory"}
+MEMORY_OPS = {"mlp": "TestTimeMemory", "linear": "LinearMemory"}
 
 
 def random_ids(seed: int = 0) -> np.ndarray:
@@ -88,6 +88,9 @@ def test_graph_has_the_documented_inputs_and_outputs(name: str, exported: Callab
         }
         if c.memory_layers is not None and i not in c.memory_layers:
             continue
+        if c.memory == "linear":
+            states[f"layers.{i}.memory.weight.matrix.state"] = [kv, dim, dim]
+            continue
         for kind in ("weight", "momentum", "gradient"):
             states |= {f"layers.{i}.memory.{kind}.{n}.state": [kv, hidden, dim] for n in ("gate", "up")}
             states[f"layers.{i}.memory.{kind}.down.state"] = [kv, dim, hidden]
@@ -100,7 +103,7 @@ def test_graph_has_the_documented_inputs_and_outputs(name: str, exported: Callab
     logits = {"logits": ["T", c.vocab_size]}
     assert shapes(model.graph.output) == logits | {f"{n}.out": shape for n, shape in states.items()}
     initial = {t.name for t in model.graph.initializer} & states.keys()
-    assert initial == {n for n in states if ".memory.weight." in n}
+    assert initial == (set() if c.memory == "linear" else {n for n in states if ".memory.weight." in n})
 
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)
@@ -109,9 +112,10 @@ def test_graph_is_made_of_few_standard_operators(name: str, exported: Callable[.
     standard = {n.op_type for n in model.graph.node if n.domain == ""}
     assert standard - MAP_OPS <= STANDARD_OPS
     assert MAP_OPS.issubset(standard) == exported(name).model.config.memory_maps
-    assert {n.op_type for n in model.graph.node if n.domain != ""} == ALLMEM_OPS
+    allmem_ops = {"SlidingWindowAttention", MEMORY_OPS[exported(name).model.config.memory]}
+    assert {n.op_type for n in model.graph.node if n.domain != ""} == allmem_ops
     assert {(o.domain, o.version) for o in model.opset_import} == {("", 24), ("allmem", 1)}
-    assert {(f.domain, f.name) for f in model.functions} == {("allmem", n) for n in ALLMEM_OPS}
+    assert {(f.domain, f.name) for f in model.functions} == {("allmem", n) for n in allmem_ops}
     constants = {t.name for t in model.graph.initializer}
     assert all(n.input[1] in constants for n in model.graph.node if n.op_type == "Reshape")
     tied = exported(name).model.config.tie_word_embeddings
@@ -140,7 +144,7 @@ def test_weights_lie_apart_inside_the_data_file_at_aligned_offsets(
     assert end == (directory / "model.onnx.data").stat().st_size
 
 
-@pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "llama_some_memories_maps"])
+@pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "llama_some_memories_maps", "linear"])
 def test_file_passes_the_full_checker(name: str, exported: Callable[..., Any]) -> None:
     onnx.checker.check_model(str(exported(name).directory / "model.onnx"), full_check=True)
 
@@ -161,7 +165,7 @@ def test_metadata_is_complete(exported: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["none", "int8", "int4"])
-@pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "llama_some_memories_maps"])
+@pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "llama_some_memories_maps", "linear"])
 def test_the_graph_follows_from_the_config_alone(name: str, mode: Any, exported: Callable[..., Any]) -> None:
     directory = exported(name, mode).directory
     graph, places = graph_for(exported(name).model.config, mode)

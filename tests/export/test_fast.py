@@ -40,12 +40,18 @@ def test_8_bit_activations_lose_less_than_4_bit_weights_do(exported: Callable[..
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("name", ["llama_some_memories_maps", "linear_some_memories_maps_dynamic"])
 def test_with_maps_gates_and_layers_without_memory_no_split_and_no_snapshot_changes_a_bit(
-    isa: str, mode: str, exported: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    isa: str,
+    mode: str,
+    exported: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ALLMEM_ISA", isa)
     try:
-        model = ae.Model.load(exported("llama_some_memories_maps", mode).directory)
+        model = ae.Model.load(exported(name, mode).directory)
     except ae.InvalidArgumentError:
         pytest.skip(f"this machine has no {isa}")
     whole = model.session().forward(IDS)

@@ -25,21 +25,27 @@ Shape = list[str | int]
 def one_op_model(
     name: str, inputs: dict[str, Shape], states: dict[str, Shape], attributes: dict[str, Any]
 ) -> onnx.ModelProto:
-    """A model that only calls `allmem::name`: float inputs and states of the given shapes, and `position`."""
+    """A model that only calls `allmem::name`: float inputs and states of the given shapes, and `position`.
+
+    A linear memory has no use for the position.
+    """
+    linear = name == "LinearMemory"
     outputs = {"y": inputs["q"]} | {f"{n}_out": shape for n, shape in states.items()}
     inputs = inputs | states
-    node = helper.make_node(name, [*inputs, "position"], list(outputs), domain=DOMAIN, **attributes)
+    position = [] if linear else ["position"]
+    node = helper.make_node(name, [*inputs, *position], list(outputs), domain=DOMAIN, **attributes)
     graph = helper.make_graph(
         [node],
         "one_op",
         [
             *(helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs.items()),
-            helper.make_tensor_value_info("position", TensorProto.INT64, []),
+            *(helper.make_tensor_value_info(n, TensorProto.INT64, []) for n in position),
         ],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in outputs.items()],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-    return helper.make_model(graph, opset_imports=opsets, functions=function_protos(), ir_version=10)
+    functions = function_protos("linear" if linear else "mlp")
+    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
 
 
 def attention_model(a: dict[str, Any]) -> onnx.ModelProto:

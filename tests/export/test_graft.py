@@ -184,6 +184,40 @@ def test_transfer_explains_more_of_what_the_window_misses(places: tuple[Path, Pa
     assert left[-1] < 0.8 * left[0]
 
 
+def test_a_linear_memory_learns_by_the_same_recipe(places: tuple[Path, Path], tmp_path: Path) -> None:
+    fields: dict[str, Any] = {
+        "memory": "linear",
+        "memory_maps": True,
+        "gate": "dynamic",
+        "memory_norm": False,
+    }
+    convert(
+        places[0].parent / "llama", tmp_path / "linear", window=16, sinks=1, memory_layers=[1, 2], **fields
+    )
+    linear = (tmp_path / "linear", places[1])
+    task = GraftTask(graft(linear, tmp_path, "transfer"))
+    batch = task.batch(0, 4)
+    optimizer = torch.optim.AdamW([p for p in task.model.parameters() if p.requires_grad], lr=1e-2)
+    left = []
+    for _ in range(40):
+        loss, metrics = task.loss(task.model, batch)
+        left.append(metrics["unexplained"])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+    assert left[-1] < 0.9 * left[0]
+
+    config = graft(linear, tmp_path / "joint", "memory", joint=True, price={"eta": 0.1})
+    config["data"] |= {"kinds": {"chat": 1}}
+    train(write_toml(tmp_path / "joint.toml", config))
+    learned = load_file(tmp_path / "joint/adapter.safetensors")
+    first = load_student(linear[0]).state_dict()
+    moved = {n for n, x in learned.items() if ".memory." in n and not torch.equal(x, first[n])}
+    for what in ("eta_proj.weight", "beta_proj.weight", "query_map", "key_map", "gate_proj.weight"):
+        assert f"model.layers.1.self_attn.memory.{what}" in moved
+    assert any(".lora_" in name for name in learned)
+
+
 class Killed(Exception):
     pass
 

@@ -34,7 +34,9 @@ def test_all_implementations_agree_over_many_chunks(name: str, exported: Callabl
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-@pytest.mark.parametrize("name", ["base", "llama_some_memories_maps", "qwen2_maps"])
+@pytest.mark.parametrize(
+    "name", ["base", "llama_some_memories_maps", "qwen2_maps", "linear_some_memories_maps_dynamic"]
+)
 def test_all_implementations_agree_on_quantised_weights(
     name: str, mode: str, exported: Callable[..., Any]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -44,6 +45,7 @@ QWEN3_06B = Shape(
     chunk=512,
     memory=256,
 )
+LINEAR = replace(SMALL, linear=True, chunk=1)
 counts = st.integers(1, 40)
 depths = st.integers(0, 40)
 
@@ -177,3 +179,23 @@ def test_the_machine_is_measured_with_some_threads() -> None:
         assert all(rate > 0 for rate in _core.measure_machine(1, 1 << 20, exact))
     with pytest.raises(ae.InvalidArgumentError, match="1 to 256 threads"):
         _core.measure_machine(0, 1 << 20, False)
+
+
+@given(counts, depths)
+def test_a_linear_memory_costs_every_token_the_same(tokens: int, depth: int) -> None:
+    cost = Cost(LINEAR, 0, exact=False)
+    matrix, layers = LINEAR.dim**2, LINEAR.memory_layers
+    assert layers is not None
+    # For a query head S q; for a KV head S k, and the multiply, multiply and add of β S + e kᵀ; the maps.
+    once = layers * matrix * (2 * LINEAR.heads + 5 * LINEAR.kv_heads)
+    maps = layers * matrix * 2 * (LINEAR.heads + LINEAR.kv_heads)
+    one_by_one = cost.memory(tokens, depth, together=False)
+    assert one_by_one.floating == tokens * once
+    assert one_by_one.integer == tokens * maps
+    assert one_by_one.bytes == tokens * layers * LINEAR.kv_heads * matrix * 2 * 4  # read and written
+    together = cost.memory(tokens, depth, together=True)
+    assert together.operations == one_by_one.operations
+    assert together.bytes == layers * LINEAR.kv_heads * matrix * 2 * 4
+    frozen = Cost(LINEAR, 0, exact=False, memory_use="frozen").memory(1, depth, together=False)
+    assert frozen.floating == layers * matrix * 2 * LINEAR.heads
+    assert Cost(LINEAR, 0, exact=False, memory_use="off").memory(1, depth, together=False).operations == 0

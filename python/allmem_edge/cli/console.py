@@ -86,6 +86,14 @@ _PARTS = {
 }
 
 
+def memory_kind(states: Iterable[StateInfo]) -> str:
+    """The kind of memory: "linear", "mlp" (AllMem's own), or "none", as where it was left out."""
+    names = [state.name for state in states if ".memory.weight." in state.name]
+    if not names:
+        return "none"
+    return "linear" if ".memory.weight.matrix." in names[0] else "mlp"
+
+
 def state_parts(states: Iterable[StateInfo], total: int) -> dict[str, int]:
     """Bytes of a session's state by part (docs/format.md); "other" is the rest of `total`, with padding."""
     parts = dict.fromkeys(_PARTS.values(), 0)

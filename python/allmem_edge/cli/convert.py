@@ -49,6 +49,14 @@ from allmem_edge.cli.needs_export import export_package
     show_default=True,
     help="Gate of the memory: a parameter, or computed from the input.",
 )
+@click.option(
+    "--memory",
+    type=click.Choice(["mlp", "linear"]),
+    default="mlp",
+    show_default=True,
+    help="AllMem's memory, or a matrix per KV head by the gated delta rule, which has no chunk and no ratio.",
+)
+@click.option("--delta/--no-delta", default=True, help="Of a linear memory: the delta part. [default: delta]")
 @click.option("--memory-layers", metavar="3-10,14", help="Layers with a memory. [default: all]")
 @click.option("--maps", is_flag=True, help="Add learned linear maps to the memory's queries and keys.")
 @click.option("--norm/--no-norm", default=True, help="RMS norm on the memory's output. [default: norm]")
@@ -58,7 +66,11 @@ from allmem_edge.cli.needs_export import export_package
     help="Standard deviation of the initial W_g and W_u. [default: 1/sqrt(head_dim)]",
 )
 @click.option(
-    "--eta", type=float, default=0.1, show_default=True, help="Initial learning rate of the memory."
+    "--eta",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Initial learning rate of the memory; of a linear one its write strength, below 1.",
 )
 @click.option("--random", "made_up", is_flag=True, help="Random weights instead of SOURCE, for benchmarks.")
 @click.option(
@@ -79,6 +91,8 @@ def command(
     chunk: int,
     ratio: int,
     gate: str,
+    memory: str,
+    delta: bool,
     memory_layers: str | None,
     maps: bool,
     norm: bool,
@@ -108,6 +122,7 @@ def command(
             progress.update(task, completed=done, total=total)
 
         memories: dict[str, Any] = {"window": window, "sinks": sinks, "chunk": chunk, "ratio": ratio}
+        memories |= {"memory": memory, "memory_delta": delta}
         if source is not None:
             fields: dict[str, Any] = {"gate": gate, "memory_maps": maps, "memory_norm": norm, "eta_init": eta}
             fields |= {"memory_layers": _numbers(memory_layers), "memory_init_std": init_std}

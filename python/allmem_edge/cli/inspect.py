@@ -148,6 +148,7 @@ def _inspect_model(loaded: Model, as_json: bool) -> None:
         "window": facts.window,
         "sinks": facts.sinks,
         "chunk": facts.chunk,
+        "memory": console.memory_kind(facts.states),
         "quantization": facts.quantization,
         "weight_bytes": facts.weight_bytes,
         "state_bytes": parts,
@@ -157,7 +158,17 @@ def _inspect_model(loaded: Model, as_json: bool) -> None:
         console.write_json(report)
         return
     table = Table(show_header=False, box=None)
-    for key in ("model", "path", "vocab_size", "layers", "window", "sinks", "chunk", "quantization"):
+    for key in (
+        "model",
+        "path",
+        "vocab_size",
+        "layers",
+        "window",
+        "sinks",
+        "chunk",
+        "memory",
+        "quantization",
+    ):
         table.add_row(key.replace("_", " "), console.printable(str(report[key])))
     table.add_row("weights", console.size(facts.weight_bytes))
     table.add_row("memory of a session", f"{console.size(facts.state_bytes)}, constant")
