@@ -39,4 +39,5 @@ else
   stage joint
   fit joint joint-2
   stage joint-2
+  stage joint-3
 fi
