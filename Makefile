@@ -10,7 +10,7 @@
 # Parts of `make test`, each of which can be run alone:
 #   make check                formatters, linters and types
 #   make stubs                the Python module against its type stubs
-#   make tidy                 clang-tidy on csrc: all of it the first time, then what changed
+#   make tidy                 clang-tidy on those files of csrc that a change concerns; ALL=--all for all of them
 #   make build                the tree: C++ programs in build/release, and the Python module beside its package
 #   make cpp-test             the C++ suite three times: cpp-release; cpp-address (AddressSanitizer and
 #                             UndefinedBehaviorSanitizer); cpp-thread (ThreadSanitizer)
@@ -131,12 +131,12 @@ stubs: build
 	@MYPYPATH=python PYTHONPATH=python $(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --concise \
 	   --allowlist tests/stubtest.txt allmem_edge._core
 
-# A build of its own, in which each file that is compiled goes through clang-tidy, too: ninja knows which files a change
-# concerns, and a compiler cache has most of them compiled. Three seconds of processor time a file, ten for one of bindings.
-tidy: $(VENV)/.ready
+# Three seconds of processor time a file, ten for one of bindings: so only what a change concerns, unless ALL=--all.
+ALL ?=
+
+tidy: build
 	@echo "== clang-tidy"
-	@cmake --preset tidy $(PYTHON_MODULE) >/dev/null
-	@cmake --build $(BUILD)/tidy -j $(JOBS) --target allmem _core
+	@JOBS=$(JOBS) $(BIN)/python tests/clang_tidy.py $(ALL) $(BUILD)/release
 
 cpp-test: cpp-release cpp-address cpp-thread
 
