@@ -30,11 +30,11 @@ void clear(std::span<std::byte> blocks) {
     if (!is_zero(blocks.data() + i)) std::memset(blocks.data() + i, 0, kPackedBlock);
 }
 
-// A buffer that hands on what it gets in pieces of one size.
+// A buffer that hands on the `size` bytes that it gets in pieces of kPiece, the last one of what is left.
 class Pieces {
  public:
-  explicit Pieces(FunctionRef<void(std::span<const std::byte>)> use)
-      : use_(use), room_(PackedState::kPiece) {}
+  Pieces(FunctionRef<void(std::span<const std::byte>)> use, size_t size)
+      : use_(use), room_(std::min(size, PackedState::kPiece)) {}
 
   void add(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
@@ -70,7 +70,7 @@ PackedState::PackedState(std::span<const std::byte> state)
 size_t PackedState::bytes() const { return map_.size() * kWord + blocks_ * kPackedBlock; }
 
 void PackedState::each_piece(FunctionRef<void(std::span<const std::byte>)> use) const {
-  Pieces pieces(use);
+  Pieces pieces(use, bytes());
   pieces.add(std::as_bytes(std::span(map_)));
   for (size_t word = 0; word < map_.size(); ++word) {
     for (uint64_t bits = map_[word]; bits != 0; bits &= bits - 1) {
