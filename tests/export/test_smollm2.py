@@ -11,11 +11,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_tokenizer import batches
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 import allmem_edge as ae
 from allmem_edge import _core
@@ -25,6 +26,7 @@ from allmem_edge.assembly.find_base import _from_package
 from allmem_edge.errors import AllMemError
 from allmem_export.adapter import export_adapter
 from allmem_export.convert import convert
+from allmem_export.export import export
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +78,44 @@ def test_it_gives_transformers_logits_and_says_paris(gguf: Path, converted: Path
         theirs = base.eval()(ids).logits
     # Theirs has an epsilon of 9.999999747e-06, the float32 in the file; ours that of its maker, 1e-5.
     assert theirs.abs().max() > 20 and (mine - theirs).abs().max() <= 1e-3
+
+
+def sink_attention(window: int, sinks: int) -> Any:
+    """Attention for transformers: over a window and sinks, whose keys are never rotated further away than
+    they were when the window first left them."""
+
+    def attend(module: Any, q: Any, k: Any, v: Any, mask: Any, *, scaling: float, **_: Any) -> Any:
+        at = torch.arange(q.shape[2])
+        age = at[:, None] - at[None, :]
+        rate = 100_000.0 ** (-torch.arange(0, 64, 2) / 64)  # RoPE's, of SmolLM2
+        back = (at.clamp(max=sinks + window - 1) - at)[:, None] * torch.cat((rate, rate))
+        turned = q * back.cos() + torch.cat((-q[..., 32:], q[..., :32]), -1) * back.sin()
+        k, v = (x.repeat_interleave(module.num_key_value_groups, 1) for x in (k, v))
+        scores = torch.where(at < sinks, turned @ k.mT, q @ k.mT) * scaling
+        seen = (age >= 0) & ((age < window) | (at < sinks))
+        return (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v).transpose(1, 2), None
+
+    return attend
+
+
+def test_full_attention_and_a_window_with_sinks_are_transformers_natively(
+    gguf: Path, converted: Path, tmp_path: Path
+) -> None:
+    """On documentation that nothing was trained on, in float32, in calls of 100 tokens."""
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    ids = AutoTokenizer.from_pretrained(converted)(text, return_tensors="pt")["input_ids"][:, :800]
+    base = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+    export(converted, tmp_path / "model")
+    for window, sinks in ((ids.shape[1], 0), (128, 0), (128, 4)):
+        AttentionInterface.register("sinks", sink_attention(window, sinks))
+        base.set_attn_implementation("sinks" if window < ids.shape[1] else "sdpa")
+        with torch.no_grad():
+            theirs = base(ids).logits[0].numpy()
+        model = ae.Model.load(tmp_path / "model", window=window, sinks=sinks, memory="off")
+        session = model.session(1)
+        ours = np.concatenate([session.forward(part.numpy()) for part in ids[0].split(100)])
+        # As between the converted model and transformers', above: of logits up to 20 and more.
+        assert np.abs(theirs).max() > 20 and np.abs(ours - theirs).max() <= 1e-3
 
 
 def test_its_tokenizer_gives_the_same_ids_natively(converted: Path) -> None:
