@@ -211,10 +211,11 @@ void Binder::update_state(size_t i, size_t input_index, const Shape& shape) {
   name_output(i, static_cast<ValueId>(lowering_.program_->values.size() - 1));
 }
 
-void Binder::update_packed_state(size_t i, size_t input_index, const Shape& shape, size_t bytes) {
+void Binder::update_packed_state(size_t i, size_t input_index, const Shape& shape, size_t bytes,
+                                 StateForm form) {
   update_state(i, input_index, shape);
   const Value& value = lowering_.program_->values[inputs_[input_index]];
-  lowering_.program_->states[static_cast<size_t>(value.state)].packed = true;
+  lowering_.program_->states[static_cast<size_t>(value.state)].form = form;
   lowering_.program_->buffers[value.buffer].bytes = bytes;
 }
 
@@ -245,6 +246,12 @@ const Choices& Binder::choices() const { return lowering_.choices_; }
 bool Binder::starts_at_zero(size_t input_index) const {
   const int state = has(input_index) ? lowering_.program_->values[inputs_[input_index]].state : -1;
   return state >= 0 && lowering_.program_->states[static_cast<size_t>(state)].initial.empty();
+}
+
+const float* Binder::initial_value(size_t input_index) const {
+  const int state = lowering_.program_->values[inputs_[input_index]].state;
+  const std::span<const float> initial = lowering_.program_->states[static_cast<size_t>(state)].initial;
+  return initial.empty() ? nullptr : initial.data();
 }
 
 size_t Binder::temporary(const Shape& shape) {

@@ -69,14 +69,14 @@ class Binder {
   void constant(size_t i, onnx::DataType type, const Shape& shape, const std::byte* data);
   void update_state(size_t i, size_t input,
                     const Shape& shape);  // output i is input's state, updated in place
-  // The same for a state of zeros that this operator keeps in `bytes` of its own form, all zero bits at
-  // first.
-  void update_packed_state(size_t i, size_t input, const Shape& shape, size_t bytes);
+  // The same for a state that is kept in `bytes` of another form than float32, all zero bits at first.
+  void update_packed_state(size_t i, size_t input, const Shape& shape, size_t bytes, StateForm form);
   // Another size than the file gives it, for a state of zeros; before update_state().
   void resize_state(size_t input, const Shape& from, const Shape& to);
   // update_state() for a state of which the session has nothing: it must not be touched.
   void leave_out_state(size_t i, size_t input, const Shape& shape);
-  bool starts_at_zero(size_t input) const;  // a state without an initial value
+  bool starts_at_zero(size_t input) const;         // a state without an initial value
+  const float* initial_value(size_t input) const;  // of a state; null: zeros
   // A float32 buffer for this step only; returns its number for RunContext::out().
   size_t temporary(const Shape& shape);
   // A float32 buffer of the session's state that no name in the file stands for: 0 at first, saved and

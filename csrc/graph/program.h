@@ -82,12 +82,19 @@ void run_stage(const Stage& stage, const RunContext& ctx);
 void add_operands(const Program& program, const Step& step, std::span<std::byte* const> addresses,
                   std::vector<Operand>& operands);
 
+// How a state is kept. Its number is what a snapshot says.
+enum class StateForm : uint8_t {
+  kFloat32 = 0,
+  kOwn = 1,         // as its operator and the kernels keep it
+  kDifference = 2,  // from where it starts, in 8 bits: kernels/values_q8.h for each item of the first axis
+};
+
 struct State {
   std::string name;  // "layers.0.memory.weight.gate.state"
   Shape shape;
   size_t offset = 0;  // in the state allocation, aligned to 64 bytes
   size_t bytes = 0;
-  bool packed = false;             // in its operator's own form instead of float32
+  StateForm form = StateForm::kFloat32;
   std::span<const float> initial;  // empty: zeros
 };
 

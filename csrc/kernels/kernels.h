@@ -116,6 +116,11 @@ using Quantise = void(const float* x, size_t T, size_t K, unsigned bits, const Q
 using LinearQ8 = void(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                       size_t n_begin, size_t n_end);
 
+// x[i] = base[i] + codes[i] scales[i / kQ8Group], rounded once; base: null for zeros. What Quantise made of
+// rows for weights of 8 bits, as floats again, and the same bits in every table, too.   codes: of whole
+// groups
+using Dequantise = void(const int8_t* codes, const float* scales, const float* base, float* x, size_t n);
+
 // y[r, :] = x[r, :] / sqrt(mean(x[r, :]²) + epsilon) ⊙ weight[:].   x, y [rows, cols]; y may be x
 using RmsNorm = void(const float* x, const float* weight, float* y, size_t rows, size_t cols, float epsilon);
 
@@ -171,6 +176,7 @@ struct Kernels {
   LinearNBits* linear_nbits;
   Quantise* quantise;
   LinearQ8* linear_q8;
+  Dequantise* dequantise;
 
   RmsNorm* rms_norm;
   Binary *add, *mul;

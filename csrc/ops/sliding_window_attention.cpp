@@ -182,8 +182,8 @@ MadeOp make_sliding_window_attention(Binder& node) {
   for (const size_t state : {size_t{3}, size_t{4}})
     node.resize_state(state, {kv_heads, file_sinks + file_window, dim}, kv_shape);
   if (in_8_bits) {
-    node.update_packed_state(1, 3, kv_shape, ring.key_bytes());
-    node.update_packed_state(2, 4, kv_shape, ring.value_bytes());
+    node.update_packed_state(1, 3, kv_shape, ring.key_bytes(), StateForm::kOwn);
+    node.update_packed_state(2, 4, kv_shape, ring.value_bytes(), StateForm::kOwn);
   } else {
     node.update_state(1, 3, kv_shape);
     node.update_state(2, 4, kv_shape);

@@ -4,13 +4,10 @@
 //
 // Adding one token's gradient to G means to read and write all of G, more bytes than all else that the token
 // needs. As W does not change within a chunk, tokens wait until there are kGradientBlock of them (or the
-// chunk ends) and are then learned in one pass over G.
+// chunk ends) and are then learned in one pass over G. How W, S and G are kept: ops/kept_memory.h.
 #include <algorithm>
-#include <optional>
 
-#include "kernels/kernels.h"
-#include "kernels/memory_q8.h"
-#include "ops/memory_inputs.h"
+#include "ops/kept_memory.h"
 #include "ops/registry.h"
 
 namespace allmem::ops {
@@ -18,28 +15,6 @@ namespace allmem::ops {
 namespace {
 
 using onnx::DataType;
-
-// The node's further inputs, docs/format.md. An output's number is that of its state's input less
-// kStateShift.
-enum Input : size_t {
-  kNormGate = kOwnInputs,
-  kNormUp,
-  kNormDown,
-  kWGate,
-  kWUp,
-  kWDown,
-  kSGate,
-  kSUp,
-  kSDown,
-  kGGate,
-  kGUp,
-  kGDown,
-  kBetaSum,
-  kPosition,
-  kInputs
-};
-constexpr size_t kStateShift = kWGate - 1;
-constexpr size_t kGradientBlock = 32;  // tokens whose gradient is added to G at a time
 
 // Tokens of one KV head that are read but not yet learned.
 struct Waiting {
@@ -50,21 +25,13 @@ struct Waiting {
   static size_t floats(size_t dim) { return 1 + kGradientBlock * (1 + 2 * dim); }
 };
 
-struct Sizes : MemoryHeads {
-  size_t hidden, chunk;
-};
-
-// Where the session keeps what is computed from the fast weights, of all KV heads.
-struct Derived {
-  size_t row_scales;             // r, [Hkv, h + h + D]
-  std::optional<size_t> copies;  // 8-bit copies for reading (memory_q8.h), unless all is exact
-};
-
+// `Memory`: ExactMemory or FastMemory.
+template <class Memory>
 class TestTimeMemory : public Loop {
  public:
   // `waiting`: number of the output that keeps every KV head's Waiting.
-  TestTimeMemory(const Sizes& sizes, size_t waiting, const Derived& derived)
-      : sizes_(sizes), waiting_(waiting), derived_(derived) {}
+  TestTimeMemory(const MemorySizes& sizes, size_t waiting, const typename Memory::Place& place)
+      : sizes_(sizes), waiting_(waiting), place_(place) {}
 
   Items items(const RunContext& ctx) const override {
     return {sizes_.kv_heads, 1, ctx.tokens * (sizes_.group() + 3) * 3 * sizes_.hidden * sizes_.dim};
@@ -74,78 +41,36 @@ class TestTimeMemory : public Loop {
     for (size_t kv = begin; kv < end; ++kv) run_head(ctx, kv, ctx.scratch(worker));
   }
 
+  // What the unfinished chunk has is learned now; Σβ goes on to the chunk's end.
   void settle(const RunContext& ctx) const override {
-    for (size_t kv = 0; kv < sizes_.kv_heads; ++kv) settle_head(ctx, kv, ctx.scratch(0));
+    for (size_t kv = 0; kv < sizes_.kv_heads; ++kv) {
+      Memory memory(ctx, sizes_, place_, kv, ctx.scratch(0));
+      if (ctx.fresh) memory.derive();
+      learn_waiting(ctx, memory, kv);
+      memory.settle();
+    }
   }
 
   size_t scratch_floats(const Kernels& kernels, size_t tokens) const override {
-    const size_t exact = kernels.memory_scratch(sizes_.dim, sizes_.hidden);
-    if (!derived_.copies) return exact;
-    return std::max(exact, MemoryQ8::scratch_floats(sizes_.dim, sizes_.hidden, tokens, sizes_.group()));
+    return Memory::scratch_floats(kernels, sizes_, tokens);
   }
 
  private:
   void run_head(const RunContext& ctx, size_t kv, float* scratch) const {
-    const MemoryHead head = memory_of(ctx, kv);
-    if (ctx.fresh) derive(ctx, head, kv, scratch);
+    Memory memory(ctx, sizes_, place_, kv, scratch);
+    if (ctx.fresh) memory.derive();
     for (size_t begin = 0; begin < ctx.tokens;) {
       const auto into_chunk = static_cast<size_t>((ctx.position + begin) % sizes_.chunk);
       const size_t end = std::min(ctx.tokens, begin + (sizes_.chunk - into_chunk));
-      read(ctx, head, kv, begin, end, scratch);
+      const size_t from = begin * sizes_.q_stride() + kv * sizes_.group() * sizes_.dim;
+      memory.read(ctx.in(kQ) + from, ctx.out(0) + from, end - begin);
       if (!ctx.frozen) {
-        learn(ctx, head, kv, begin, end, scratch);
-        if (into_chunk + (end - begin) == sizes_.chunk) write(ctx, head, kv, scratch);
+        learn(ctx, memory, kv, begin, end);
+        if (into_chunk + (end - begin) == sizes_.chunk) write(ctx, memory, kv);
       }
       begin = end;
     }
-  }
-
-  MemoryHead memory_of(const RunContext& ctx, size_t kv) const {
-    const size_t size = sizes_.hidden * sizes_.dim;
-    const auto state = [&](size_t input) { return ctx.out(input - kStateShift) + kv * size; };
-    float* r = ctx.derived<float>(derived_.row_scales) + kv * (2 * sizes_.hidden + sizes_.dim);
-    return {.dim = sizes_.dim,
-            .hidden = sizes_.hidden,
-            .w_gate = state(kWGate),
-            .w_up = state(kWUp),
-            .w_down = state(kWDown),
-            .s_gate = state(kSGate),
-            .s_up = state(kSUp),
-            .s_down = state(kSDown),
-            .g_gate = state(kGGate),
-            .g_up = state(kGUp),
-            .g_down = state(kGDown),
-            .r_gate = r,
-            .r_up = r + sizes_.hidden,
-            .r_down = r + 2 * sizes_.hidden};
-  }
-
-  MemoryQ8 copy_of(const RunContext& ctx, size_t kv) const {
-    const size_t bytes = MemoryQ8::bytes(sizes_.dim, sizes_.hidden);
-    return {sizes_.dim, sizes_.hidden, ctx.derived<std::byte>(*derived_.copies) + kv * bytes};
-  }
-
-  // What follows from W, which has changed.
-  void derive(const RunContext& ctx, const MemoryHead& head, size_t kv, float* scratch) const {
-    ctx.kernels.memory_row_scales(head, ctx.in(kNormGate) + kv * sizes_.hidden,
-                                  ctx.in(kNormUp) + kv * sizes_.hidden, ctx.in(kNormDown) + kv * sizes_.dim);
-    if (derived_.copies) copy_of(ctx, kv).remake(ctx.kernels, head, scratch);
-  }
-
-  // o_t = M_W(q̃_t) for the query heads that read this memory.
-  void read(const RunContext& ctx, const MemoryHead& head, size_t kv, size_t begin, size_t end,
-            float* scratch) const {
-    const size_t stride = sizes_.heads * sizes_.dim, from = begin * stride + kv * sizes_.group() * sizes_.dim;
-    const float* q = ctx.in(kQ) + from;
-    float* y = ctx.out(0) + from;
-    if (derived_.copies) {
-      copy_of(ctx, kv).read(ctx.kernels, q, y, end - begin, sizes_.group(), stride, scratch);
-      return;
-    }
-    for (size_t j = 0; j < sizes_.group(); ++j) {
-      ctx.kernels.memory_read(head, q + j * sizes_.dim, stride, y + j * sizes_.dim, stride, end - begin,
-                              scratch);
-    }
+    memory.close();
   }
 
   Waiting waiting_of(const RunContext& ctx, size_t kv) const {
@@ -159,39 +84,44 @@ class TestTimeMemory : public Loop {
     return count >= 1 && count < kGradientBlock ? static_cast<size_t>(count) : 0;
   }
 
-  auto accumulate(const RunContext& ctx) const {
-    return derived_.copies ? ctx.kernels.memory_accumulate_fast : ctx.kernels.memory_accumulate;
+  void learn_waiting(const Waiting& waiting, Memory& memory, size_t count) const {
+    memory.learn({.k = waiting.k,
+                  .v = waiting.v,
+                  .eta = waiting.eta,
+                  .stride = sizes_.dim,
+                  .eta_stride = 1,
+                  .n = count});
   }
 
   // G += Σ η ∇_W for the tokens that wait.
-  void learn_waiting(const RunContext& ctx, const MemoryHead& head, size_t kv, float* scratch) const {
+  void learn_waiting(const RunContext& ctx, Memory& memory, size_t kv) const {
     const Waiting waiting = waiting_of(ctx, kv);
     const size_t count = checked_count(*waiting.count);
     *waiting.count = 0;
-    if (count == 0) return;
-    accumulate(ctx)(head, waiting.k, sizes_.dim, waiting.v, sizes_.dim, waiting.eta, 1, count, scratch);
+    if (count > 0) learn_waiting(waiting, memory, count);
   }
 
   // G += Σ η ∇_W in whole blocks, the rest waits; Σβ += β.
-  void learn(const RunContext& ctx, const MemoryHead& head, size_t kv, size_t begin, size_t end,
-             float* scratch) const {
-    const size_t stride = sizes_.kv_heads * sizes_.dim;
+  void learn(const RunContext& ctx, Memory& memory, size_t kv, size_t begin, size_t end) const {
     const Waiting waiting = waiting_of(ctx, kv);
     size_t count = checked_count(*waiting.count);
     for (size_t t = begin; t < end;) {
-      const float* k = ctx.in(kK) + t * stride + kv * sizes_.dim;
-      const float* v = ctx.in(kV) + t * stride + kv * sizes_.dim;
+      const float* k = ctx.in(kK) + t * sizes_.k_stride() + kv * sizes_.dim;
+      const float* v = ctx.in(kV) + t * sizes_.k_stride() + kv * sizes_.dim;
       const float* eta = ctx.in(kEta) + t * sizes_.kv_heads + kv;
-      if (const size_t whole = (end - t) / kGradientBlock * kGradientBlock; count == 0 && whole > 0) {
-        accumulate(ctx)(head, k, stride, v, stride, eta, sizes_.kv_heads, whole, scratch);
-        t += whole;
+      const size_t blocks = std::min(end - t, Memory::kMostTokens) / kGradientBlock;
+      if (count == 0 && blocks > 0) {
+        const size_t n = blocks * kGradientBlock;
+        memory.learn(
+            {.k = k, .v = v, .eta = eta, .stride = sizes_.k_stride(), .eta_stride = sizes_.kv_heads, .n = n});
+        t += n;
         continue;
       }
       waiting.eta[count] = *eta;
       std::copy_n(k, sizes_.dim, waiting.k + count * sizes_.dim);
       std::copy_n(v, sizes_.dim, waiting.v + count * sizes_.dim);
       if (++count == kGradientBlock) {
-        accumulate(ctx)(head, waiting.k, sizes_.dim, waiting.v, sizes_.dim, waiting.eta, 1, count, scratch);
+        learn_waiting(waiting, memory, count);
         count = 0;
       }
       ++t;
@@ -201,45 +131,48 @@ class TestTimeMemory : public Loop {
     for (size_t t = begin; t < end; ++t) beta_sum += ctx.in(kBeta)[t * sizes_.kv_heads + kv];
   }
 
-  // What the unfinished chunk has is learned now: W = Ŵ - G, S += G, G = 0. Unlike the end of a chunk this is
-  // no step of the momentum, which neither decays nor moves W once more; Σβ goes on to the chunk's end.
-  void settle_head(const RunContext& ctx, size_t kv, float* scratch) const {
-    const MemoryHead head = memory_of(ctx, kv);
-    if (ctx.fresh) derive(ctx, head, kv, scratch);
-    learn_waiting(ctx, head, kv, scratch);
-    const size_t size = sizes_.hidden * sizes_.dim;
-    const auto is_zero = [](float value) { return value == 0.0f; };
-    const auto nothing = [&](const float* g) { return std::all_of(g, g + size, is_zero); };
-    if (nothing(head.g_gate) && nothing(head.g_up) && nothing(head.g_down)) return;
-    const auto add = [&](float* s, const float* g) {
-      for (size_t i = 0; i < size; ++i) s[i] += g[i];
-    };
-    add(head.s_gate, head.g_gate);
-    add(head.s_up, head.g_up);
-    add(head.s_down, head.g_down);
-    MemoryHead alone = head;  // a momentum of G alone: W = Ŵ - (0 G + G)
-    alone.s_gate = head.g_gate;
-    alone.s_up = head.g_up;
-    alone.s_down = head.g_down;
-    ctx.kernels.memory_write(alone, 0.0f);
-    derive(ctx, head, kv, scratch);
-  }
-
   // The end of a chunk: S = β̄ S + G, W = Ŵ - S.
-  void write(const RunContext& ctx, const MemoryHead& head, size_t kv, float* scratch) const {
-    learn_waiting(ctx, head, kv, scratch);
+  void write(const RunContext& ctx, Memory& memory, size_t kv) const {
+    learn_waiting(ctx, memory, kv);
     float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
     // At most 1, also where a boundary passed by while the memory was frozen, and more tokens learned than a
     // chunk has.
-    ctx.kernels.memory_write(head, std::min(beta_sum / static_cast<float>(sizes_.chunk), 1.0f));
+    memory.write(std::min(beta_sum / static_cast<float>(sizes_.chunk), 1.0f));
     beta_sum = 0;
-    derive(ctx, head, kv, scratch);
   }
 
-  Sizes sizes_;
+  MemorySizes sizes_;
   size_t waiting_;
-  Derived derived_;
+  typename Memory::Place place_;
 };
+
+// Declares W, S and G; those that a frozen memory does not need are left out. Returns where the weights
+// start. `packed`: bytes of a KV head's matrix as FastMemory keeps it, 0 for float32.
+std::array<const float*, 3> bind_matrices(Binder& node, const MemorySizes& sizes, bool frozen,
+                                          size_t packed) {
+  const auto kv_heads = static_cast<int64_t>(sizes.kv_heads), dim = static_cast<int64_t>(sizes.dim),
+             hidden = static_cast<int64_t>(sizes.hidden);
+  std::array<const float*, 3> initial{};
+  for (size_t i = kWGate; i < kBetaSum; ++i) {
+    const bool down = (i - kWGate) % 3 == 2;
+    const Shape shape = down ? Shape{kv_heads, dim, hidden} : Shape{kv_heads, hidden, dim};
+    if (frozen && i >= kSGate) {
+      node.leave_out_state(i - kStateShift, i, shape);
+    } else if (packed > 0) {
+      node.update_packed_state(i - kStateShift, i, shape, sizes.kv_heads * packed, StateForm::kDifference);
+    } else {
+      node.update_state(i - kStateShift, i, shape);
+    }
+    if (i < kSGate) initial[i - kWGate] = node.initial_value(i);
+  }
+  return initial;
+}
+
+bool starts_at_zero(const Binder& node, size_t begin, size_t end) {
+  for (size_t i = begin; i < end; ++i)
+    if (!node.starts_at_zero(i)) return false;
+  return true;
+}
 
 }  // namespace
 
@@ -257,26 +190,22 @@ MadeOp make_test_time_memory(Binder& node) {
     node.constant_bytes(norm);  // r is computed between calls
   node.require(node.is_position(kPosition), "needs the graph input 'position' as its last input");
 
-  for (size_t i = kWGate; i < kBetaSum; ++i) {
-    const bool down = (i - kWGate) % 3 == 2;
-    const Shape shape = down ? Shape{kv_heads, dim, hidden} : Shape{kv_heads, hidden, dim};
-    if (frozen && i >= kSGate) {
-      node.leave_out_state(i - kStateShift, i, shape);
-    } else {
-      node.update_state(i - kStateShift, i, shape);
-    }
-  }
+  const MemorySizes sizes{heads, static_cast<size_t>(hidden), static_cast<size_t>(chunk)};
+  // In 8 bits, momentum and gradient are what they are, and no difference.
+  const bool exact = node.exact() || !starts_at_zero(node, kSGate, kBetaSum);
+  const auto initial = bind_matrices(node, sizes, frozen, exact ? 0 : ValuesQ8::bytes(sizes.matrix()));
   if (frozen) {
     node.leave_out_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
   } else {
     node.update_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
   }
-  const Sizes sizes{heads, static_cast<size_t>(hidden), static_cast<size_t>(chunk)};
-  Derived derived{.row_scales = node.derived(sizes.kv_heads * (2 * sizes.hidden + sizes.dim) * sizeof(float)),
-                  .copies = {}};
-  if (!node.exact()) derived.copies = node.derived(sizes.kv_heads * MemoryQ8::bytes(sizes.dim, sizes.hidden));
   const size_t waiting = frozen ? 0 : node.kept({kv_heads, static_cast<int64_t>(Waiting::floats(sizes.dim))});
-  return std::make_unique<TestTimeMemory>(sizes, waiting, derived);
+  const size_t row_scales = node.derived(sizes.kv_heads * sizes.row_scales() * sizeof(float));
+  if (exact)
+    return std::make_unique<TestTimeMemory<ExactMemory>>(sizes, waiting, ExactMemory::Place{row_scales});
+  const size_t copies = node.derived(sizes.kv_heads * MemoryQ8::bytes(sizes.dim, sizes.hidden));
+  return std::make_unique<TestTimeMemory<FastMemory>>(sizes, waiting,
+                                                      FastMemory::Place{row_scales, copies, initial});
 }
 
 }  // namespace allmem::ops

@@ -17,6 +17,7 @@
 #include "platform/printable.h"
 #include "platform/shared_threads.h"
 #include "platform/wipe.h"
+#include "runtime/state_values.h"
 
 namespace allmem {
 
@@ -134,7 +135,8 @@ struct Session::Impl {
   // them.
   void copy_initial_weights() {
     for (const State& part : program.states) {
-      if (!part.initial.empty()) std::memcpy(state.data() + part.offset, part.initial.data(), part.bytes);
+      if (part.form == StateForm::kFloat32 && !part.initial.empty())
+        std::memcpy(state.data() + part.offset, part.initial.data(), part.bytes);
     }
   }
 
@@ -365,7 +367,7 @@ std::span<const std::byte> Session::state_memory() const {
   return {impl_->state.data(), impl_->state.size()};
 }
 
-std::span<const float> Session::state(size_t index) const {
+WipedVector<float> Session::state(size_t index) const {
   impl_->check_usable();
   if (index >= impl_->program.states.size()) {
     throw Error(ErrorCode::kInvalidArgument, "There is no state " + std::to_string(index) +
@@ -373,11 +375,11 @@ std::span<const float> Session::state(size_t index) const {
                                                  std::to_string(impl_->program.states.size()) + ".");
   }
   const State& part = impl_->program.states[index];
-  if (part.packed) {
+  if (part.form == StateForm::kOwn) {
     throw Error(ErrorCode::kUnsupported, "The state '" + printable(part.name) +
                                              "' is kept in 8 bits; load the model as exact to look at it.");
   }
-  return {reinterpret_cast<const float*>(impl_->state.data() + part.offset), part.bytes / sizeof(float)};
+  return state_values(impl_->program, part, {impl_->state.data() + part.offset, part.bytes});
 }
 
 const Model& Session::model() const { return *impl_->model; }

@@ -9,6 +9,7 @@
 
 #include "platform/function_ref.h"
 #include "platform/thread_pool.h"
+#include "platform/wipe.h"
 #include "runtime/model.h"
 
 namespace allmem {
@@ -68,7 +69,7 @@ class Session {
   std::unique_ptr<Session> clone() const;  // an independent copy, same state
   size_t state_bytes() const;              // K/V rings and memory
   size_t total_bytes() const;  // everything the session allocated, activations and scratch included
-  std::span<const float> state(size_t index) const;  // of info().states[index], for inspection
+  WipedVector<float> state(size_t index) const;  // a copy of info().states[index], for inspection
   const Model& model() const;
   int threads() const;
 

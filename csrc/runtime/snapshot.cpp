@@ -11,14 +11,16 @@
 #include "platform/error.h"
 #include "platform/printable.h"
 #include "runtime/packed_state.h"
+#include "runtime/state_values.h"
 
 namespace allmem {
 
 namespace {
 
 constexpr std::array<char, 8> kMagic = {'A', 'L', 'L', 'M', 'E', 'M', 'S', 'S'};
-constexpr uint32_t kFormat = 4;
-constexpr uint32_t kWholeState = 3;  // the oldest format that is read: it has the state as it lies in memory
+constexpr uint32_t kFormat = 5;
+constexpr uint32_t kWholeState = 3;   // the oldest format that is read: it has the state as it lies in memory
+constexpr uint32_t kFloatMemory = 4;  // the newest in which all memories are float32
 constexpr uint32_t kFrozen = 1, kExact = 2, kUnfinished = 4;
 // Sections that cannot be larger in an honest file.
 constexpr std::string_view kChosen = "chosen: ";  // in front of what is in the layout, but no state
@@ -179,7 +181,7 @@ void check_content(const Front& front, const SnapshotSource& source, uint64_t st
 }
 
 // Fills all of `state`, which has the size that check_content() was given.
-void take_state(const Front& front, const SnapshotSource& source, std::span<std::byte> state) {
+void take_state_as_it_is(const Front& front, const SnapshotSource& source, std::span<std::byte> state) {
   uint64_t value = 0;
   bool changed = false;
   try {
@@ -201,6 +203,18 @@ void take_state(const Front& front, const SnapshotSource& source, std::span<std:
   }
 }
 
+bool is_older(const SnapshotInfo& info, const Model& model) {
+  return info.format <= kFloatMemory && has_older_form(model.program());
+}
+
+// Fills all of a session's state. `older`: as large as the state was, if it is older.
+void take_state(const Front& front, const SnapshotSource& source, const Model& model,
+                std::span<std::byte> older, std::span<std::byte> state) {
+  if (older.empty()) return take_state_as_it_is(front, source, state);
+  take_state_as_it_is(front, source, older);
+  take_older_state(model.program(), older, state);
+}
+
 SnapshotSource source_of(std::span<const std::byte> bytes) {
   return {.size = bytes.size(), .read = [bytes](uint64_t offset, std::span<std::byte> into) {
             std::ranges::copy(bytes.subspan(static_cast<size_t>(offset), into.size()), into.begin());
@@ -209,15 +223,16 @@ SnapshotSource source_of(std::span<const std::byte> bytes) {
 
 // Which bytes of the state are what: for every state its name, its form and its bytes, in their order; then
 // the bytes that operators keep for themselves, and what was chosen when the model was loaded, if anything.
-// Two sessions with equal layouts understand each other's state.
-WipedVector<std::byte> layout_of(const Model& model) {
+// Two sessions with equal layouts understand each other's state. `older`: as it was in kFloatMemory.
+WipedVector<std::byte> layout_of(const Model& model, bool older) {
   const Program& program = model.program();
   ByteWriter layout;
   size_t end = 0;
   for (const State& state : program.states) {
     layout.text(state.name);
-    layout.number(uint8_t{state.packed});
-    layout.number(uint64_t{state.bytes});
+    const bool was_float = older && state.form == StateForm::kDifference;
+    layout.number(static_cast<uint8_t>(was_float ? StateForm::kFloat32 : state.form));
+    layout.number(uint64_t{was_float ? older_bytes(state) : state.bytes});
     end = align_up(state.offset + state.bytes);
   }
   layout.text("");
@@ -233,10 +248,12 @@ WipedVector<std::byte> layout_of(const Model& model) {
 
 // Adds to `info` the states, all their bytes, and what was chosen.
 void read_layout(std::span<const std::byte> bytes, SnapshotInfo& info) {
+  const auto most =
+      static_cast<uint8_t>(info.format <= kFloatMemory ? StateForm::kOwn : StateForm::kDifference);
   ByteReader layout(bytes);
   while (!layout.at_end()) {
     const WipedString name = layout.text(kMaxLayout);
-    if (layout.number<uint8_t>() > 1) refuse_snapshot("a part of its state has an unknown form");
+    if (layout.number<uint8_t>() > most) refuse_snapshot("a part of its state has an unknown form");
     const auto size = layout.number<uint64_t>();
     if (size > kMaxState - info.state_bytes) refuse_snapshot("a part of its state is larger than any");
     info.state_bytes += (size + kPackedBlock - 1) / kPackedBlock * kPackedBlock;
@@ -323,7 +340,7 @@ uint64_t save_snapshot_to(const Writer& writer, std::string_view note,
                           FunctionRef<void(std::span<const std::byte>)> write) {
   ByteWriter draft;
   writer.save(draft);
-  const WipedVector<std::byte> layout = layout_of(writer.session().model());
+  const WipedVector<std::byte> layout = layout_of(writer.session().model(), /*older=*/false);
   const PackedState state(writer.session().state_memory());
   const Snapshot snapshot = describe(writer, note, draft, layout, state);
   const auto in_pieces = [&](std::span<const std::byte> bytes) {
@@ -356,12 +373,19 @@ SnapshotInfo info_of(const Snapshot& snapshot) {
   return info;
 }
 
+// Bytes of the state of a snapshot that `session` can load.
+size_t wanted_bytes(const SnapshotInfo& info, const Session& session) {
+  return is_older(info, session.model()) ? older_state_bytes(session.model().program())
+                                         : session.state_bytes();
+}
+
 // Refuses the snapshot of a session whose state cannot be this one's.
 void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, const Session& session) {
   if (info.fingerprint != fingerprint(session.model()))
     refuse_snapshot(
         "it belongs to another model, or the model's files are damaged (compare them with their checksums)");
-  if (std::ranges::equal(layout, layout_of(session.model())) && info.state_bytes == session.state_bytes()) {
+  if (std::ranges::equal(layout, layout_of(session.model(), is_older(info, session.model()))) &&
+      info.state_bytes == wanted_bytes(info, session)) {
     if (session.model().info().memory == MemoryUse::kFrozen && !info.frozen)
       refuse_snapshot("its header says that the memory is written, which its other settings rule out");
     return;
@@ -390,8 +414,8 @@ void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, co
 size_t snapshot_size(const Writer& writer, std::string_view note) {
   ByteWriter draft;
   writer.save(draft);
-  return sizeof(Head) + note.size() + layout_of(writer.session().model()).size() + draft.bytes().size() +
-         PackedState(writer.session().state_memory()).bytes();
+  return sizeof(Head) + note.size() + layout_of(writer.session().model(), /*older=*/false).size() +
+         draft.bytes().size() + PackedState(writer.session().state_memory()).bytes();
 }
 
 void save_snapshot(const Writer& writer, std::string_view note, std::span<std::byte> buffer) {
@@ -427,7 +451,7 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
   Session& session = writer.session();
   SnapshotInfo info = info_of(snapshot);
   // A state of another size is not read at all: what comes before it says why it cannot be this session's.
-  if (info.state_bytes != session.state_bytes()) check_model(info, snapshot.layout, session);
+  if (info.state_bytes != wanted_bytes(info, session)) check_model(info, snapshot.layout, session);
   check_content(front, source, info.state_bytes);
   check_model(info, snapshot.layout, session);
   if (info.position > Session::kMaxPosition) refuse_snapshot("it counts more tokens than a session can read");
@@ -437,8 +461,10 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
     refuse_snapshot("its header and its content disagree on whether a text was being written");
   }
   if (accept) accept(info);
-  writer.restore(info.position, std::move(draft),
-                 [&](std::span<std::byte> state) { take_state(front, source, state); });
+  WipedVector<std::byte> older(is_older(info, session.model()) ? static_cast<size_t>(info.state_bytes) : 0);
+  writer.restore(info.position, std::move(draft), [&](std::span<std::byte> state) {
+    take_state(front, source, session.model(), older, state);
+  });
   session.freeze(info.frozen, /*learn=*/false);
   session.model().say("loaded a memory of " + std::to_string(info.position) + " tokens");
   return info;

@@ -67,7 +67,8 @@ uint64_t snapshot_checksum(const SnapshotSource& source);
 // and kUnsupported (no tokenizer): all is then unchanged. Ends a poisoning.
 //
 // It is read twice, in order: to check it, and to take it. No second copy of the state is made, so that
-// a source that gives something else the second time leaves the session poisoned (kIo).
+// a source that gives something else the second time leaves the session poisoned (kIo). Of format 3 or 4, a
+// state that was kept otherwise then passes through a copy.
 SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                            const SnapshotSource& source, const Accept& accept = {});
 SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,

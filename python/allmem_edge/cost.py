@@ -177,13 +177,18 @@ class Cost:
             read += self._work(2 * tokens * layers * (s.heads + s.kv_heads) * s.dim * s.dim, 0)
         if self.memory_use == "frozen":
             return read
-        # Forward through three matrices, back through one, outer products of three: W read, G changed.
+        # Forward through three matrices, back through one, outer products of three: W read, G changed. In 8
+        # bits W is W_0, in float32, and its difference.
         learn = Work(
             floating=2 * tokens * memories * (2 * weights + weights // 3),
-            bytes=gradients * 3 * 4 * memories * weights,
+            bytes=gradients * (3 * 4 if self.exact else 4 + 3 * Q8_BYTES) * memories * weights,
         )
-        # S = β S + G, W = r W - S, G = 0, and the norms of rows: W, S and G changed, W read again.
-        update = Work(floating=writes * 6 * memories * weights, bytes=writes * 7 * 4 * memories * weights)
+        # S = β S + G, W = r W - S, G = 0, and the norms of rows: W, S and G changed; in float32 W is read
+        # again, in 8 bits it is at hand, and the copy for reading is made of it.
+        update = Work(
+            floating=writes * 6 * memories * weights,
+            bytes=writes * (7 * 4 if self.exact else 4 + 7 * Q8_BYTES) * memories * weights,
+        )
         return read + learn + update
 
     def _linear_memory(self, tokens: int, *, together: bool) -> Work:

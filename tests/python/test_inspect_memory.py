@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from tiny_model import write_tiny_model
 
 import allmem_edge as ae
+from allmem_edge.errors import UnsupportedModelError
 
 
 def inspect(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -46,6 +48,26 @@ def test_the_report_is_what_the_session_says(tiny_dir: Path, tmp_path: Path, exa
     parts = report["state_bytes"]
     assert parts["total"] == session.state_bytes == sum(parts.values()) - parts["total"]
     assert min(parts["window"], parts["fast_weights"], parts["momentum"], parts["gradient"]) > 0
+
+
+def test_a_fast_session_tells_its_memory_though_it_keeps_it_in_8_bits() -> None:
+    fast, exact = ae.Model.load(), ae.Model.load(exact=True)
+    engine, start = fast.new_engine_session(1), exact.new_engine_session(1)
+    names = [state.name for state in fast.engine.states]
+    weights = [i for i, name in enumerate(names) if name.startswith("layers.0.memory.weight.")]
+    for i in weights:
+        np.testing.assert_array_equal(engine.state(i), start.state(i))
+    engine.forward(np.arange(3 * fast.engine.chunk), last_only=True)
+    moved = sum(np.square(engine.state(i) - start.state(i), dtype=np.float64).sum() for i in weights)
+    layer = engine.layer_memories()[0]
+    assert layer.drift > 0
+    assert np.sqrt(moved) == pytest.approx(layer.drift * layer.weight, rel=1e-5)  # of differences in float32
+    with pytest.raises(UnsupportedModelError, match="kept in 8 bits"):
+        engine.state(names.index("layers.0.attention.keys.state"))
+    bytes_of = {state.name: state.bytes for state in exact.engine.states}
+    for state in fast.engine.states:
+        if state.name.split(".")[3] in ("weight", "momentum", "gradient"):
+            assert state.bytes * 64 == bytes_of[state.name] * 17  # 8 bits, and a scale for 64 numbers
 
 
 def test_the_text_shows_every_layer(memory: Path, tiny_dir: Path) -> None:

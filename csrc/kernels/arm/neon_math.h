@@ -35,6 +35,14 @@ inline void store_first(float* y, size_t count, Vector v) {
   for (size_t i = 0; i < count; ++i) y[i] = lanes[i];
 }
 
+// kLanes codes of 8 bits.
+inline Vector load_codes(const int8_t* codes) {
+  int32_t lanes;
+  __builtin_memcpy(&lanes, codes, sizeof lanes);
+  const int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(lanes)));
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+}
+
 inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 inline Vector broadcast(float x) { return vdupq_n_f32(x); }

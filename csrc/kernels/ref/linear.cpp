@@ -85,6 +85,13 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
   }
 }
 
+void dequantise(const int8_t* codes, const float* scales, const float* base, float* x, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    x[i] = fused_multiply_add(static_cast<float>(codes[i]), scales[i / kQ8Group],
+                              base == nullptr ? 0.0f : base[i]);
+  }
+}
+
 void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
   const size_t K = w.cols, groups = K / kQ8Group, row_bytes = K * w.bits / 8;

@@ -1,4 +1,5 @@
-// Normalisation, elementwise functions and RoPE. All are bound by memory, not by arithmetic.
+// Normalisation, elementwise functions, 8-bit codes as floats again, and RoPE. All are bound by memory, not
+// by arithmetic.
 #pragma once
 
 #include "kernels/simd/vector.h"
@@ -41,6 +42,14 @@ inline void softplus(const float* x, float* y, size_t n) {
 
 inline void silu_mul(const float* gate, const float* up, float* y, size_t n) {
   for_each(gate, up, y, n, [](Vector g, Vector u) { return silu(g) * u; });
+}
+
+inline void dequantise(const int8_t* codes, const float* scales, const float* base, float* x, size_t n) {
+  for (size_t i = 0; i < n; i += kLanes) {
+    const size_t count = smaller(kLanes, n - i);
+    const Vector start = base == nullptr ? broadcast(0) : load_first(base + i, count);
+    store_first(x + i, count, add_product(load_codes(codes + i), broadcast(scales[i / kQ8Group]), start));
+  }
 }
 
 inline void rotate(const float* x, const float* cos, const float* sin, float* y, size_t T, size_t heads,

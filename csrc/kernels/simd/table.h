@@ -21,6 +21,7 @@ consteval Kernels table(const char* name, CpuFeatures needs, LinearF32* linear_f
       .linear_nbits = linear_nbits,
       .quantise = quantise,
       .linear_q8 = linear_q8,
+      .dequantise = dequantise,
       .rms_norm = rms_norm,
       .add = add,
       .mul = mul,

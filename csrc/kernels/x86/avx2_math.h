@@ -39,6 +39,11 @@ inline void store_first(float* y, size_t count, Vector v) {
   }
 }
 
+// kLanes codes of 8 bits.
+inline Vector load_codes(const int8_t* codes) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes))));
+}
+
 inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 inline Vector broadcast(float x) { return _mm256_set1_ps(x); }

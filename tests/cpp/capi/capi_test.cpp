@@ -261,7 +261,11 @@ TEST_CASE("the memory moves when it is written, and not when it is frozen") {
   const uint64_t parts =
       info.window_bytes + info.fast_weight_bytes + info.momentum_bytes + info.gradient_bytes;
   CHECK(parts <= info.state_bytes);
-  CHECK(parts > info.state_bytes * 9 / 10);
+  // The rest: up to 32 tokens that wait to be learned (a count; η, k and v in float32), of 4 KV heads of 32
+  // channels in 4 layers, and less than a line of 64 bytes beside each of a layer's 13 parts.
+  const uint64_t waiting = 4 * 4 * (1 + 32 * (1 + 2 * 32)) * sizeof(float);
+  CHECK(info.state_bytes - parts >= waiting);
+  CHECK(info.state_bytes - parts < waiting + 4 * 13 * 64);
 }
 
 TEST_CASE("freeing in any order") {

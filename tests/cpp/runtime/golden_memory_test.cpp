@@ -1,5 +1,5 @@
 // Memory files of every released format, committed with the model that they belong to: they load, and go on
-// with the same tokens. To write those of today's format anew: ALLMEM_UPDATE_GOLDEN=1 runtime_test -tc="a
+// with the same tokens. To write what may change anew: ALLMEM_UPDATE_GOLDEN=1 runtime_test -tc="a
 // memory file*"
 #include <doctest/doctest.h>
 
@@ -22,11 +22,10 @@ struct Golden {
   uint32_t format;
   Precision precision;
 };
-constexpr uint32_t kToday = 4;
-constexpr Golden kAll[] = {{"format-3-exact", 3, Precision::kExact},
-                           {"format-3-fast", 3, Precision::kFast},
-                           {"format-4-exact", 4, Precision::kExact},
-                           {"format-4-fast", 4, Precision::kFast}};
+constexpr uint32_t kToday = 5;
+constexpr Golden kAll[] = {{"format-3-exact", 3, Precision::kExact}, {"format-3-fast", 3, Precision::kFast},
+                           {"format-4-exact", 4, Precision::kExact}, {"format-4-fast", 4, Precision::kFast},
+                           {"format-5-exact", 5, Precision::kExact}, {"format-5-fast", 5, Precision::kFast}};
 
 Writer new_writer(Precision precision) {
   return Writer(std::make_unique<Session>(Model::load(kData, precision), SessionOptions{.threads = 1}));
@@ -48,7 +47,7 @@ std::string go_on(Writer& writer, const Tokenizer& tokenizer) {
 // How far the memory is then.
 LayerMemory memory_of(const Writer& writer) { return layer_memories(writer.session()).at(0); }
 
-void update(const Golden& golden, const std::shared_ptr<const Tokenizer>& tokenizer) {
+void save(const Golden& golden, const std::shared_ptr<const Tokenizer>& tokenizer) {
   Writer writer = new_writer(golden.precision);
   writer.set_sampling({.temperature = 2.0f, .top_k = 40, .repetition_penalty = 1.3f, .seed = 1});
   std::vector<int32_t> prompt;  // of some windows and chunks, so that everything in the state is in use
@@ -60,10 +59,22 @@ void update(const Golden& golden, const std::shared_ptr<const Tokenizer>& tokeni
   writer.start(tokenizer, prompt, options);
   for (int i = 0; i < 17; ++i) writer.next();
   save_snapshot_file(writer, "golden", kData + golden.name + ".allmem");
+}
+
+void write_what_follows(const Golden& golden, const std::shared_ptr<const Tokenizer>& tokenizer) {
+  Writer writer = new_writer(golden.precision);
+  load_snapshot_file(writer, tokenizer, kData + golden.name + ".allmem");
   std::ofstream expected(kData + golden.name + ".txt", std::ios::binary);
   expected << go_on(writer, *tokenizer) << '\n';
   const LayerMemory memory = memory_of(writer);
   expected << memory.drift << ' ' << memory.momentum << '\n';
+}
+
+// Of today's format all; of the older ones what follows a fast session's file, where the arithmetic of fast
+// sessions has changed.
+void update(const Golden& golden, const std::shared_ptr<const Tokenizer>& tokenizer) {
+  if (golden.format == kToday) save(golden, tokenizer);
+  if (golden.format == kToday || golden.precision == Precision::kFast) write_what_follows(golden, tokenizer);
 }
 
 }  // namespace
@@ -72,7 +83,7 @@ TEST_CASE("a memory file of any released format loads, and goes on with the same
   const auto tokenizer = Tokenizer::from_file(kData + "tokenizer.json");
   for (const Golden& golden : kAll) {
     CAPTURE(golden.name);
-    if (golden.format == kToday && std::getenv("ALLMEM_UPDATE_GOLDEN") != nullptr) update(golden, tokenizer);
+    if (std::getenv("ALLMEM_UPDATE_GOLDEN") != nullptr) update(golden, tokenizer);
     Writer writer = new_writer(golden.precision);
     const SnapshotInfo info = load_snapshot_file(writer, tokenizer, kData + golden.name + ".allmem");
     CHECK(info.format == golden.format);

@@ -47,6 +47,16 @@ size_t shared_loops(const std::shared_ptr<const Model>& model, std::span<const i
   return loops;
 }
 
+// All of the memory's states, as numbers.
+std::vector<std::vector<float>> memory_of(const Session& session) {
+  std::vector<std::vector<float>> memory;
+  for (size_t i = 2; i < session.model().info().states.size(); ++i) {
+    const auto state = session.state(i);
+    memory.emplace_back(state.begin(), state.end());
+  }
+  return memory;
+}
+
 // Logits pass through about 20 operators, whose roundings in float32 are 2⁻²⁴ of the largest each, and add up
 // at worst. η is small (b_eta = -3), so that the memory does not amplify differences.
 double tolerance(std::span<const float> logits) {
@@ -138,14 +148,17 @@ TEST_CASE("8-bit activations lose less than the 4-bit weights do") {
 }
 
 TEST_CASE("in fast mode neither the split of the stream nor the number of threads changes a bit") {
-  for (const unsigned bits : {4u, 8u}) {
-    const TinyModel tiny(quantised(bits));
+  TinyConfig long_chunk = quantised(8);  // of several blocks that are learned together, and a rest
+  long_chunk.window = long_chunk.chunk = 75;
+  for (const TinyConfig& config : {quantised(4), quantised(8), long_chunk}) {
+    const TinyModel tiny(config);
     const auto model = load(tiny);
     const auto ids = random_ids(300, tiny.config.vocab);
     Session whole(model, {.threads = 1}), four(model, {.threads = 4});
     const auto expected = run(whole, ids);
     CHECK(shared_loops(model, ids) > 0);
     CHECK(run(four, ids) == expected);
+    CHECK(memory_of(four) == memory_of(whole));
     std::mt19937 random(3);
     for (const size_t longest : {1, 3, 7, 40}) {
       Session split(model, {.threads = 1});
@@ -157,6 +170,7 @@ TEST_CASE("in fast mode neither the split of the stream nor the number of thread
         begin += count;
       }
       CHECK(logits == expected);
+      CHECK(memory_of(split) == memory_of(whole));
     }
   }
 }
@@ -231,45 +245,37 @@ TEST_CASE("a frozen session reads its memory and never writes it") {
   const auto first = run(session, std::span(ids).first(33));
   session.freeze(true);
   CHECK(session.frozen());
-  std::vector<std::vector<float>> before;
-  for (size_t i = 2; i < session.model().info().states.size(); ++i)
-    before.emplace_back(session.state(i).begin(), session.state(i).end());
+  const auto before = memory_of(session);
   auto logits = first;
   const auto rest = run(session, std::span(ids).subspan(33));
   logits.insert(logits.end(), rest.begin(), rest.end());
   CHECK(worst(logits, tiny.reference(ids, 33)) < tolerance(logits));
-  for (size_t i = 2; i < session.model().info().states.size(); ++i) {
-    CHECK(std::equal(before[i - 2].begin(), before[i - 2].end(), session.state(i).begin()));
-  }
+  CHECK(memory_of(session) == before);
   session.freeze(false);
   run(session, std::span(ids).first(20));
-  CHECK_FALSE(std::equal(before[0].begin(), before[0].end(), session.state(2).begin()));
+  CHECK(memory_of(session)[0] != before[0]);
 }
 
 TEST_CASE("freezing learns what an unfinished chunk has, once, and nothing at a chunk's end") {
-  const TinyModel tiny;
-  const auto ids = random_ids(120, tiny.config.vocab);
-  const auto memory_of = [](const Session& session) {
-    std::vector<float> all;
-    for (size_t i = 2; i < session.model().info().states.size(); ++i)
-      all.insert(all.end(), session.state(i).begin(), session.state(i).end());
-    return all;
-  };
-  const auto chunk = static_cast<size_t>(tiny.config.chunk);
-  for (const size_t count : {chunk, chunk + 1, 2 * chunk - 1, 3 * chunk}) {
-    CAPTURE(count);
-    Session session(load(tiny), {.threads = 2});
-    run(session, std::span(ids).first(count));
-    const auto before = memory_of(session);
-    session.freeze(true);
-    const auto after = memory_of(session);
-    CHECK((before == after) == (count % chunk == 0));
-    session.freeze(true);
-    session.freeze(false);
-    session.freeze(true);
-    CHECK(memory_of(session) == after);
-    run(session, std::span(ids).last(30));
-    CHECK(memory_of(session) == after);
+  for (const TinyConfig& config : {TinyConfig{}, quantised(8)}) {
+    const TinyModel tiny(config);
+    const auto ids = random_ids(120, config.vocab);
+    const auto chunk = static_cast<size_t>(config.chunk);
+    for (const size_t count : {chunk, chunk + 1, 2 * chunk - 1, 3 * chunk}) {
+      CAPTURE(count);
+      Session session(load(tiny), {.threads = 2});
+      run(session, std::span(ids).first(count));
+      const auto before = memory_of(session);
+      session.freeze(true);
+      const auto after = memory_of(session);
+      CHECK((before == after) == (count % chunk == 0));
+      session.freeze(true);
+      session.freeze(false);
+      session.freeze(true);
+      CHECK(memory_of(session) == after);
+      run(session, std::span(ids).last(30));
+      CHECK(memory_of(session) == after);
+    }
   }
 }
 
