@@ -45,16 +45,19 @@ py::str lenient_text(const char* text) {
 
 }  // namespace
 
+py::object exception_of(const Error& error) {
+  const bool in_use = dynamic_cast<const InUseError*>(&error) != nullptr;
+  const char* name = in_use ? "SessionInUseError" : class_name(error.code());
+  return py::module_::import("allmem_edge.errors").attr(name)(lenient_text(error.what()));
+}
+
 void bind_errors() {
   py::register_local_exception_translator([](std::exception_ptr pending) {
     try {
       if (pending) std::rethrow_exception(std::move(pending));
-    } catch (const InUseError& error) {
-      const py::object type = py::module_::import("allmem_edge.errors").attr("SessionInUseError");
-      PyErr_SetObject(type.ptr(), lenient_text(error.what()).ptr());
     } catch (const Error& error) {
-      const py::object type = py::module_::import("allmem_edge.errors").attr(class_name(error.code()));
-      PyErr_SetObject(type.ptr(), lenient_text(error.what()).ptr());
+      const py::object exception = exception_of(error);
+      PyErr_SetObject(py::type::of(exception).ptr(), exception.ptr());
     }
   });
 }

@@ -8,42 +8,12 @@
 #include <utility>
 #include <vector>
 
-#include "bindings/bindings.h"
-#include "runtime/generate.h"
+#include "bindings/generator.h"
 
 namespace py = pybind11;
 
 namespace allmem::python {
 namespace {
-
-// Tokens with their scores, as take_tokens() gives them.
-struct Drawn {
-  int32_t id;
-  float logprob;
-  std::vector<std::pair<int32_t, float>> best;
-};
-
-// One text being written: by a session, which holds it, or by any Python function that runs a model.
-struct GeneratorHandle {
-  std::atomic<bool> busy = false;
-  std::atomic<bool> cancelled = false;  // this text alone
-  GenerateStats stats;                  // after the last step
-  DrawHooks hooks;
-  std::vector<Drawn> tokens;  // drawn since they were last taken
-  // Of a session. Somebody else may have moved it on: then its text has another number, or it another
-  // position.
-  std::shared_ptr<SessionHandle> session;
-  uint64_t text_number = 0, position = 0;
-  // Of a function.
-  std::unique_ptr<Generator> generator;
-  Forward forward;
-
-  bool is_cancelled() const { return cancelled || (session && session->writer->is_cancelled()); }
-};
-
-void require(const Claim& claim) {
-  if (!claim.held()) throw InUseError("This generation is in use by another thread.");
-}
 
 // `run(ids: int64[T], last: bool)` returns the last token's float32 logits, or anything when `last` is false.
 Forward function_forward(const py::function& run) {
@@ -145,14 +115,8 @@ auto advance(GeneratorHandle& handle, const Step& step) {
   };
   if (!handle.session) return with(*handle.generator, [&] { handle.stats = handle.generator->stats(); });
   ClaimedWriter writer(*handle.session);
-  if (writer->text_number() != handle.text_number || writer->session().position() != handle.position) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "The session was used for something else while this text was being generated; start again.");
-  }
-  return with(*writer, [&] {
-    handle.stats = *writer->stats();
-    handle.position = writer->session().position();
-  });
+  handle.check_text();
+  return with(*writer, [&] { handle.note_text(); });
 }
 
 struct Prefill {

@@ -68,6 +68,10 @@ pybind11::dict options_dict(const GenerateOptions& options);
 // anything else, and for an id that no vocabulary has; who reads them checks the rest.
 std::vector<int32_t> narrow_ids(const pybind11::object& ids);
 
+// An instance of the error's class in allmem_edge/errors.py.
+pybind11::object exception_of(const Error& error);
+
+void bind_batch(pybind11::module_& m);
 void bind_errors();
 void bind_model(pybind11::module_& m);
 void bind_session(pybind11::module_& m);

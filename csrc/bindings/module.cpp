@@ -26,6 +26,7 @@ PYBIND11_MODULE(_core_of_main, m) {
   allmem::python::bind_text(m);
   allmem::python::bind_session(m);
   allmem::python::bind_generator(m);
+  allmem::python::bind_batch(m);
   const pybind11::cpp_function at_end(&allmem::python::end_of_interpreter);
   pybind11::module_::import("atexit").attr("register")(at_end);
 }

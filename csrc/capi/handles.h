@@ -24,6 +24,7 @@
 #include "platform/error.h"
 #include "platform/printable.h"
 #include "platform/wipe.h"
+#include "runtime/batch.h"
 #include "runtime/chat_format.h"
 #include "runtime/model.h"
 #include "runtime/model_text.h"
@@ -57,6 +58,7 @@ struct SharedModel {
   }
 };
 
+int32_t status_of(ErrorCode code);
 int32_t fail(int32_t status, const char* sentence) noexcept;  // remembers it for allmem_last_error()
 int32_t fail_from_exception() noexcept;                       // within a catch block
 
@@ -220,7 +222,16 @@ struct allmem_session {
   std::atomic<bool> busy = false;
 };
 
+struct allmem_batch {
+  std::shared_ptr<const allmem::capi::SharedModel> shared;
+  allmem::Batch batch;
+  std::atomic<bool> busy = false;
+};
+
 namespace allmem::capi {
+
+inline constexpr const char* kSessionInUse =
+    "Another thread is using this session; give each thread its own.";
 
 // Runs `body` on a session that no other thread is using.
 template <class Body>
@@ -228,14 +239,13 @@ int32_t with_session(allmem_session* handle, Body&& body) {
   return guarded([&]() -> int32_t {
     require(handle != nullptr, "The session is NULL.");
     const Claim claim(handle->busy);
-    if (!claim.held()) {
-      return fail(ALLMEM_IN_USE, "Another thread is using this session; give each thread its own.");
-    }
+    if (!claim.held()) return fail(ALLMEM_IN_USE, kSessionInUse);
     handle->writer->forget_cancel();  // before anything else: a cancel during the call's first steps counts
     return body(*handle);
   });
 }
 
+SessionOptions session_options(const allmem_session_options* options);  // NULL: the defaults
 allmem_sampling sampling_of(const GenerateOptions& options);  // no stop texts: the caller's stay the caller's
 SamplerOptions sampler_options(const allmem_sampling& sampling);
 std::vector<int32_t> encode_messages(const SharedModel& model, std::span<const allmem_message> messages,

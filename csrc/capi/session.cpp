@@ -109,6 +109,12 @@ int32_t generate(allmem_session& handle, std::span<const int32_t> prompt, const 
 
 }  // namespace
 
+SessionOptions session_options(const allmem_session_options* options) {
+  const allmem_session_options chosen =
+      options == nullptr ? allmem_session_options{} : taken(options, "options", allmem_session_options{});
+  return {.threads = chosen.threads, .run_tasks = tasks_of(chosen)};
+}
+
 SamplerOptions sampler_options(const allmem_sampling& sampling) {
   SamplerOptions options;
   each_sampling_option([](const char*, auto& to, const auto& from) { to = from; }, options, sampling);
@@ -150,10 +156,8 @@ int32_t allmem_session_create(const allmem_model* model, const allmem_session_op
   return guarded([&] {
     require(model != nullptr, "The model is NULL.");
     require(session != nullptr, "`session` is NULL; it receives the session.");
-    const allmem_session_options chosen =
-        options == nullptr ? allmem_session_options{} : taken(options, "options", allmem_session_options{});
-    const SessionOptions core{.threads = chosen.threads, .run_tasks = tasks_of(chosen)};
-    auto writer = std::make_unique<Writer>(std::make_unique<Session>(model->shared->model, core));
+    auto session_of_model = std::make_unique<Session>(model->shared->model, session_options(options));
+    auto writer = std::make_unique<Writer>(std::move(session_of_model));
     writer->set_sampling(model->shared->text.defaults.sampling);
     *session = make_session(model->shared, std::move(writer)).release();
     return ALLMEM_OK;

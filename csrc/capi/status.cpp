@@ -12,6 +12,8 @@ namespace {
 
 thread_local char last_error[1024] = "";  // fixed: reporting that memory is short must not need memory
 
+}  // namespace
+
 int32_t status_of(ErrorCode code) {
   switch (code) {
     case ErrorCode::kInvalidArgument:
@@ -39,8 +41,6 @@ int32_t status_of(ErrorCode code) {
   }
   return ALLMEM_INTERNAL;
 }
-
-}  // namespace
 
 int32_t fail(int32_t status, const char* sentence) noexcept {
   size_t size = std::min(std::strlen(sentence), sizeof last_error - 1);

@@ -279,7 +279,9 @@ size_t Binder::derived(size_t bytes) {
 
 std::vector<size_t> Binder::shared(const std::string& key, const std::vector<Shape>& shapes,
                                    MakeShared make) {
-  return add_shared(key, shapes, {}, make);
+  Step step;
+  step.by_session = true;
+  return add_shared(key, shapes, std::move(step), make);
 }
 
 std::vector<size_t> Binder::shared_from(size_t i, const std::string& key, const std::vector<Shape>& shapes,
@@ -330,7 +332,9 @@ Step Binder::step(std::unique_ptr<const Op> op) const {
             .kind = node_.op_type,
             .inputs = inputs_,
             .outputs = outputs_,
-            .row_wise = row_wise_};
+            .row_wise = row_wise_,
+            .by_session = stateful_,
+            .may_throw = may_throw_};
   step.outputs.insert(step.outputs.end(), temporaries_.begin(), temporaries_.end());
   return step;
 }

@@ -88,9 +88,11 @@ class Binder {
   const Choices& choices() const;
   // Row t of the outputs depends on row t of the inputs only.
   void row_wise() { row_wise_ = true; }
+  void may_throw() { may_throw_ = true; }  // when it runs, for what its inputs are
 
-  // Values that several nodes need and none in the file makes. The first node that asks for `key` has
-  // `make`'s operator run before it. Returns the input numbers of its outputs, float32 of `shapes`.
+  // Values that several nodes need and none in the file makes, computed from the tokens' positions. The first
+  // node that asks for `key` has `make`'s operator run before it. Returns the input numbers of its outputs,
+  // float32 of `shapes`.
   using MakeShared = FunctionRef<void(std::unique_ptr<const Op>&)>;
   std::vector<size_t> shared(const std::string& key, const std::vector<Shape>& shapes, MakeShared make);
   // The same, computed row by row from this node's input i, for all the nodes that read it.
@@ -122,7 +124,7 @@ class Binder {
   std::vector<ValueId> inputs_;
   std::vector<ValueId> outputs_, temporaries_;
   std::set<std::string_view> known_attributes_;
-  bool row_wise_ = false, stateful_ = false;
+  bool row_wise_ = false, stateful_ = false, may_throw_ = false;
 };
 
 // Makes the operator of a node. Null: it has nothing to do at run time.

@@ -264,12 +264,9 @@ void Lowering::fold(const Step& step, const onnx::Node& node) {
     buffer.home = Home::kConstant;
     buffer.constant = program_->folded.back().data();
   }
-  for (size_t i = addresses_.size(); i < program_->buffers.size(); ++i) {
-    addresses_.push_back(const_cast<std::byte*>(program_->buffers[i].constant));  // inputs are only read
-  }
   std::vector<float> scratch(step.op->scratch_floats(kernels_, 1));
   std::vector<Operand> operands;
-  add_operands(*program_, step, addresses_, operands);
+  add_operands(*program_, step, operands);
   ThreadPool pool(1);
   RunContext ctx{.kernels = kernels_, .pool = pool, .program = *program_};
   ctx.step = &step;

@@ -66,7 +66,6 @@ class Lowering {
   std::map<ValueId, size_t> producer_;          // the step that makes a value
   std::vector<bool> state_used_, state_written_;
   std::vector<uint32_t> state_buffers_;  // of the states, in order, and then of what operators keep
-  std::vector<std::byte*> addresses_;    // of the constant buffers, for fold()
   size_t folded_bytes_ = 0;
   int64_t id_limit_ = std::numeric_limits<int64_t>::max();  // the embeddings have as many rows
 };

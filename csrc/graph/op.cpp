@@ -10,28 +10,48 @@ float* RunContext::scratch(size_t worker) const { return scratch_data + worker *
 
 bool RunContext::has(size_t i) const { return i < step->inputs.size() && step->inputs[i] != kNoValue; }
 
+RunContext RunContext::of(const Segment& segment) const {
+  RunContext own = *this;
+  own.segments = {&segment, 1};
+  own.first = segment.begin;
+  own.tokens = segment.tokens;
+  own.position = segment.position;
+  own.frozen = segment.frozen;
+  own.fresh = segment.fresh;
+  own.derived_data = segment.derived;
+  own.homes[static_cast<size_t>(Home::kState)] = segment.state;
+  return own;
+}
+
+std::byte* RunContext::address(const Operand& operand) const {
+  if (operand.constant != nullptr) return operand.constant;
+  return homes[static_cast<size_t>(operand.home)] + operand.offset;
+}
+
 std::byte* RunContext::input_address(size_t i) const {
   const Operand& operand = operands[step->first_operand + i];
-  // A step that runs for the last rows only reads the last rows of what was computed for all.
-  return operand.data + (first + (operand.head ? 0 : skipped)) * operand.token_bytes;
+  // A step that runs for some rows only reads these rows of what was computed for all.
+  return address(operand) + (first + (operand.head ? 0 : skipped)) * operand.token_bytes;
 }
 
 std::byte* RunContext::output_address(size_t i) const {
   const Operand& operand = operands[step->first_operand + step->inputs.size() + i];
-  return operand.data + first * operand.token_bytes;
+  return address(operand) + first * operand.token_bytes;
 }
 
-void add_operands(const Program& program, const Step& step, std::span<std::byte* const> addresses,
-                  std::vector<Operand>& operands) {
+void add_operands(const Program& program, const Step& step, std::vector<Operand>& operands) {
   for (const auto* ids : {&step.inputs, &step.outputs}) {
     for (const ValueId id : *ids) {
       if (id == kNoValue) {
         operands.emplace_back();
         continue;
       }
-      const uint32_t index = program.values[id].buffer;
-      const Buffer& buffer = program.buffers[index];
-      operands.push_back({addresses[index], buffer.token_bytes, buffer.head});
+      const Buffer& buffer = program.buffers[program.values[id].buffer];
+      operands.push_back({.constant = const_cast<std::byte*>(buffer.constant),  // operators only read inputs
+                          .offset = buffer.offset,
+                          .token_bytes = buffer.token_bytes,
+                          .home = buffer.home,
+                          .head = buffer.head});
     }
   }
 }

@@ -1,8 +1,10 @@
 // What an operator is at run time, and what it sees.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace allmem {
 
@@ -14,11 +16,28 @@ class ThreadPool;
 // Below about this many multiply-adds a loop is done before other threads have noticed it.
 inline constexpr size_t kWorthSharing = 32768;
 
-// An input or output of a step: where it lies, for one session.
+// What the bytes of a value are a part of.
+enum class Home : uint8_t { kConstant, kArena, kState, kIds, kPosition, kLogits };
+using Homes =
+    std::array<std::byte*, 6>;  // where each begins, by number; constants have addresses of their own
+
+// An input or output of a step: where it lies, for every session.
 struct Operand {
-  std::byte* data = nullptr;
+  std::byte* constant = nullptr;  // where a constant lies; null: at `offset` from its home
+  size_t offset = 0;
   size_t token_bytes = 0;  // of one token; 0 when T is not in the shape
-  bool head = false;       // holds only the rows whose logits are asked for
+  Home home = Home::kConstant;
+  bool head = false;  // holds only the rows whose logits are asked for
+};
+
+// The tokens of a block that one session reads, and what it goes on from.
+struct Segment {
+  size_t begin = 0, tokens = 0;  // which of the block's they are
+  uint64_t position = 0;         // tokens of the session before them
+  bool frozen = false;           // its memory is not to be written
+  bool fresh = false;            // its state was set from outside: derived data must be computed anew
+  std::byte* state = nullptr;
+  std::byte* derived = nullptr;  // what operators compute from the state
 };
 
 // One step on one block of tokens, or on some of their rows. Pointers are valid for the call.
@@ -27,15 +46,17 @@ struct RunContext {
   ThreadPool& pool;
   const Program& program;
   const Step* step = nullptr;
-  size_t tokens = 0;      // T of this step
-  size_t skipped = 0;     // tokens of the block before those, in a step that runs for the last rows only
-  size_t first = 0;       // rows of this step's outputs before those at hand, when others do them
-  uint64_t position = 0;  // tokens before the block
-  bool frozen = false;    // the memory is not to be written
-  bool fresh = false;     // the state was set from outside: derived data must be computed anew
-  const Operand* operands = nullptr;  // of all steps (Step::first_operand)
-  std::byte* derived_data = nullptr;
+  size_t tokens = 0;   // T of this step
+  size_t skipped = 0;  // tokens of the block before those, in a step that runs for the last rows only
+  size_t first = 0;    // rows of this step's outputs before those at hand, when others do them
+  std::span<const Segment> segments = {};  // of the block
+  const Operand* operands = nullptr;       // of all steps (Step::first_operand)
+  Homes homes = {};
   float* scratch_data = nullptr;
+  // For a step that runs for each session by itself (Step::by_session): as in its segment.
+  uint64_t position = 0;
+  bool frozen = false, fresh = false;
+  std::byte* derived_data = nullptr;
 
   template <class T = float>
   const T* in(size_t i) const {
@@ -51,8 +72,10 @@ struct RunContext {
   }
   float* scratch(size_t worker) const;
   bool has(size_t i) const;
+  RunContext of(const Segment& segment) const;  // the step on its tokens alone
 
  private:
+  std::byte* address(const Operand& operand) const;
   std::byte* input_address(size_t i) const;
   std::byte* output_address(size_t i) const;
 };
@@ -74,7 +97,7 @@ class Op {
 };
 
 // An operator that is a loop over independent items, so that threads can share its items with those of other
-// loops.
+// loops. One that runs for each session by itself has as many items, of the same grain, for every one.
 class Loop : public Op {
  public:
   struct Items {

@@ -69,12 +69,17 @@ void each_buffer(const Program& program, const Stage& stage, Use use) {
 }
 
 // Gives every activation an offset, so that two share memory only when one is no longer needed. To threads
-// that go through a stage, all that it needs is needed at the same time.
+// that go through a stage, all that it needs is needed at the same time; and the head may run more than once
+// for a block, so that it needs until its end what it begins with.
 uint64_t lay_out(Program& program, size_t block) {
   constexpr size_t kNever = ~size_t{0};
   std::vector<size_t> last_use(program.buffers.size(), kNever);
-  for (size_t i = 0; i < program.stages.size(); ++i)
-    each_buffer(program, program.stages[i], [&](uint32_t index) { last_use[index] = i; });
+  const size_t end = program.stages.size(), head = end - program.head_stages;
+  for (size_t i = 0; i < end; ++i) {
+    each_buffer(program, program.stages[i], [&](uint32_t index) {
+      last_use[index] = i < head || program.buffers[index].head ? i : end - 1;
+    });
+  }
   Arena arena;
   std::vector<bool> live(program.buffers.size(), false);
   for (size_t i = 0; i < program.stages.size(); ++i) {
@@ -107,10 +112,9 @@ void plan(Program& program, const Kernels& kernels) {
                                           std::to_string(kMaxArenaGiB) + " GiB of activations.");
   }
   program.arena_bytes = static_cast<size_t>(bytes);
-  size_t operands = 0;
   for (Step& step : program.steps) {
-    step.first_operand = operands;
-    operands += step.inputs.size() + step.outputs.size();
+    step.first_operand = program.operands.size();
+    add_operands(program, step, program.operands);
     program.scratch_floats =
         std::max({program.scratch_floats, step.op->scratch_floats(kernels, program.block),
                   step.op->scratch_floats(kernels, 1)});

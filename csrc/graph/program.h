@@ -34,7 +34,7 @@ inline constexpr size_t kMaxBlock = 128;
 
 // Where the bytes of values live. Views (Reshape and the like) share the buffer of what they view.
 struct Buffer {
-  enum class Home { kConstant, kArena, kState, kIds, kPosition, kLogits };
+  using Home = allmem::Home;
   Home home = Home::kArena;
   const std::byte* constant = nullptr;  // kConstant: the bytes
   size_t bytes = 0;                     // for a block of `Program::block` tokens
@@ -61,7 +61,9 @@ struct Step {
   std::vector<ValueId> outputs;  // then the temporaries
   size_t first_operand = 0;      // number of the first input among the operands of all steps
   bool row_wise = false;         // row t of the outputs depends on row t of the inputs only
-  bool head = false;             // leads only to the logits: runs for the rows that are asked for
+  bool by_session = false;  // runs for each session by itself: it has a state, or depends on the position
+  bool may_throw = false;   // where what it computes with decides
+  bool head = false;        // leads only to the logits: runs for the rows that are asked for
 };
 
 // Steps that threads go through without waiting for each other in between.
@@ -78,9 +80,8 @@ struct Stage {
 // Runs it for ctx.tokens tokens of a block.
 void run_stage(const Stage& stage, const RunContext& ctx);
 
-// Adds the inputs and outputs of a step, for a session whose buffers lie at `addresses`.
-void add_operands(const Program& program, const Step& step, std::span<std::byte* const> addresses,
-                  std::vector<Operand>& operands);
+// Adds the inputs and outputs of a step.
+void add_operands(const Program& program, const Step& step, std::vector<Operand>& operands);
 
 // How a state is kept. Its number is what a snapshot says.
 enum class StateForm : uint8_t {
@@ -106,7 +107,10 @@ struct Program {
   std::deque<Value> values;
   std::vector<Buffer> buffers;
   std::vector<Step> steps;
-  std::vector<Stage> stages;  // all steps, in order
+  std::vector<Stage> stages;      // all steps, in order
+  size_t head_stages = 0;         // how many of them, the last ones, are of the head
+  std::vector<Operand> operands;  // of all steps
+  bool shares_blocks = false;     // a block may hold tokens of several sessions
   std::vector<State> states;
   ValueId logits = kNoValue;
 

@@ -107,6 +107,35 @@ class Stages {
   std::vector<size_t> made_;  // steps after which a buffer is there
 };
 
+// The items of a loop; of one that runs for each session by itself those of all sessions, one after the
+// other.
+Loop::Items items_of(const RunContext& ctx) {
+  const Loop& loop = *ctx.step->op->as_loop();
+  if (!ctx.step->by_session) return loop.items(ctx);
+  Loop::Items all{};
+  size_t work = 0;
+  for (const Segment& segment : ctx.segments) {
+    const Loop::Items own = loop.items(ctx.of(segment));
+    all.count += own.count;
+    all.grain = own.grain;
+    work += own.count * own.work;
+  }
+  all.work = work / all.count;
+  return all;
+}
+
+// Runs some of these items, which are `count` in all.
+void run_items_of(const RunContext& ctx, size_t count, size_t begin, size_t end, size_t worker) {
+  const Loop& loop = *ctx.step->op->as_loop();
+  if (!ctx.step->by_session) return loop.run_items(ctx, begin, end, worker);
+  const size_t each = count / ctx.segments.size();
+  while (begin < end) {
+    const size_t session = begin / each, first = session * each, to = std::min(end, first + each);
+    loop.run_items(ctx.of(ctx.segments[session]), begin - first, to - first, worker);
+    begin = to;
+  }
+}
+
 // Each thread goes on with the next items, of whichever loop.
 void run_side_by_side(const Stage& stage, const RunContext& ctx) {
   struct Part {
@@ -119,7 +148,7 @@ void run_side_by_side(const Stage& stage, const RunContext& ctx) {
   RunContext own = ctx;
   for (size_t i = stage.begin; i < stage.end; ++i) {
     own.step = &ctx.program.steps[i];
-    const Part part{own.step, own.step->op->as_loop()->items(own)};
+    const Part part{own.step, items_of(own)};
     // The small ones first: what is begun last should not take long.
     size_t place = count++;
     for (; place > 0 && parts[place - 1].work() > part.work(); --place) parts[place] = parts[place - 1];
@@ -135,7 +164,7 @@ void run_side_by_side(const Stage& stage, const RunContext& ctx) {
       const size_t from = std::max(begin, first), to = std::min(end, first + parts[i].items.count);
       if (from >= to) continue;
       own.step = parts[i].step;
-      own.step->op->as_loop()->run_items(own, from - first, to - first, worker);
+      run_items_of(own, parts[i].items.count, from - first, to - first, worker);
     }
   };
   if (work < kWorthSharing) return run(0, items, 0);
@@ -150,11 +179,8 @@ void run_rows(const Stage& stage, const RunContext& ctx) {
     own.tokens = end - begin;
     own.skipped = ctx.skipped;
     own.first = begin;
-    own.position = ctx.position + begin;
-    own.frozen = ctx.frozen;
-    own.fresh = ctx.fresh;
     own.operands = ctx.operands;
-    own.derived_data = ctx.derived_data;
+    own.homes = ctx.homes;
     own.scratch_data = ctx.scratch(worker);
     for (size_t i = stage.begin; i < stage.end; ++i) {
       own.step = &ctx.program.steps[i];
@@ -165,7 +191,8 @@ void run_rows(const Stage& stage, const RunContext& ctx) {
 
 }  // namespace
 
-// Walks back from the logits: a step whose rows are needed by nothing but other such steps is the head.
+// Walks back from the logits: a step whose rows are needed by nothing but other such steps is the head, and
+// goes last.
 void mark_head(Program& program) {
   std::vector<bool> all_rows(program.buffers.size(), false);
   for (size_t i = program.steps.size(); i-- > 0;) {
@@ -189,9 +216,34 @@ void mark_head(Program& program) {
                     ": the logits are not computed row by row (one row from each token's "
                     "own values), which this runtime needs.");
   }
+  std::stable_partition(program.steps.begin(), program.steps.end(),
+                        [](const Step& step) { return !step.head; });
 }
 
-void form_stages(Program& program) { Stages(program).form(); }
+namespace {
+
+// Whether the step gives each token the same whatever other sessions' tokens are in the block.
+bool keeps_sessions_apart(const Program& program, const Step& step) {
+  if (step.may_throw || !row_aligned(program, step.inputs) || !row_aligned(program, step.outputs))
+    return false;
+  if (step.by_session) return true;
+  return step.row_wise && std::all_of(step.inputs.begin(), step.inputs.end(), [&](ValueId id) {
+           if (id == kNoValue || has_tokens(program.values[id].shape)) return true;
+           return program.buffers[program.values[id].buffer].home ==
+                  Home::kConstant;  // and not of one session
+         });
+}
+
+}  // namespace
+
+void form_stages(Program& program) {
+  Stages(program).form();
+  const auto in_head = [&](const Stage& stage) { return program.steps[stage.begin].head; };
+  program.head_stages =
+      static_cast<size_t>(std::count_if(program.stages.begin(), program.stages.end(), in_head));
+  program.shares_blocks = std::all_of(program.steps.begin(), program.steps.end(),
+                                      [&](const Step& step) { return keeps_sessions_apart(program, step); });
+}
 
 namespace {
 
@@ -213,12 +265,18 @@ void fetch(const Stage& stage, const RunContext& ctx) {
 
 void run_stage(const Stage& stage, const RunContext& ctx) {
   fetch(stage, ctx);
-  if (stage.kind == Stage::Kind::kSideBySide) return run_side_by_side(stage, ctx);
+  const Step& first = ctx.program.steps[stage.begin];
+  const bool shares_items = first.by_session && first.op->as_loop() != nullptr;
+  if (stage.kind == Stage::Kind::kSideBySide || shares_items) return run_side_by_side(stage, ctx);
   if (stage.kind == Stage::Kind::kRows && ctx.tokens >= kManyRows) return run_rows(stage, ctx);
   RunContext own = ctx;
   for (size_t i = stage.begin; i < stage.end; ++i) {
     own.step = &ctx.program.steps[i];
-    own.step->op->run(own);
+    if (!own.step->by_session) {
+      own.step->op->run(own);
+      continue;
+    }
+    for (const Segment& segment : ctx.segments) own.step->op->run(own.of(segment));
   }
 }
 

@@ -94,7 +94,11 @@ bool wide_indices(Binder& node, int64_t rows) {
   if (indices.type != DataType::kInt64 && indices.type != DataType::kInt32) {
     node.fail("needs int64 or int32 indices, but '" + indices.name + "' is " + type_name(indices.type));
   }
-  if (node.is_ids(1)) node.limit_ids(rows);
+  if (node.is_ids(1)) {
+    node.limit_ids(rows);
+  } else {
+    node.may_throw();
+  }
   if (token_major(indices.shape)) node.row_wise();
   return indices.type == DataType::kInt64;
 }

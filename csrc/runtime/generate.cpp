@@ -206,10 +206,7 @@ bool Generator::prefill(const Forward& forward, GoOn go_on) {
   const auto left = std::span<const int32_t>(prompt_).subspan(prompt_read_);
   size_t counted = 0;
   const auto count = [&](size_t read) {
-    for (const int32_t id : left.subspan(counted, read - counted)) sampler_.accept(id);
-    prompt_read_ += read - counted;
-    stats_.prompt_tokens += read - counted;
-    stats_.prompt_left -= read - counted;
+    took_prompt(read - counted);
     counted = read;
     timer.lap();
   };
@@ -220,29 +217,65 @@ bool Generator::prefill(const Forward& forward, GoOn go_on) {
   return counted == left.size();
 }
 
+void Generator::took_prompt(size_t count) {
+  for (const int32_t id : std::span<const int32_t>(prompt_).subspan(prompt_read_, count)) sampler_.accept(id);
+  prompt_read_ += count;
+  stats_.prompt_tokens += count;
+  stats_.prompt_left -= count;
+}
+
 std::optional<std::string> Generator::next(const Forward& forward, const DrawHooks& hooks) {
   if (over()) return std::nullopt;
   prefill(forward);
   const Timer timer(stats_.decode_seconds);
+  const std::span<const int32_t> id = wanted(hooks);
+  if (id.empty()) return end();
+  forward(id, LogitsFor::kLast, logits_, kToTheEnd);
+  return took(1, 0);
+}
+
+std::span<const int32_t> Generator::wanted(const DrawHooks& hooks) {
+  if (over()) return {};
+  if (prompt_read_ < prompt_.size()) return std::span<const int32_t>(prompt_).subspan(prompt_read_);
+  const std::optional<int32_t> id = draw(hooks);
+  if (!id) return {};
+  drawn_ = *id;
+  return {&drawn_, 1};
+}
+
+// The token that goes on; nothing, and the reason is set, when the generation is over.
+std::optional<int32_t> Generator::draw(const DrawHooks& hooks) {
+  const auto finish = [&](FinishReason reason) {
+    stats_.finish = reason;
+    return std::nullopt;
+  };
   if (static_cast<int64_t>(stats_.generated_tokens) >= max_tokens_) return finish(FinishReason::kMaxTokens);
   const auto logits = std::span<const float>(logits_).first(samplable_);
-  const std::optional<int32_t> drawn = draw(sampler_, logits, last_, hooks);
+  const std::optional<int32_t> drawn = allmem::draw(sampler_, logits, last_, hooks);
   if (!drawn) return finish(FinishReason::kNoToken);
   const int32_t id = *drawn;
   if (std::ranges::find(stop_ids_, id) != stop_ids_.end()) return finish(FinishReason::kStopToken);
   tell_drawn(logits, id, hooks);
   sampler_.accept(id);
-  forward({&id, 1}, LogitsFor::kLast, logits_, kToTheEnd);
-  last_ = id;
+  return id;
+}
+
+std::string Generator::took(size_t count, double seconds) {
+  if (prompt_read_ < prompt_.size()) {
+    took_prompt(count);
+    stats_.prefill_seconds += seconds;
+    return {};
+  }
+  stats_.decode_seconds += seconds;
+  last_ = drawn_;
   ++stats_.generated_tokens;
-  std::string piece = filter_.push(decoder_.push(id));
+  std::string piece = filter_.push(decoder_.push(drawn_));
   if (filter_.stopped()) stats_.finish = FinishReason::kStopString;
   return piece;
 }
 
-// Ends the generation; what was held back is the last piece.
-std::optional<std::string> Generator::finish(FinishReason reason) {
-  stats_.finish = reason;
+// What was held back is the last piece.
+std::optional<std::string> Generator::end() {
   std::string rest = filter_.push(decoder_.flush());
   rest += filter_.flush();  // not in one expression: the order of its operands would be the compiler's choice
   if (rest.empty()) return std::nullopt;

@@ -1,6 +1,7 @@
 // The generate loop: reads a prompt, samples tokens, hands out their text piece by piece.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -62,6 +63,20 @@ class StopFilter {
 using Forward =
     std::function<size_t(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on)>;
 
+// How such a function reads: read(begin, count) takes the next `count` <= block of `total` tokens, until all
+// are read or `go_on` ends it. Returns how many were.
+template <class Read>
+size_t in_blocks(size_t total, size_t block, GoOn go_on, const Read& read) {
+  size_t begin = 0;
+  while (begin < total) {
+    if (begin > 0 && !go_on(begin)) break;
+    const size_t count = std::min(block, total - begin);
+    read(begin, count);
+    begin += count;
+  }
+  return begin;
+}
+
 // A token and its log-probability as the model gives it: of the softmax over the tokens that the tokenizer
 // knows, before bias, penalty, temperature and filters.
 struct TokenScore {
@@ -103,6 +118,15 @@ class Generator {
   // incomplete, nothing when the generation is over. Reads what is left of the prompt first.
   std::optional<std::string> next(const Forward& forward, const DrawHooks& hooks = {});
 
+  // The same in steps, for who reads for several texts at once. What the model is to read now: from what is
+  // left of the prompt, or one token that is drawn. Nothing when the generation is over, which end() ends.
+  std::span<const int32_t> wanted(const DrawHooks& hooks);
+  std::span<float> room() { return logits_; }  // for the logits after the last of these
+  // The first `count` of these were read, in so many seconds. What next() gives; after a part of the prompt
+  // "".
+  std::string took(size_t count, double seconds);
+  std::optional<std::string> end();
+
   bool over() const { return stats_.finish != FinishReason::kNone; }
   const GenerateStats& stats() const { return stats_; }
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return decoder_.tokenizer(); }
@@ -110,7 +134,8 @@ class Generator {
   const Sampler& sampler() const { return sampler_; }
 
  private:
-  std::optional<std::string> finish(FinishReason reason);
+  std::optional<int32_t> draw(const DrawHooks& hooks);
+  void took_prompt(size_t count);
 
   WipedVector<int32_t> prompt_;  // what is to be read
   size_t prompt_read_ = 0;       // how many of them were
@@ -122,6 +147,7 @@ class Generator {
   WipedVector<float> logits_;  // [vocab_size], of the last token read
   size_t samplable_;           // how many of them the tokenizer knows
   int32_t last_ = -1;          // drawn last, for a filter
+  int32_t drawn_ = -1;         // within a step: what is to be read
   GenerateStats stats_;
 };
 

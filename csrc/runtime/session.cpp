@@ -1,41 +1,17 @@
-// A session: memory of fixed size, and the loop that runs a program over blocks of tokens.
+// A session: its state, and its own runner.
 #include "runtime/session.h"
 
-#include <algorithm>
 #include <cstring>
-#include <limits>
 #include <new>
-#include <system_error>
-#include <vector>
 
-#include "kernels/kernels.h"
-#include "platform/aligned_buffer.h"
 #include "platform/error.h"
-#include "platform/fast_cores.h"
-#include "platform/page_buffer.h"
 #include "platform/physical_memory.h"
 #include "platform/printable.h"
-#include "platform/shared_threads.h"
 #include "platform/wipe.h"
+#include "runtime/runner.h"
 #include "runtime/state_values.h"
 
 namespace allmem {
-
-namespace {
-
-using Home = Buffer::Home;
-
-int thread_count(int wanted) {
-  if (wanted < 0 || wanted > ThreadPool::kMaxThreads) {
-    throw Error(ErrorCode::kInvalidArgument, "A session has 1 to " + std::to_string(ThreadPool::kMaxThreads) +
-                                                 " threads (0: one for each fast core), not " +
-                                                 std::to_string(wanted) + ".");
-  }
-  if (wanted > 0) return wanted;
-  return std::min(fast_cores(), ThreadPool::kMaxThreads);
-}
-
-}  // namespace
 
 namespace {
 
@@ -50,219 +26,25 @@ void check_size(const Model& model) {
                                            std::to_string(model.info().window) + " tokens now).");
 }
 
-Error threads_error(int threads, const std::system_error& error) {
-  // Too many threads, or too little memory for their stacks: the system gives one error for both.
-  return Error(ErrorCode::kOutOfMemory, "The session's " + std::to_string(threads) +
-                                            " threads cannot be started: " + error.what() + ".");
-}
-
 }  // namespace
 
 struct Session::Impl {
-  std::shared_ptr<const Model> model;
-  const Program& program;
-  const Kernels& kernels;
-  const SessionOptions options;
-  const int threads;
-  std::shared_ptr<SharedThreads> shared;  // null for a session that waits for nobody, as it has
-  ThreadPool own;                         // one thread, or a host's
-  PageBuffer state, derived, arena, scratch;
-  std::vector<int64_t> block_ids;       // [block]
-  int64_t block_position = 0;           // the graph's input `position`
-  std::vector<Operand> operands;        // of all steps of the program
-  std::vector<size_t> logits_operands;  // those that are the logits, which the caller has room for
-  uint64_t position = 0;
-  bool is_frozen = false;
-  bool is_fresh = true;  // the state was set from outside since the last step
-  bool is_poisoned = false;
-
-  Impl(std::shared_ptr<const Model> the_model, const SessionOptions& wanted)
-      : model(std::move(the_model)),
-        program(model->program()),
-        kernels(*program.kernels),
-        options(wanted),
-        threads(thread_count(options.threads)),
-        own(options.run_tasks ? threads : 1, options.run_tasks),
-        state(program.state_bytes),
-        derived(program.derived_bytes),
-        arena(program.arena_bytes),
-        scratch(program.scratch_floats * sizeof(float) * static_cast<size_t>(threads)),
-        block_ids(program.block) {
-    find_operands();
-    copy_initial_weights();
-    is_frozen = model->info().memory == MemoryUse::kFrozen;
-    if (threads > 1 && !options.run_tasks) {
-      shared = SharedThreads::of_process();
-      shared->lease(threads);  // a system that has not as many says so now
-    }
-  }
-
-  void find_operands() {
-    std::vector<std::byte*> addresses;
-    for (const Buffer& buffer : program.buffers) addresses.push_back(address(buffer));
-    for (const Step& step : program.steps) {
-      add_operands(program, step, addresses, operands);
-      size_t i = step.first_operand;
-      for (const auto* ids : {&step.inputs, &step.outputs}) {
-        for (const ValueId id : *ids) {
-          if (id != kNoValue && program.buffers[program.values[id].buffer].home == Home::kLogits)
-            logits_operands.push_back(i);
-          ++i;
-        }
-      }
-    }
-  }
-
-  std::byte* address(const Buffer& buffer) {
-    switch (buffer.home) {
-      case Home::kConstant:
-        return const_cast<std::byte*>(buffer.constant);  // operators only read their inputs
-      case Home::kArena:
-        return arena.data() + buffer.offset;
-      case Home::kState:
-        return state.data() + buffer.offset;
-      case Home::kIds:
-        return reinterpret_cast<std::byte*>(block_ids.data());
-      case Home::kPosition:
-        return reinterpret_cast<std::byte*>(&block_position);
-      case Home::kLogits:
-        return nullptr;  // the caller's, known in forward()
-    }
-    return nullptr;
-  }
-
-  // Into a state of zeros, as a new one is: the window's pages stay untouched until there is something in
-  // them.
-  void copy_initial_weights() {
-    for (const State& part : program.states) {
-      if (part.form == StateForm::kFloat32 && !part.initial.empty())
-        std::memcpy(state.data() + part.offset, part.initial.data(), part.bytes);
-    }
-  }
-
-  void set_initial_state() {
-    if (state.size() > 0) std::memset(state.data(), 0, state.size());  // also what lies between the parts
-    copy_initial_weights();
-    position = 0;
-    is_fresh = true;
-    is_poisoned = false;
+  Impl(std::shared_ptr<const Model> of, const SessionOptions& wanted)
+      : model(std::move(of)), options(wanted), state(model->program()), runner(model->program(), options) {
+    state.is_frozen = model->info().memory == MemoryUse::kFrozen;
   }
 
   void check_usable() const {
-    if (is_poisoned) {
+    if (state.is_poisoned) {
       throw Error(ErrorCode::kPoisoned,
                   "An earlier error interrupted this session; reset it before using it again.");
     }
   }
 
-  void check_arguments(std::span<const int32_t> ids, size_t rows, std::span<const float> logits) const {
-    const auto vocab = static_cast<size_t>(program.vocab_size);
-    check_ids(ids, vocab);
-    if (logits.size() / vocab < rows) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "The logits need room for " + std::to_string(rows) + " rows of " + std::to_string(vocab) +
-                      " values, but have " + std::to_string(logits.size()) + " values.");
-    }
-    if (ids.size() > kMaxPosition - position) {
-      throw Error(ErrorCode::kInvalidArgument, "A session reads at most 2^53 tokens.");
-    }
-  }
-
-  // Calls `run` with a pool of this session's size: its own, or of the threads that all sessions share, so
-  // that they take turns.
-  template <class Run>
-  void with_threads(const Run& run) {
-    if (shared == nullptr) return run(own);
-    try {
-      const SharedThreads::Lease lease = shared->lease(threads);
-      run(lease.pool());
-    } catch (const std::system_error& error) {
-      throw threads_error(threads, error);
-    }
-  }
-
-  RunContext context(ThreadPool& pool) {
-    RunContext ctx{.kernels = kernels, .pool = pool, .program = program};
-    ctx.position = position;
-    ctx.frozen = is_frozen;
-    ctx.fresh = is_fresh;
-    ctx.operands = operands.data();
-    ctx.derived_data = derived.data();
-    ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
-    return ctx;
-  }
-
-  // What is pending in the states becomes part of them.
-  void settle() {
-    is_poisoned = true;  // until it is done
-    with_threads([&](ThreadPool& pool) {
-      RunContext ctx = context(pool);
-      for (const Step& step : program.steps) {
-        ctx.step = &step;
-        step.op->settle(ctx);
-      }
-    });
-    is_poisoned = false;
-  }
-
-  // Weights or a memory that are damaged give numbers that are none. Never lets one on to where it would be
-  // taken for a wrong argument.
-  void check_numbers(std::span<const float> numbers, float least) const {
-    uint32_t wrong = 0;
-    for (const float value : numbers)
-      wrong |= !(value >= least && value < std::numeric_limits<float>::infinity());
-    if (wrong == 0) return;
-    throw Error(ErrorCode::kBadModel,
-                "The model computed NaN or infinity within the last tokens up to " +
-                    std::to_string(position) +
-                    ": its weights are damaged. Compare its files with their checksums (allmem-edge verify), "
-                    "and reset the session or load its last memory.");
-  }
-
-  // What the head begins with, of all tokens of the block: the last hidden states.
-  void check_hidden(const Step& head, size_t tokens) {
-    for (const ValueId id : head.inputs) {
-      if (id == kNoValue || program.values[id].type != onnx::DataType::kFloat) continue;
-      const Buffer& buffer = program.buffers[program.values[id].buffer];
-      if (buffer.home != Home::kArena || buffer.token_bytes == 0) continue;
-      const auto* numbers = reinterpret_cast<const float*>(address(buffer));
-      check_numbers({numbers, tokens * buffer.token_bytes / sizeof(float)},
-                    std::numeric_limits<float>::lowest());
-    }
-  }
-
-  // Runs all steps for one block; the head only for its last `rows` tokens.
-  void run_block(std::span<const int32_t> ids, size_t rows, float* logits, ThreadPool& pool) {
-    std::copy(ids.begin(), ids.end(), block_ids.begin());
-    block_position = static_cast<int64_t>(position);
-    for (const size_t i : logits_operands) operands[i].data = reinterpret_cast<std::byte*>(logits);
-    RunContext ctx = context(pool);
-    bool in_head = false;
-    for (const Stage& stage : program.stages) {
-      const Step& first = program.steps[stage.begin];
-      if (first.head && !in_head) check_hidden(first, ids.size());
-      in_head = first.head;
-      ctx.tokens = first.head ? rows : ids.size();
-      ctx.skipped = ids.size() - ctx.tokens;
-      if (ctx.tokens > 0) run_stage(stage, ctx);
-    }
-    position += ids.size();
-    is_fresh = false;
-  }
-
-  size_t forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
-    const size_t vocab = static_cast<size_t>(program.vocab_size);
-    float* out = logits.data();
-    return in_blocks(ids.size(), program.block, go_on, [&](size_t begin, size_t count) {
-      is_poisoned = true;  // until the block is done
-      const bool last = begin + count == ids.size();
-      const size_t rows = which == LogitsFor::kAll ? count : which == LogitsFor::kLast && last ? 1 : 0;
-      with_threads([&](ThreadPool& pool) { run_block(ids.subspan(begin, count), rows, out, pool); });
-      check_numbers({out, rows * vocab}, -std::numeric_limits<float>::infinity());  // -∞: never this token
-      out += rows * vocab;
-      is_poisoned = false;
-    });
-  }
+  std::shared_ptr<const Model> model;
+  const SessionOptions options;
+  SessionState state;
+  Runner runner;
 };
 
 void check_ids(std::span<const int32_t> ids, size_t vocab_size) {
@@ -280,7 +62,6 @@ void check_ids(std::span<const int32_t> ids, size_t vocab_size) {
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options) {
   if (model == nullptr) throw Error(ErrorCode::kInvalidArgument, "A session needs a model.");
-  const int threads = thread_count(options.threads);
   check_size(*model);
   try {
     impl_ = std::make_unique<Impl>(model, options);
@@ -288,29 +69,45 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
     throw Error(ErrorCode::kOutOfMemory,
                 "There is not enough memory for a session of this model, whose state alone takes " +
                     std::to_string(model->program().state_bytes) + " bytes.");
-  } catch (const std::system_error& error) {
-    throw threads_error(threads, error);
   }
 }
 
 Session::~Session() = default;
 
-size_t Session::forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
+SessionState& Session::own_state() { return impl_->state; }
+
+void Session::check_call(std::span<const int32_t> ids, LogitsFor which, std::span<const float> logits) const {
   impl_->check_usable();
+  const auto vocab = static_cast<size_t>(impl_->model->program().vocab_size);
+  check_ids(ids, vocab);
   const size_t rows = which == LogitsFor::kAll ? ids.size() : which == LogitsFor::kLast ? 1 : 0;
-  impl_->check_arguments(ids, rows, logits);
-  return impl_->forward(ids, which, logits, go_on);
+  if (logits.size() / vocab < rows) {
+    throw Error(ErrorCode::kInvalidArgument, "The logits need room for " + std::to_string(rows) +
+                                                 " rows of " + std::to_string(vocab) + " values, but have " +
+                                                 std::to_string(logits.size()) + " values.");
+  }
+  if (ids.size() > kMaxPosition - impl_->state.position) {
+    throw Error(ErrorCode::kInvalidArgument, "A session reads at most 2^53 tokens.");
+  }
 }
 
-uint64_t Session::position() const { return impl_->position; }
+size_t Session::forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
+  check_call(ids, which, logits);
+  Reading reading{
+      .session = &impl_->state, .ids = ids, .which = which, .logits = logits.data(), .go_on = go_on};
+  impl_->runner.read({&reading, 1});
+  if (reading.error) throw Error(*reading.error);
+  return reading.read;
+}
 
-void Session::reset() { impl_->set_initial_state(); }
+uint64_t Session::position() const { return impl_->state.position; }
+
+void Session::reset() { impl_->state.reset(); }
 
 void Session::wipe() {
-  for (PageBuffer* buffer : {&impl_->state, &impl_->derived, &impl_->arena, &impl_->scratch}) {
+  for (PageBuffer* buffer : {&impl_->state.bytes, &impl_->state.derived})
     wipe_memory({buffer->data(), buffer->size()});
-  }
-  wipe_memory(std::as_writable_bytes(std::span(impl_->block_ids)));
+  impl_->runner.wipe();
   wipe_stack();
   reset();
 }
@@ -322,25 +119,25 @@ void Session::freeze(bool frozen, bool learn) {
                 "The model was loaded with its memory frozen, so its sessions cannot write it; load "
                 "it with its memory on.");
   }
-  if (frozen && !impl_->is_frozen && learn) impl_->settle();
-  impl_->is_frozen = frozen;
+  if (frozen && !impl_->state.is_frozen && learn) impl_->runner.settle(impl_->state);
+  impl_->state.is_frozen = frozen;
 }
 
-bool Session::frozen() const { return impl_->is_frozen; }
+bool Session::frozen() const { return impl_->state.is_frozen; }
 
 std::unique_ptr<Session> Session::clone() const {
   impl_->check_usable();
   auto copy = std::make_unique<Session>(impl_->model, impl_->options);
-  copy->restore({impl_->state.data(), impl_->state.size()}, impl_->position);
-  copy->impl_->is_frozen = impl_->is_frozen;
+  copy->restore({impl_->state.bytes.data(), impl_->state.bytes.size()}, impl_->state.position);
+  copy->impl_->state.is_frozen = impl_->state.is_frozen;
   return copy;
 }
 
 void Session::restore(std::span<const std::byte> state, uint64_t position) {
-  if (state.size() != impl_->state.size() || position > kMaxPosition) {
+  if (state.size() != impl_->state.bytes.size() || position > kMaxPosition) {
     throw Error(ErrorCode::kInvalidArgument, "A state of " + std::to_string(state.size()) +
                                                  " bytes does not fit this session, whose state has " +
-                                                 std::to_string(impl_->state.size()) + " bytes.");
+                                                 std::to_string(impl_->state.bytes.size()) + " bytes.");
   }
   restore(position, [&](std::span<std::byte> own) {  // `state` may be this session's own state_memory()
     if (!state.empty()) std::memmove(own.data(), state.data(), state.size());
@@ -348,42 +145,41 @@ void Session::restore(std::span<const std::byte> state, uint64_t position) {
 }
 
 void Session::restore(uint64_t position, FunctionRef<void(std::span<std::byte>)> fill) {
-  impl_->is_poisoned = true;  // until it is there
-  fill({impl_->state.data(), impl_->state.size()});
-  impl_->position = position;
-  impl_->is_fresh = true;
-  impl_->is_poisoned = false;
+  impl_->state.is_poisoned = true;  // until it is there
+  fill({impl_->state.bytes.data(), impl_->state.bytes.size()});
+  impl_->state.position = position;
+  impl_->state.is_fresh = true;
+  impl_->state.is_poisoned = false;
 }
 
-size_t Session::state_bytes() const { return impl_->state.size(); }
+size_t Session::state_bytes() const { return impl_->state.bytes.size(); }
 
 size_t Session::total_bytes() const {
-  return impl_->state.size() + impl_->derived.size() + impl_->arena.size() + impl_->scratch.size() +
-         impl_->block_ids.size() * sizeof(int64_t) + impl_->operands.size() * sizeof(Operand);
+  return impl_->state.bytes.size() + impl_->state.derived.size() + impl_->runner.bytes();
 }
 
 std::span<const std::byte> Session::state_memory() const {
   impl_->check_usable();
-  return {impl_->state.data(), impl_->state.size()};
+  return {impl_->state.bytes.data(), impl_->state.bytes.size()};
 }
 
 WipedVector<float> Session::state(size_t index) const {
   impl_->check_usable();
-  if (index >= impl_->program.states.size()) {
+  if (index >= impl_->state.program.states.size()) {
     throw Error(ErrorCode::kInvalidArgument, "There is no state " + std::to_string(index) +
                                                  "; this model has " +
-                                                 std::to_string(impl_->program.states.size()) + ".");
+                                                 std::to_string(impl_->state.program.states.size()) + ".");
   }
-  const State& part = impl_->program.states[index];
+  const State& part = impl_->state.program.states[index];
   if (part.form == StateForm::kOwn) {
     throw Error(ErrorCode::kUnsupported, "The state '" + printable(part.name) +
                                              "' is kept in 8 bits; load the model as exact to look at it.");
   }
-  return state_values(impl_->program, part, {impl_->state.data() + part.offset, part.bytes});
+  return state_values(impl_->state.program, part, {impl_->state.bytes.data() + part.offset, part.bytes});
 }
 
 const Model& Session::model() const { return *impl_->model; }
 
-int Session::threads() const { return impl_->threads; }
+int Session::threads() const { return impl_->runner.threads(); }
 
 }  // namespace allmem

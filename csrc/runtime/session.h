@@ -1,7 +1,6 @@
 // All mutable state of one conversation, allocated once at its final size.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -13,6 +12,8 @@
 #include "runtime/model.h"
 
 namespace allmem {
+
+struct SessionState;
 
 struct SessionOptions {
   int threads = 0;       // 0: one for each fast core of this process
@@ -26,25 +27,11 @@ using GoOn = FunctionRef<bool(size_t read)>;
 // Of each file its own: an inline variable's symbol would be seen outside the static library.
 constexpr auto kToTheEnd = [](size_t) { return true; };
 
-// The one loop over blocks: read(begin, count) takes the next `count` <= block of `total` tokens, until all
-// are read or `go_on` ends it. Returns how many were.
-template <class Read>
-size_t in_blocks(size_t total, size_t block, GoOn go_on, const Read& read) {
-  size_t begin = 0;
-  while (begin < total) {
-    if (begin > 0 && !go_on(begin)) break;
-    const size_t count = std::min(block, total - begin);
-    read(begin, count);
-    begin += count;
-  }
-  return begin;
-}
-
 // Throws kInvalidArgument for no ids, and for one that is not below `vocab_size`.
 void check_ids(std::span<const int32_t> ids, size_t vocab_size);
 
-// One caller at a time. An error inside forward() poisons the session: what reads, copies or freezes it
-// then throws kPoisoned until reset(), wipe() or restore().
+// One caller at a time, Batch (runtime/batch.h) among them. An error inside forward() poisons the session:
+// what reads, copies or freezes it then throws kPoisoned until reset(), wipe() or restore().
 class Session {
  public:
   static constexpr uint64_t kMaxPosition = uint64_t{1} << 53;  // RoPE angles are exact below it
@@ -82,7 +69,12 @@ class Session {
   void restore(uint64_t position, FunctionRef<void(std::span<std::byte>)> fill);
 
  private:
+  friend class Batch;
   struct Impl;
+  SessionState& own_state();
+  // Throws what forward() throws before anything changes.
+  void check_call(std::span<const int32_t> ids, LogitsFor which, std::span<const float> logits) const;
+
   std::unique_ptr<Impl> impl_;
 };
 

@@ -2,7 +2,9 @@
 #include "runtime/writer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
+#include <vector>
 
 #include "platform/error.h"
 
@@ -30,31 +32,58 @@ void Writer::drop_text() {
   ++text_number_;
 }
 
-size_t Writer::read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
-  const size_t vocab = vocab_size();
-  check_ids(ids, vocab);  // a refused call drops nothing
-  drop_text();
-  WipedVector<float> last = std::move(now_.logits);  // comes back when it holds what it should
-  now_.logits.clear();
-  if (which != LogitsFor::kNone) last.resize(vocab);
-  const bool own = which == LogitsFor::kLast && logits.empty();
-  size_t accepted = 0;
-  const auto accept = [&](size_t read) {
-    for (; accepted < read; ++accepted) now_.sampler.accept(ids[accepted]);
-  };
-  const size_t read =
-      session_->forward(ids, which, own ? std::span<float>(last) : logits, [&](size_t so_far) {
-        accept(so_far);
-        return go_on(so_far) && !cancelled_;
-      });
-  accept(read);
-  if (which == LogitsFor::kNone || (which == LogitsFor::kLast && read < ids.size())) {
-    last.clear();
-  } else if (!own) {
-    const size_t row = which == LogitsFor::kAll ? read - 1 : 0;
-    std::ranges::copy(logits.subspan(row * vocab, vocab), last.begin());
+// A read() under way. The last logits are away until it has ended well.
+class Writer::HandRead {
+ public:
+  // Throws kInvalidArgument; such a call drops nothing.
+  HandRead(Writer& writer, std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on)
+      : writer_(&writer), ids_(ids), which_(which), logits_(logits), go_on_(go_on) {
+    check_ids(ids, writer.vocab_size());
+    writer.drop_text();
+    last_ = std::move(writer.now_.logits);
+    writer.now_.logits.clear();
+    if (which != LogitsFor::kNone) last_.resize(writer.vocab_size());
+    own_ = which == LogitsFor::kLast && logits.empty();
   }
-  now_.logits = std::move(last);
+
+  std::span<float> room() { return own_ ? std::span<float>(last_) : logits_; }
+
+  // Between two blocks: whether to go on.
+  bool operator()(size_t read) {
+    accept(read);
+    return go_on_(read) && !writer_->cancelled_;
+  }
+
+  void end(size_t read) {
+    accept(read);
+    if (which_ == LogitsFor::kNone || (which_ == LogitsFor::kLast && read < ids_.size())) {
+      last_.clear();
+    } else if (!own_) {
+      const size_t vocab = last_.size(), row = which_ == LogitsFor::kAll ? read - 1 : 0;
+      std::ranges::copy(logits_.subspan(row * vocab, vocab), last_.begin());
+    }
+    writer_->now_.logits = std::move(last_);
+  }
+
+ private:
+  void accept(size_t read) {
+    for (; accepted_ < read; ++accepted_) writer_->now_.sampler.accept(ids_[accepted_]);
+  }
+
+  Writer* writer_;
+  std::span<const int32_t> ids_;
+  LogitsFor which_;
+  std::span<float> logits_;
+  GoOn go_on_;
+  bool own_ = false;  // the logits go to the writer alone
+  WipedVector<float> last_;
+  size_t accepted_ = 0;
+};
+
+size_t Writer::read(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
+  HandRead reading(*this, ids, which, logits, go_on);
+  const size_t read = session_->forward(ids, which, reading.room(), reading);
+  reading.end(read);
   return read;
 }
 
@@ -96,6 +125,68 @@ bool Writer::prefill(GoOn go_on) {
 }
 
 std::optional<std::string> Writer::next(const DrawHooks& hooks) { return text().next(forward(), hooks); }
+
+void Writer::read(Batch& batch, std::span<HandItem> items, GoOn go_on) {
+  std::vector<HandRead> readings;
+  std::vector<Batch::Item> calls;
+  std::vector<HandItem*> of_call;
+  readings.reserve(items.size());  // which calls refer to
+  for (HandItem& item : items) {
+    try {
+      readings.emplace_back(*item.writer, item.ids, LogitsFor::kLast, std::span<float>(), go_on);
+    } catch (const Error& error) {
+      item.error = error;
+      continue;
+    }
+    of_call.push_back(&item);
+    calls.push_back({.session = item.writer->session_.get(),
+                     .ids = item.ids,
+                     .which = LogitsFor::kLast,
+                     .logits = readings.back().room(),
+                     .go_on = readings.back()});
+  }
+  batch.forward(calls);
+  for (size_t i = 0; i < calls.size(); ++i) {
+    of_call[i]->read = calls[i].read;
+    of_call[i]->error = calls[i].error;
+    if (!calls[i].error) readings[i].end(calls[i].read);
+  }
+}
+
+void Writer::next(Batch& batch, std::span<TextItem> items) {
+  const auto start = std::chrono::steady_clock::now();
+  const DrawHooks none;
+  std::vector<Batch::Item> calls;
+  std::vector<TextItem*> of_call;
+  for (TextItem& item : items) {
+    try {
+      Generator& text = item.writer->text();
+      if (text.over()) continue;
+      const std::span<const int32_t> wanted = text.wanted(item.hooks == nullptr ? none : *item.hooks);
+      const auto ids = wanted.first(std::min(wanted.size(), kMaxBlock));
+      if (ids.empty()) {
+        item.piece = text.end();
+        continue;
+      }
+      const LogitsFor which = ids.size() == wanted.size() ? LogitsFor::kLast : LogitsFor::kNone;
+      calls.push_back(
+          {.session = item.writer->session_.get(), .ids = ids, .which = which, .logits = text.room()});
+      of_call.push_back(&item);
+    } catch (...) {
+      item.error = std::current_exception();
+    }
+  }
+  batch.forward(calls);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    TextItem& item = *of_call[i];
+    if (calls[i].error) {
+      item.error = std::make_exception_ptr(*calls[i].error);
+    } else {
+      item.piece = item.writer->text().took(calls[i].read, seconds.count());
+    }
+  }
+}
 
 void Writer::mark(size_t max_bytes) {
   const std::span<const std::byte> state = session_->state_memory();

@@ -7,12 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "runtime/batch.h"
 #include "runtime/generate.h"
 #include "runtime/sampler.h"
 #include "runtime/session.h"
@@ -54,6 +56,27 @@ class Writer {
   // As Generator's; cancel() ends prefill(), too. Throw kInvalidArgument when there is no text.
   bool prefill(GoOn go_on = kToTheEnd);
   std::optional<std::string> next(const DrawHooks& hooks = {});
+
+  // --- several at once, whose sessions read as a batch; each writer once
+
+  struct HandItem {
+    Writer* writer;
+    std::span<const int32_t> ids;
+    size_t read = 0;                  // as read(ids, kLast, {}) returns,
+    std::optional<Error> error = {};  // or throws; the others do not mind
+  };
+  // Throws what Batch::forward() does; the position of a session then says what it has read.
+  static void read(Batch& batch, std::span<HandItem> items, GoOn go_on = kToTheEnd);
+
+  struct TextItem {
+    Writer* writer;
+    const DrawHooks* hooks;                 // of a C program: none, as what they throw is caught
+    std::optional<std::string> piece = {};  // as next() returns,
+    std::exception_ptr error = {};          // or throws; the others do not mind
+  };
+  // One more token of each text; of one whose prompt is not read, at most kMaxBlock tokens of that, which
+  // give an empty piece.
+  static void next(Batch& batch, std::span<TextItem> items);
 
   // --- from any thread
 
@@ -105,6 +128,7 @@ class Writer {
     uint64_t position;
     std::shared_ptr<const Tokenizer> tokenizer;  // of the unfinished text, if there was one
   };
+  class HandRead;
   void drop_text();
   Generator& text();
   Forward forward();

@@ -34,6 +34,7 @@ from allmem_edge.errors import (
 )
 
 if TYPE_CHECKING:
+    from allmem_edge.batch import Batch
     from allmem_edge.chat import Chat
     from allmem_edge.model import Model
     from allmem_edge.session import Session, delete_memory
@@ -42,6 +43,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "AllMemError",
+    "Batch",
     "CancelledError",
     "Chat",
     "ChatTemplateError",
@@ -64,6 +66,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Batch": "allmem_edge.batch",
     "Chat": "allmem_edge.chat",
     "Model": "allmem_edge.model",
     "Session": "allmem_edge.session",

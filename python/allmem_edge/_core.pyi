@@ -7,6 +7,7 @@ import numpy as np
 from _typeshed import ReadableBuffer
 from numpy.typing import ArrayLike, NDArray
 
+from allmem_edge.errors import AllMemError
 from allmem_edge.sampling import Sampling
 
 def isa_name() -> str: ...
@@ -227,6 +228,22 @@ class Generator:
     def prefill_seconds(self) -> float: ...
     @property
     def decode_seconds(self) -> float: ...
+
+class Batch:
+    """Sessions that read at once, and texts that are generated at once."""
+
+    def __init__(self, model: Model, threads: int = 0) -> None: ...
+    def forward(
+        self, pairs: Sequence[tuple[Session, NDArray[np.int64]]]
+    ) -> list[NDArray[np.float32] | AllMemError]:
+        """The logits after the last token of each, or what reading alone would have raised."""
+    def next(self, texts: Sequence[Generator]) -> list[str | BaseException | None]:
+        """One more piece of each text, which may be empty; None of one that is over; what it raised."""
+    def wipe(self) -> None: ...
+    @property
+    def total_bytes(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
 
 class ModelText:
     """What a model's small files say: csrc/runtime/model_text.h."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from allmem_edge import _core
 from allmem_edge.arguments import native_path
+from allmem_edge.batch import Batch
 from allmem_edge.chat import Chat
 from allmem_edge.checksums import check_files
 from allmem_edge.engine import EngineModel, EngineSession
@@ -168,6 +169,10 @@ class Model:
     def session(self, threads: int = 0) -> Session:
         """A new conversation with its own state, of its final size. threads: 0 uses every fast core."""
         return Session(self, self.new_engine_session(threads))
+
+    def batch(self, threads: int = 0) -> Batch:
+        """Room for sessions of this model to read and generate at once. threads: 0 uses every fast core."""
+        return Batch(self, threads)
 
     def chat(
         self,

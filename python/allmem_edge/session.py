@@ -95,7 +95,7 @@ class Session:
         Raises InvalidArgumentError for no tokens or ids out of range (nothing is read then), CancelledError.
         Interrupted, the session has read whole blocks of tokens: `position` says how many.
         """
-        return self._engine.forward(_token_array(ids), last_only)
+        return self._engine.forward(token_array(ids), last_only)
 
     def generate(
         self,
@@ -156,7 +156,7 @@ class Session:
         self.model.tokenizer  # noqa: B018 - raises when there is none
         vocab_size, text = self.model.engine.vocab_size, self.model.text
         hooks = _hooks(logprobs, token_filter)
-        return _core.Generator(runner, vocab_size, text, _token_array(prompt), native(sampling), **hooks)
+        return _core.Generator(runner, vocab_size, text, token_array(prompt), native(sampling), **hooks)
 
     def resume(
         self, *, logprobs: int | None = None, token_filter: TokenFilter | None = None
@@ -167,18 +167,18 @@ class Session:
         InvalidArgumentError when nothing is unfinished: see `unfinished`. logprobs, token_filter: as for
         generate(); they are no part of the text.
         """
-        return _core.Generator.resume(self._native(), **_hooks(logprobs, token_filter))
+        return _core.Generator.resume(self.native(), **_hooks(logprobs, token_filter))
 
     def set_sampling(self, **sampling: Unpack[Sampling]) -> None:
         """Starts a new sequence of draws for sample(), with an empty repetition window.
 
         Until then they are as the model's files say, with seed 0. Options as in generate().
         """
-        self._native().set_sampling(native(chosen(self.model.sampling, sampling)))
+        self.native().set_sampling(native(chosen(self.model.sampling, sampling)))
 
     def sample(self) -> int:
         """Draws a token from the logits of the last one read; pass it to forward() to go on."""
-        return self._native().sample(self._tokenizer())
+        return self.native().sample(self._tokenizer())
 
     def reset(self) -> None:
         """As new: nothing read, the memory at its initial weights, no marks. Also ends a poisoning."""
@@ -189,7 +189,7 @@ class Session:
 
         Not what Python itself holds: prompts, pieces of text, snapshots as bytes, arrays of logits.
         """
-        self._native().wipe()
+        self.native().wipe()
 
     def freeze(self, frozen: bool = True) -> None:
         """Frozen, the memory is read but no longer written; the attention window moves on.
@@ -239,9 +239,9 @@ class Session:
         """
         note = content("The note", note)
         if isinstance(file, (str, bytes, os.PathLike)) or not hasattr(file, "write"):
-            self._native().save(native_path(file), note)
+            self.native().save(native_path(file), note)
         else:
-            self._native().save_to(partial(_write_all, file), note)
+            self.native().save_to(partial(_write_all, file), note)
 
     def load(
         self, file: str | os.PathLike[str] | BinaryIO, *, accept: Callable[[bytes], object] | None = None
@@ -255,7 +255,7 @@ class Session:
         UnsupportedModelError for an unfinished text when this model has no tokenizer; the session is then
         unchanged.
         """
-        native, tokenizer = self._native(), self._tokenizer()
+        native, tokenizer = self.native(), self._tokenizer()
         if isinstance(file, (str, bytes, os.PathLike)) or not hasattr(file, "seek"):
             return native.load(native_path(file), tokenizer, accept)
         begin = file.tell()
@@ -264,11 +264,11 @@ class Session:
 
     def snapshot(self, note: ReadableBuffer = b"") -> bytes:
         """What save() would write, as bytes."""
-        return self._native().snapshot(content("The note", note))
+        return self.native().snapshot(content("The note", note))
 
     def restore(self, snapshot: ReadableBuffer) -> bytes:
         """load() from bytes."""
-        return self._native().restore(content("The snapshot", snapshot), self._tokenizer())
+        return self.native().restore(content("The snapshot", snapshot), self._tokenizer())
 
     def cancel(self) -> None:
         """From any thread: at the next block, forward() raises CancelledError and generate() ends."""
@@ -316,8 +316,8 @@ class Session:
         ]
         return SessionReport(self.position, self.frozen, self.state_bytes, layers)
 
-    def _native(self) -> _core.Session:
-        """For what onnxruntime's sessions cannot do."""
+    def native(self) -> _core.Session:
+        """The native session, for what onnxruntime's cannot do. Raises UnsupportedModelError."""
         if isinstance(self._engine, _core.Session):
             return self._engine
         raise UnsupportedModelError(
@@ -341,7 +341,7 @@ def _hooks(logprobs: Any, token_filter: TokenFilter | None) -> _Hooks:
     return {"logprobs": logprobs, "token_filter": token_filter}
 
 
-def _token_array(ids: Any) -> NDArray[np.int64]:
+def token_array(ids: Any) -> NDArray[np.int64]:
     """ids as int64 [T]; anything that is not a flat list of integers is refused."""
     try:
         array = np.asarray(ids)

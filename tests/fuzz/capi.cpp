@@ -32,6 +32,8 @@ void run_tasks(allmem_task task, void* argument, size_t count, void*) {
 struct World {
   allmem_model* model = nullptr;
   allmem_session* session = nullptr;
+  allmem_session* second = nullptr;  // for batches
+  allmem_batch* batch = nullptr;
   allmem_decoder* decoder = nullptr;
   size_t vocab_size = 0;
   std::vector<uint8_t> snapshot;
@@ -43,6 +45,8 @@ struct World {
     allmem_session_options_init(&options);
     options.threads = 1;
     if (allmem_session_create(model, &options, &session) != ALLMEM_OK) std::abort();
+    if (allmem_session_create(model, &options, &second) != ALLMEM_OK) std::abort();
+    if (allmem_batch_create(model, &options, &batch) != ALLMEM_OK) std::abort();
     if (allmem_decoder_create(model, &decoder) != ALLMEM_OK) std::abort();
     allmem_model_info info;
     info.struct_size = sizeof info;
@@ -53,6 +57,8 @@ struct World {
   }
   ~World() {
     allmem_decoder_free(decoder);
+    allmem_batch_free(batch);
+    allmem_session_free(second);
     allmem_session_free(session);
     allmem_model_free(model);
     std::filesystem::remove_all(directory);
@@ -431,6 +437,24 @@ void init_sized(World&, Input& input) {
   }
 }
 
+// Of the two sessions, in either order, one twice or of nobody.
+void batch_prefill(World& world, Input& input) {
+  allmem_session* const sessions[] = {world.session, world.second, nullptr};
+  std::vector<std::vector<int32_t>> lists;
+  std::vector<allmem_batch_item> items(input.byte() % 4);
+  for (allmem_batch_item& item : items) {
+    lists.push_back(ids(input, input.byte() % 4));
+    item.session = sessions[input.byte() % 3];
+    item.id_count = lists.back().size();
+  }
+  for (size_t i = 0; i < items.size(); ++i) items[i].ids = lists[i].data();
+  check(allmem_batch_prefill(world.batch, items.data(), items.size()));
+  for (const allmem_batch_item& item : items) {
+    if (item.status == ALLMEM_INTERNAL || item.read > item.id_count) std::abort();
+  }
+  if (input.byte() % 4 == 0) check(allmem_batch_wipe(world.batch));
+}
+
 // A call's place is its number in corpus/capi: new ones go to the end.
 constexpr void (*kCalls[])(World&, Input&) = {tokenize,
                                               detokenize,
@@ -465,13 +489,15 @@ constexpr void (*kCalls[])(World&, Input&) = {tokenize,
                                               delete_file,
                                               text_prefix,
                                               hooks,
-                                              init_sized};
+                                              init_sized,
+                                              batch_prefill};
 
 }  // namespace
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static World world;
   check(allmem_session_reset(world.session));
+  check(allmem_session_reset(world.second));
   check(allmem_session_set_token_callback(world.session, 0, nullptr, nullptr));
   check(allmem_session_set_token_filter(world.session, nullptr, nullptr));
   world.snapshot.clear();

@@ -21,8 +21,8 @@
  *    defaults; of those that you receive, set struct_size = sizeof before the call. They may grow at their
  * end: _init is a macro that says how large yours is (where there are no macros, call its _sized function).
  *  - free(NULL) does nothing. A session keeps its model alive, so they may be freed in any order.
- *  - A session has one caller at a time; a second one gets ALLMEM_IN_USE. Only allmem_session_cancel() may be
- *    called from any thread at any time, while the session exists.
+ *  - A session has one caller at a time; a second one gets ALLMEM_IN_USE. So has a batch. Only
+ *    allmem_session_cancel() may be called from any thread at any time, while the session exists.
  *  - An error within reading (out of memory, a failed system call) poisons the session: until a reset, wipe,
  *    undo or load, whatever reads, writes or saves gives ALLMEM_POISONED. Refused arguments change nothing.
  */
@@ -393,6 +393,42 @@ typedef struct allmem_layer_memory {
 /* Set memory->struct_size before. ALLMEM_INVALID_ARGUMENT for a layer without memory. */
 ALLMEM_API int32_t allmem_session_inspect(allmem_session* session, int32_t layer,
                                           allmem_layer_memory* memory);
+
+/* --- Batches: several sessions that read at once
+ * ------------------------------------------------------------ For a server: most of the time of a token goes
+ * into fetching the model's weights, and a batch fetches them once for the tokens of all its sessions. Each
+ * session gets what it would get alone: in fast mode the same bits, with `exact` the same but for float
+ * rounding.
+ */
+
+/* Room to compute in, and threads. Sessions are named in each call, so they come and go as they like, and are
+ * used alone between two calls. */
+typedef struct allmem_batch allmem_batch;
+
+/* `options`: threads, as a session has them; those of the sessions themselves rest. It keeps the model alive.
+ */
+ALLMEM_API int32_t allmem_batch_create(const allmem_model* model, const allmem_session_options* options,
+                                       allmem_batch** batch);
+ALLMEM_API void allmem_batch_free(allmem_batch* batch);
+
+typedef struct allmem_batch_item {
+  allmem_session* session; /* of the model that the batch is of; once in a call */
+  const int32_t* ids;      /* one token as a rule, or a prompt: tokens of all are read together in any case */
+  size_t id_count;
+  size_t read;    /* receives how many were read */
+  int32_t status; /* receives what allmem_session_prefill() would give for this session alone; the others do
+                     not mind. ALLMEM_IN_USE also for a session that came before in this call */
+  int32_t reserved;
+} allmem_batch_item;
+
+/* allmem_session_prefill() of several sessions at once. allmem_session_logits() and _sample() of each then
+ * give what they give after that; allmem_session_cancel() ends one, and the others go on. ALLMEM_OK when
+ * every item's status is that; else the first other one, with its sentence in allmem_last_error(). Only where
+ * `items` is refused, an allocation fails, a thread or a host's run_tasks, are `read` and `status` not
+ * written. */
+ALLMEM_API int32_t allmem_batch_prefill(allmem_batch* batch, allmem_batch_item* items, size_t item_count);
+/* What the batch computed with is overwritten: activations and logits of all sessions that were in it. */
+ALLMEM_API int32_t allmem_batch_wipe(allmem_batch* batch);
 
 /* --- Snapshots: a session's memory, saved ------------------------------------------------------------------
  */

@@ -56,6 +56,7 @@ TEST_CASE("what cannot fail takes any number and NULL") {
   CHECK(unchanged.struct_size == 5);
   allmem_model_free(nullptr);
   allmem_session_free(nullptr);
+  allmem_batch_free(nullptr);
   allmem_decoder_free(nullptr);
 }
 
@@ -188,6 +189,38 @@ TEST_CASE_FIXTURE(Fixture, "chat encoding refuses") {
   refused(allmem_chat_encode(model, &message, 1, 0, ids, 64, &count));
   message = {"user", nullptr};
   refused(allmem_chat_encode(model, &message, 1, 0, ids, 64, &count));
+}
+
+TEST_CASE_FIXTURE(Fixture, "batches refuse") {
+  allmem_batch* batch = nullptr;
+  refused(allmem_batch_create(nullptr, nullptr, &batch));
+  refused(allmem_batch_create(model, nullptr, nullptr));
+  allmem_session_options options;
+  allmem_session_options_init(&options);
+  options.threads = -1;
+  refused(allmem_batch_create(model, &options, &batch));
+  options.threads = 1;
+  options.struct_size = kHuge;
+  refused(allmem_batch_create(model, &options, &batch));
+  refused(allmem_batch_prefill(nullptr, nullptr, 0));
+  refused(allmem_batch_wipe(nullptr));
+  REQUIRE(allmem_batch_create(model, nullptr, &batch) == ALLMEM_OK);
+  const int32_t ids[] = {1, 2, 1 << 20};
+  allmem_batch_item item = {session, ids, 2, 0, 0, 0};
+  refused(allmem_batch_prefill(batch, nullptr, 1));
+  refused(allmem_batch_prefill(batch, &item, kHuge));
+  for (const allmem_batch_item& wrong :
+       {allmem_batch_item{nullptr, ids, 2, 0, 0, 0}, allmem_batch_item{session, nullptr, 2, 0, 0, 0},
+        allmem_batch_item{session, ids, 0, 0, 0, 0}, allmem_batch_item{session, ids, 3, 0, 0, 0},
+        allmem_batch_item{session, ids, kHuge, 0, 0, 0}}) {
+    item = wrong;
+    item.read = 7;
+    refused(allmem_batch_prefill(batch, &item, 1));
+    CHECK(item.status == ALLMEM_INVALID_ARGUMENT);
+    CHECK(item.read == 0);
+  }
+  CHECK(allmem_batch_prefill(batch, nullptr, 0) == ALLMEM_OK);
+  allmem_batch_free(batch);
 }
 
 TEST_CASE_FIXTURE(Fixture, "sessions refuse") {

@@ -28,6 +28,7 @@ struct World {
   allmem_model* model = nullptr;
   allmem_session* session = nullptr;
   allmem_decoder* decoder = nullptr;
+  allmem_batch* batch = nullptr;
   std::vector<char> text = std::vector<char>(kRoom), snapshot = std::vector<char>(kRoom);
   std::vector<int32_t> ids = std::vector<int32_t>(kRoom / sizeof(int32_t), 5);
   std::vector<float> logits = std::vector<float>(kRoom / sizeof(float));
@@ -40,10 +41,12 @@ struct World {
     options.threads = 1;
     REQUIRE(allmem_session_create(model, &options, &session) == ALLMEM_OK);
     REQUIRE(allmem_decoder_create(model, &decoder) == ALLMEM_OK);
+    REQUIRE(allmem_batch_create(model, &options, &batch) == ALLMEM_OK);
     REQUIRE(allmem_session_save(session, nullptr, 0, snapshot.data(), snapshot.size(), &snapshot_size) ==
             ALLMEM_OK);
   }
   ~World() {
+    allmem_batch_free(batch);
     allmem_decoder_free(decoder);
     allmem_session_free(session);
     allmem_model_free(model);
@@ -152,6 +155,25 @@ std::vector<T> hostile_values(T good) {
       }
     }
     return values;
+  } else if constexpr (std::is_same_v<Pointee, allmem_batch_item>) {
+    static std::vector<std::unique_ptr<allmem_batch_item>> written;
+    std::vector<T> values{nullptr};
+    const allmem_batch_item of_nobody = {nullptr, good->ids, good->id_count, 0, 0, 0};
+    for (const allmem_batch_item& item : {of_nobody, allmem_batch_item{}}) {
+      written.push_back(std::make_unique<allmem_batch_item>(item));
+      values.push_back(written.back().get());
+    }
+    for (const int32_t* ids : hostile_values(good->ids)) {
+      written.push_back(std::make_unique<allmem_batch_item>(*good));
+      written.back()->ids = ids;
+      values.push_back(written.back().get());
+    }
+    for (const size_t count : hostile_values(size_t{})) {
+      written.push_back(std::make_unique<allmem_batch_item>(*good));
+      written.back()->id_count = count;
+      values.push_back(written.back().get());
+    }
+    return values;
   } else if constexpr (has_struct_size<Pointee>) {  // a struct that is written: its size is read first
     static std::vector<std::unique_ptr<Pointee>> written;
     std::vector<T> values{nullptr};
@@ -173,6 +195,9 @@ void free_made(allmem_model** made) {
 }
 void free_made(allmem_session** made) {
   if (made != nullptr) allmem_session_free(std::exchange(*made, nullptr));
+}
+void free_made(allmem_batch** made) {
+  if (made != nullptr) allmem_batch_free(std::exchange(*made, nullptr));
 }
 void free_made(allmem_decoder** made) {
   if (made != nullptr) allmem_decoder_free(std::exchange(*made, nullptr));
@@ -257,6 +282,8 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   allmem_model* other_model = nullptr;
   allmem_session* other_session = nullptr;
   allmem_decoder* other_decoder = nullptr;
+  allmem_batch* other_batch = nullptr;
+  allmem_batch_item item = {world.session, world.ids.data(), 3, 0, 0, 0};
   const std::string model_bytes = allmem::test::complete().build();
   const allmem_file in_memory = {"model.onnx", model_bytes.data(), model_bytes.size(), -1, 0};
   const allmem::test::TempDir directory;
@@ -320,6 +347,9 @@ TEST_CASE("no function crashes on hostile arguments, and none that refuses chang
   HOSTILE(allmem_session_load, world.session, world.snapshot.data(), world.snapshot_size);
   HOSTILE(allmem_snapshot_inspect, world.snapshot.data(), world.snapshot_size, &snapshot_info,
           world.text.data(), world.text.size(), &count);
+  HOSTILE(allmem_batch_create, world.model, &session_options, &other_batch);
+  HOSTILE(allmem_batch_prefill, world.batch, &item, 1);
+  HOSTILE(allmem_batch_wipe, world.batch);
   HOSTILE(allmem_session_reset, world.session);
   HOSTILE(allmem_session_wipe, world.session);
   std::filesystem::current_path(here);

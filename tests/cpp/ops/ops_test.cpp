@@ -35,20 +35,13 @@ std::vector<float> run(const OnnxBuilder& b, std::vector<int64_t> ids,
       lower(onnx::read_model(directory.write("model.onnx", b.build())), find_op, kernels, Precision::kFast);
   std::vector<float> logits(ids.size() * static_cast<size_t>(program->vocab_size));
   AlignedBuffer arena(program->arena_bytes), scratch(program->scratch_floats * sizeof(float));
-  std::vector<std::byte*> buffers;
-  for (const Buffer& buffer : program->buffers) {
-    const auto as_bytes = [](auto* data) { return reinterpret_cast<std::byte*>(data); };
-    buffers.push_back(buffer.home == Buffer::Home::kIds      ? as_bytes(ids.data())
-                      : buffer.home == Buffer::Home::kLogits ? as_bytes(logits.data())
-                      : buffer.home == Buffer::Home::kArena  ? arena.data() + buffer.offset
-                                                             : const_cast<std::byte*>(buffer.constant));
-  }
   ThreadPool pool(1);
   RunContext ctx{.kernels = kernels, .pool = pool, .program = *program};
   ctx.tokens = ids.size();
-  std::vector<Operand> operands;
-  for (const Step& step : program->steps) add_operands(*program, step, buffers, operands);
-  ctx.operands = operands.data();
+  ctx.operands = program->operands.data();
+  ctx.homes[static_cast<size_t>(Home::kArena)] = arena.data();
+  ctx.homes[static_cast<size_t>(Home::kIds)] = reinterpret_cast<std::byte*>(ids.data());
+  ctx.homes[static_cast<size_t>(Home::kLogits)] = reinterpret_cast<std::byte*>(logits.data());
   ctx.scratch_data = reinterpret_cast<float*>(scratch.data());
   for (const Step& step : program->steps) {
     ctx.step = &step;
