@@ -70,7 +70,12 @@ quick: $(VENV)/.ready
 	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target check stubs cpp-release python-quick
 	@echo "The quick checks passed."
 
-test: check stubs tidy cpp-test test-kotlin fuzz test-x86-64 test-aarch64 test-wheel test-wheel-aarch64 python-test
+# Two at a time, since many of them compute on one core for minutes; each prints when it ends. Kotlin comes first, as it
+# configures the build that others use.
+test: $(VENV)/.ready $(VENV)/.emulation
+	@$(MAKE) --no-print-directory test-kotlin
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target check stubs tidy cpp-release cpp-address \
+	  cpp-thread python-test test-aarch64 test-wheel-aarch64 test-wheel test-x86-64 fuzz
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -171,10 +176,15 @@ fuzz: $(VENV)/.ready
 	    -artifact_prefix=$(BUILD)/fuzz/found/ $(BUILD)/fuzz/found/$$name tests/fuzz/corpus/$$name || exit 1; \
 	done
 
+$(VENV)/.emulation: | $(VENV)/.created
+	$(call debian,$(EMULATION_PACKAGES))
+	@for tool in cmake ninja $(ARM_COMPILER) qemu-aarch64; do \
+	  command -v $$tool >/dev/null || { echo "Missing: $$tool, to build for 64-bit Arm and to run what was built."; exit 1; }; done
+	@touch $@
+
 # A processor without AVX, and one with AVX2 but no AVX-512. The native run has the other AVX2 kernels: emulating
 # them takes minutes.
-test-x86-64: build
-	$(call debian,$(EMULATION_PACKAGES))
+test-x86-64: build $(VENV)/.emulation
 	@echo "== C++ platform, kernels and tokenizer on emulated x86-64 processors"
 	@for layer in platform kernels tokenizer; do \
 	  ALLMEM_EXPECTED_ISA=ref qemu-x86_64 -cpu Nehalem $(BUILD)/release/tests/cpp/$${layer}_test || exit 1; done
@@ -195,22 +205,17 @@ test-x86-32: $(BUILD)/sysroot-i386/.filled
 	@ctest --test-dir $(BUILD)/i386 --output-on-failure -j $(JOBS) -R '^($(subst $() ,|,$(LAYERS_32)))$$'
 
 # Debian's arm64 libraries in a directory of their own: the system itself stays as it is.
-$(BUILD)/sysroot-arm64/.filled: cmake/debian_sysroot.sh Makefile
-	$(call debian,$(EMULATION_PACKAGES))
-	@for tool in cmake ninja $(ARM_COMPILER) qemu-aarch64; do \
-	  command -v $$tool >/dev/null || { echo "Missing: $$tool, to build for 64-bit Arm and to run what was built."; exit 1; }; done
+$(BUILD)/sysroot-arm64/.filled: cmake/debian_sysroot.sh Makefile | $(VENV)/.emulation
 	@echo "Fetching Debian's arm64 libraries into $(@D)"
 	@rm -rf $(@D) && cmake/debian_sysroot.sh arm64 $(@D) $(ARM_PACKAGES)
 	@touch $@
 
-test-aarch64: $(BUILD)/sysroot-arm64/.filled
+test-aarch64: build $(BUILD)/sysroot-arm64/.filled
 	@echo "== C++ suite for aarch64, under qemu-user"
 	@cmake --preset aarch64 >/dev/null
 	@cmake --build $(BUILD)/aarch64 -j $(JOBS)
 	@ctest --test-dir $(BUILD)/aarch64 --output-on-failure -j $(JOBS)
 	@echo "== aarch64 and this machine compute the same logits and read each other's snapshots"
-	@cmake --preset release >/dev/null
-	@cmake --build $(BUILD)/release -j $(JOBS) --target cross_session
 	@cd $(BUILD)/aarch64 && cmake -DHERE=../release/tests/cpp/cross_session \
 	  "-DTHERE=qemu-aarch64;-cpu;max;-L;../sysroot-arm64;tests/cpp/cross_session" \
 	  -DMODEL=../../python/allmem_edge/models/small -P ../../cmake/cross_session.cmake
