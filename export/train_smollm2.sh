@@ -40,4 +40,5 @@ else
   fit joint joint-2
   stage joint-2
   stage joint-3
+  stage joint-4
 fi
