@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from filelock import FileLock
 
 import tiny
 from allmem_export.export import Quantization, export
@@ -29,14 +31,21 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
-    """Exports a config of tiny.CONFIGS at a quantisation, once per test run."""
-    root = tmp_path_factory.mktemp("exported")
+    """Exports a config of tiny.CONFIGS at a quantisation, once per test run, whichever process asks first."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the directory of all workers
+        root = root.parent
+    (root / "exported").mkdir(exist_ok=True)
 
     @cache
     def run(name: str, quantize: Quantization) -> Exported:
-        checkpoint, directory = root / f"{name}-{quantize}-checkpoint", root / f"{name}-{quantize}"
-        model = tiny.save_checkpoint(checkpoint, name)
-        export(checkpoint, directory, quantize=quantize)
+        directory = root / "exported" / f"{name}-{quantize}"
+        checkpoint = directory.with_name(f"{directory.name}-checkpoint")
+        with FileLock(f"{directory}.lock"):
+            if directory.is_dir():
+                return Exported(checkpoint, tiny.make_model(name), directory)
+            model = tiny.save_checkpoint(checkpoint, name)
+            export(checkpoint, directory, quantize=quantize)
         return Exported(checkpoint, model, directory)
 
     return lambda name, quantize="none": run(name, quantize)

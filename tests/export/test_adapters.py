@@ -129,9 +129,10 @@ def copied(made: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "base.gguf", tmp_path / "adapter"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
-    [case if case == "llama-gguf" else pytest.param(case, marks=pytest.mark.slow) for case in FAMILIES],
+    FAMILIES,
 )
 def test_the_assembled_model_is_the_export_of_the_merged_checkpoint(case: str, tmp_path: Path) -> None:
     family, name, fields = FAMILIES[case]

@@ -45,6 +45,7 @@ def test_so_is_that_of_its_checkpoint_in_four_bits(float32: float, tmp_path: Pat
     assert perplexity(tmp_path / "model") <= 1.01 * float32
 
 
+@pytest.mark.slow
 def test_the_bundled_model_is_the_export_of_its_checkpoint(tmp_path: Path) -> None:
     export(CHECKPOINT, tmp_path / "model", quantize="int8")
     shipped, made = (dict(dequantized_weights(path / "model.onnx")) for path in (BUNDLED, tmp_path / "model"))

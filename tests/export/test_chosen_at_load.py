@@ -31,6 +31,7 @@ def read(model: ae.Model) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.concatenate(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", "int8"])
 @pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "one_kv_head_yarn"])
 def test_a_window_at_load_is_that_of_a_model_exported_with_it(

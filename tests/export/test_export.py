@@ -164,6 +164,7 @@ def test_metadata_is_complete(exported: Callable[..., Any]) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", "int8", "int4"])
 @pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "llama_some_memories_maps", "linear"])
 def test_the_graph_follows_from_the_config_alone(name: str, mode: Any, exported: Callable[..., Any]) -> None:

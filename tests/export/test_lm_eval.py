@@ -76,6 +76,7 @@ def evaluate(model: Any, tasks: Path, **options: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_it_agrees_with_the_hf_backend(models: tuple[Path, Path], tasks: Path) -> None:
     qwen3, model = models
     ours = evaluate(
@@ -152,6 +153,7 @@ def test_a_long_text_is_read_on_or_cut_as_the_harness_does(models: tuple[Path, P
     )
 
 
+@pytest.mark.slow
 def test_the_harnesss_command_line_knows_it(models: tuple[Path, Path], tasks: Path, tmp_path: Path) -> None:
     _, model = models
     command = [sys.executable, "-m", "allmem_edge.lm_eval", "run", "--model", "allmem"]
