@@ -38,6 +38,7 @@ py::list forward(BatchHandle& handle, const std::vector<SessionTokens>& pairs) {
   const Claim claim(handle.busy);
   require_batch(claim);
   std::vector<std::vector<int32_t>> ids;
+  ids.reserve(pairs.size());
   for (const SessionTokens& pair : pairs) ids.push_back(narrow_ids(pair.second));
   py::list results(pairs.size());
   std::deque<ClaimedWriter> writers;
