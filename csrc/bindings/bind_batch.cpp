@@ -65,8 +65,7 @@ py::list forward(BatchHandle& handle, const std::vector<SessionTokens>& pairs) {
     if (item.error) {
       results[of_item[i]] = exception_of(*item.error);
     } else if (item.read < item.ids.size()) {
-      results[of_item[i]] =
-          exception_of(Error(ErrorCode::kCancelled, "Reading was cancelled between two blocks of tokens."));
+      results[of_item[i]] = exception_of(Error(ErrorCode::kCancelled, kReadingCancelled));
     } else {
       results[of_item[i]] = py::array_t<float>(static_cast<py::ssize_t>(logits.size()), logits.data());
     }
@@ -87,12 +86,11 @@ py::object exception_of_any(const std::exception_ptr& thrown) {
 
 // A text of a batch's step, with what is claimed for it.
 struct ClaimedText {
-  explicit ClaimedText(GeneratorHandle& of) : handle(of), claim(of.busy) {
+  explicit ClaimedText(GeneratorHandle& of) : claim(of.busy) {
     require(claim);
     writer.emplace(*of.session);
     of.check_text();
   }
-  GeneratorHandle& handle;
   Claim claim;
   std::optional<ClaimedWriter> writer;
 };

@@ -34,8 +34,7 @@ Floats forward(SessionHandle& handle, const py::object& tokens, bool last_only) 
   const size_t read =
       writer->read(ids, last_only ? LogitsFor::kLast : LogitsFor::kAll, {result.mutable_data(), rows * vocab},
                    [](size_t) { return go_on_unless_interrupted(); });
-  if (read < ids.size())
-    throw Error(ErrorCode::kCancelled, "Reading was cancelled between two blocks of tokens.");
+  if (read < ids.size()) throw Error(ErrorCode::kCancelled, kReadingCancelled);
   return result;
 }
 

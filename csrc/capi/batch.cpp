@@ -53,7 +53,7 @@ struct Call {
       if (read.error) {
         outcome.fail(status_of(read.error->code()), read.error->what());
       } else if (read.read < read.ids.size()) {
-        outcome.fail(ALLMEM_CANCELLED, "Reading was cancelled between two blocks of tokens.");
+        outcome.fail(ALLMEM_CANCELLED, kReadingCancelled);
       }
     }
     const Outcome* first = nullptr;

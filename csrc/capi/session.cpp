@@ -62,7 +62,7 @@ RunTasks tasks_of(const allmem_session_options& options) {
 // What a call that was to read `count` tokens and has read `read` gives.
 int32_t read_status(size_t read, size_t count) {
   if (read == count) return ALLMEM_OK;
-  return fail(ALLMEM_CANCELLED, "Reading was cancelled between two blocks of tokens.");
+  return fail(ALLMEM_CANCELLED, kReadingCancelled);
 }
 
 // Goes on with the text that the session's writer has begun.

@@ -26,6 +26,8 @@ enum class LogitsFor { kNone, kLast, kAll };
 using GoOn = FunctionRef<bool(size_t read)>;
 // Of each file its own: an inline variable's symbol would be seen outside the static library.
 constexpr auto kToTheEnd = [](size_t) { return true; };
+// What a caller is told when such a call was ended.
+constexpr const char* kReadingCancelled = "Reading was cancelled between two blocks of tokens.";
 
 // Throws kInvalidArgument for no ids, and for one that is not below `vocab_size`.
 void check_ids(std::span<const int32_t> ids, size_t vocab_size);

@@ -130,10 +130,7 @@ def copied(made: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "case",
-    FAMILIES,
-)
+@pytest.mark.parametrize("case", FAMILIES)
 def test_the_assembled_model_is_the_export_of_the_merged_checkpoint(case: str, tmp_path: Path) -> None:
     family, name, fields = FAMILIES[case]
     base = make_base(tmp_path, family, name, **fields)

@@ -256,14 +256,7 @@ TEST_CASE("one session may stop between two blocks while the others go on, or al
 }
 
 TEST_CASE("a graph that mixes tokens, or whose rows may fail, runs for one session at a time") {
-  // A table read with an index that the tokens decide: id 30 is beyond its rows.
-  OnnxBuilder bad;
-  bad.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, 40});
-  bad.floats("table", {40, 40}, std::vector<float>(1600, 0.5f))
-      .floats("small", {30, 40}, std::vector<float>(1200, 1.0f));
-  bad.node("Cast", {"input_ids"}, {"narrow"}, {Attr::i("to", kInt32)});
-  bad.node("Gather", {"small", "narrow"}, {"a"}).node("Gather", {"table", "input_ids"}, {"b"});
-  bad.node("Add", {"a", "b"}, {"logits"});
+  OnnxBuilder bad = failing_at_30();
   // The position, which each session has its own of, without a row for each token.
   OnnxBuilder placed;
   placed.defaults().input("input_ids", kInt64, {kT}).input("position", kInt64, {});

@@ -31,4 +31,16 @@ ErrorCode code_of(F&& f) {
   return ErrorCode::kIo;
 }
 
+// Reads a table with an index that the tokens decide: id 30 of 40 is beyond its rows. Other logits are 1.5.
+inline OnnxBuilder failing_at_30() {
+  OnnxBuilder bad;
+  bad.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, 40});
+  bad.floats("table", {40, 40}, std::vector<float>(1600, 0.5f))
+      .floats("small", {30, 40}, std::vector<float>(1200, 1.0f));
+  bad.node("Cast", {"input_ids"}, {"narrow"}, {Attr::i("to", kInt32)});
+  bad.node("Gather", {"small", "narrow"}, {"a"}).node("Gather", {"table", "input_ids"}, {"b"});
+  bad.node("Add", {"a", "b"}, {"logits"});
+  return bad;
+}
+
 }  // namespace allmem::test
