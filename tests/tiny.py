@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -147,6 +148,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "eta_init": 0.5,
     },
 }
+
+
+QUICK = {"base", "llama_some_memories_maps", "linear"}
+
+
+def names(*chosen: str) -> list[Any]:
+    """The chosen names of CONFIGS, or all, as parameters; each takes an export, so most are slow."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in chosen or CONFIGS]
 
 
 def make_model(name: str = "base", seed: int = 0) -> AllMemForCausalLM:

@@ -7,7 +7,7 @@
 //   beta [B, K, n], the mean of a chunk. All contiguous. The formulas are those of memory.py; the gradient
 //   is derived from them by hand and tested against autograd.
 #include <ATen/Parallel.h>
-#include <torch/extension.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include <cmath>
 #include <vector>

@@ -49,6 +49,7 @@ def test_a_window_at_load_is_that_of_a_model_exported_with_it(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "linear"])
 def test_a_memory_that_is_off_is_one_whose_gate_is_closed(
     name: str, exported: Callable[..., Any], tmp_path: Path
@@ -71,6 +72,7 @@ def test_a_memory_that_is_off_is_one_whose_gate_is_closed(
     assert not any(".memory." in state.name for state in off.engine.states)
 
 
+@pytest.mark.slow
 def test_a_window_without_sinks_is_transformers_sliding_window(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 0}
     qwen3 = random_qwen3(vocab_size=tiny.VOCAB_SIZE, max_position_embeddings=1024, **fields)
@@ -87,6 +89,7 @@ def test_a_window_without_sinks_is_transformers_sliding_window(tmp_path: Path) -
     )
 
 
+@pytest.mark.slow
 def test_a_window_as_long_as_the_text_is_transformers_full_attention(tmp_path: Path) -> None:
     qwen3 = random_qwen3(vocab_size=tiny.VOCAB_SIZE, max_position_embeddings=1024)
     qwen3.save_pretrained(tmp_path / "qwen3")

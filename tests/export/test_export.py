@@ -48,7 +48,7 @@ def load(directory: Path) -> onnx.ModelProto:
     return onnx.load(directory / "model.onnx", load_external_data=False)
 
 
-@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("name", tiny.names())
 def test_streaming_in_pytorch_gives_the_logits_of_the_whole_sequence(name: str) -> None:
     model, ids = tiny.make_model(name), random_ids()
     decoder = StreamingDecoder(model)
@@ -62,7 +62,7 @@ def test_streaming_in_pytorch_gives_the_logits_of_the_whole_sequence(name: str) 
     np.testing.assert_allclose(np.concatenate(logits), pytorch_logits(model, ids), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("name", tiny.names())
 def test_onnxruntime_gives_pytorchs_logits_for_any_split(name: str, exported: Callable[..., Any]) -> None:
     model, directory, ids = exported(name).model, exported(name).directory, random_ids()
     np.testing.assert_allclose(ort_logits(directory, ids), pytorch_logits(model, ids), atol=TOLERANCE, rtol=0)
@@ -76,7 +76,7 @@ def test_the_memory_matters_in_these_models(exported: Callable[..., Any]) -> Non
     assert np.median(difference[chunk:]) > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("name", tiny.names())
 def test_graph_has_the_documented_inputs_and_outputs(name: str, exported: Callable[..., Any]) -> None:
     model = load(exported(name).directory)
     c = exported(name).model.config
@@ -106,7 +106,7 @@ def test_graph_has_the_documented_inputs_and_outputs(name: str, exported: Callab
     assert initial == (set() if c.memory == "linear" else {n for n in states if ".memory.weight." in n})
 
 
-@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("name", tiny.names())
 def test_graph_is_made_of_few_standard_operators(name: str, exported: Callable[..., Any]) -> None:
     model = load(exported(name).directory)
     standard = {n.op_type for n in model.graph.node if n.domain == ""}
@@ -123,7 +123,7 @@ def test_graph_is_made_of_few_standard_operators(name: str, exported: Callable[.
     assert sizes.count([tiny.VOCAB_SIZE, exported(name).model.config.hidden_size]) == (1 if tied else 2)
 
 
-@pytest.mark.parametrize("quantize", ["none", "int4"])
+@pytest.mark.parametrize("quantize", ["none", pytest.param("int4", marks=pytest.mark.slow)])
 def test_weights_lie_apart_inside_the_data_file_at_aligned_offsets(
     quantize: str, exported: Callable[..., Any]
 ) -> None:
@@ -144,11 +144,14 @@ def test_weights_lie_apart_inside_the_data_file_at_aligned_offsets(
     assert end == (directory / "model.onnx.data").stat().st_size
 
 
-@pytest.mark.parametrize("name", ["base", "no_sinks_untied_dynamic", "llama_some_memories_maps", "linear"])
+@pytest.mark.parametrize(
+    "name", tiny.names("base", "no_sinks_untied_dynamic", "llama_some_memories_maps", "linear")
+)
 def test_file_passes_the_full_checker(name: str, exported: Callable[..., Any]) -> None:
     onnx.checker.check_model(str(exported(name).directory / "model.onnx"), full_check=True)
 
 
+@pytest.mark.slow
 def test_metadata_is_complete(exported: Callable[..., Any]) -> None:
     properties = {p.key: p.value for p in load(exported("base", "int4").directory).metadata_props}
     assert properties.pop("allmem.exporter")
@@ -286,7 +289,7 @@ def test_an_unknown_quantization_is_refused(bare: Path, tmp_path: Path) -> None:
 
 def test_progress_runs_through_every_step_in_order(tmp_path: Path, exported: Callable[..., Any]) -> None:
     seen: list[tuple[str, float]] = []
-    checkpoint = exported("write_every_token_linear").checkpoint
+    checkpoint = exported("base").checkpoint
     export(
         checkpoint, tmp_path / "out", quantize="int8", progress=lambda step, done: seen.append((step, done))
     )

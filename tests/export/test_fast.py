@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import allmem_edge as ae
+import tiny
 from allmem_edge.ort_backend import OrtModel, OrtSession
 from allmem_export.verify import TOLERANCE, random_cuts
 
@@ -38,9 +39,9 @@ def test_8_bit_activations_lose_less_than_4_bit_weights_do(exported: Callable[..
     assert 0 < np.square(fast - exact).mean() < np.square(exact - unquantised).mean()
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("mode", ["int8", "int4"])
-@pytest.mark.parametrize("name", ["llama_some_memories_maps", "linear_some_memories_maps_dynamic"])
+@pytest.mark.parametrize("isa", [pytest.param("ref", marks=pytest.mark.slow), *ISAS[1:]])
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", tiny.names("llama_some_memories_maps", "linear_some_memories_maps_dynamic"))
 def test_with_maps_gates_and_layers_without_memory_no_split_and_no_snapshot_changes_a_bit(
     name: str,
     isa: str,

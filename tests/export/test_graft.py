@@ -220,6 +220,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_stages_follow_each_other_and_a_resumed_run_ends_in_the_same_weights(
     places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from allmem_edge.lm_eval import AllMemLM
 from allmem_export.convert import convert
 from allmem_export.export import export
 
+pytestmark = pytest.mark.slow
 LENGTH = 600  # tokens: the window, so that attention is full
 
 
@@ -76,7 +77,6 @@ def evaluate(model: Any, tasks: Path, **options: Any) -> Any:
     )
 
 
-@pytest.mark.slow
 def test_it_agrees_with_the_hf_backend(models: tuple[Path, Path], tasks: Path) -> None:
     qwen3, model = models
     ours = evaluate(
@@ -153,7 +153,6 @@ def test_a_long_text_is_read_on_or_cut_as_the_harness_does(models: tuple[Path, P
     )
 
 
-@pytest.mark.slow
 def test_the_harnesss_command_line_knows_it(models: tuple[Path, Path], tasks: Path, tmp_path: Path) -> None:
     _, model = models
     command = [sys.executable, "-m", "allmem_edge.lm_eval", "run", "--model", "allmem"]

@@ -218,14 +218,15 @@ def test_a_weight_no_block_size_divides_stays_float_and_is_named() -> None:
     }
 
 
+SLOW = pytest.mark.slow
 MODELS = [
     ("base", "int8"),
     ("base", "int4"),
-    ("no_sinks_untied_dynamic", "int4"),
-    ("one_kv_head_yarn", "int8"),  # 48 columns: blocks of 16
-    ("biased_llama3", "int4"),
+    pytest.param("no_sinks_untied_dynamic", "int4", marks=SLOW),
+    pytest.param("one_kv_head_yarn", "int8", marks=SLOW),  # 48 columns: blocks of 16
+    pytest.param("biased_llama3", "int4", marks=SLOW),
     ("llama_some_memories_maps", "int8"),  # maps in blocks of 64
-    ("qwen2_maps", "int4"),  # and of 16
+    pytest.param("qwen2_maps", "int4", marks=SLOW),  # and of 16
 ]
 
 

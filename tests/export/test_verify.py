@@ -24,7 +24,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_module, "_native_forward", lambda d: OrtSession(OrtModel(d), 1).forward)
 
 
-@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("name", tiny.names())
 def test_all_implementations_agree_over_many_chunks(name: str, exported: Callable[..., Any]) -> None:
     pytest.importorskip("allmem_edge._core")
     checkpoint, _, directory = exported(name)
@@ -35,7 +35,7 @@ def test_all_implementations_agree_over_many_chunks(name: str, exported: Callabl
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 @pytest.mark.parametrize(
-    "name", ["base", "llama_some_memories_maps", "qwen2_maps", "linear_some_memories_maps_dynamic"]
+    "name", tiny.names("base", "llama_some_memories_maps", "qwen2_maps", "linear_some_memories_maps_dynamic")
 )
 def test_all_implementations_agree_on_quantised_weights(
     name: str, mode: str, exported: Callable[..., Any]

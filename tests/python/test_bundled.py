@@ -52,10 +52,12 @@ def test_it_recalls_held_out_values_128_windows_back(bundled: ae.Model) -> None:
     assert recall(128 * bundled.engine.window, 50) >= at_least(0.92, 50)
 
 
+@pytest.mark.slow
 def test_it_says_so_when_it_was_not_told(bundled: ae.Model) -> None:
     assert recall(8 * bundled.engine.window, 60, "--unknown") >= at_least(0.97, 60)
 
 
+@pytest.mark.slow
 def test_with_a_frozen_memory_it_recalls_nothing(bundled: ae.Model) -> None:
     # Guessing: shoe sizes, ages and months have few values, so a guess is right now and then.
     assert recall(8 * bundled.engine.window, 100, "--frozen") <= 0.05

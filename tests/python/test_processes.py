@@ -49,6 +49,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         "s.restore(s.snapshot()); model.session(1)",
     ],
 )
+@pytest.mark.slow
 def test_a_daemon_thread_inside_the_library_does_not_disturb_the_end(tiny_dir: Path, work: str) -> None:
     code = f"""
 import sys, threading, time

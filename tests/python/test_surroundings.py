@@ -44,6 +44,7 @@ def test_tables_show_names_as_they_are(named: Path, arguments: list[str]) -> Non
     assert b"\x1b" not in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_memory_may_have_any_name(named: Path) -> None:
     memory = named.parent / f"{named.name}.allmem"
     told = run(["chat", named, "--memory", memory, "--max-tokens", "2"], stdin=b"Hi\n")
@@ -54,6 +55,7 @@ def test_a_memory_may_have_any_name(named: Path) -> None:
     assert missing.returncode == 1 and b"Traceback" not in missing.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_an_output_in_any_encoding_is_text(tiny_dir: Path, tmp_path: Path, encoding: str) -> None:
     model = Path(shutil.copytree(tiny_dir, tmp_path / "Größe 大"))
@@ -72,6 +74,7 @@ def test_an_output_in_any_encoding_is_text(tiny_dir: Path, tmp_path: Path, encod
         done.stdout.decode(encoding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_error(tiny_dir: Path, closed: str) -> None:
     for command, code in (

@@ -156,6 +156,7 @@ def test_text_and_tokens_are_those_of_transformers(name: str, theirs: Any, ours:
     assert compared >= 4 * len(CONTENTS) // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tools_documents_and_variables_reach_the_template(
     name: str, theirs: Any, ours: _core.Tokenizer
