@@ -294,6 +294,12 @@ uint64_t fingerprint(const Model& model) {
         add(tensor.data.data() + (bytes - kSample) / (kSamples - 1) * i, kSample);
     }
   }
+  // Models that have the same weights and states may differ in the rule that their memory follows.
+  for (const onnx::Node& node : model.program().source->nodes) {
+    if (node.domain != "allmem" || node.op_type != "LinearMemory") continue;
+    for (const onnx::Attribute& attribute : node.attributes)
+      if (attribute.name == "delta") add(&attribute.i, sizeof attribute.i);
+  }
   return value;
 }
 

@@ -108,6 +108,22 @@ TEST_CASE("a snapshot of a linear memory goes on to the same bits, and only in a
   message_of([&] { load_snapshot(of_mlp, nullptr, bytes); }, ErrorCode::kBadSnapshot);
 }
 
+TEST_CASE("a snapshot of a linear memory belongs to its rule: with the delta part or without it") {
+  LinearModel linear;
+  const auto model = load(linear.filled());
+  Choices off;
+  off.memory = MemoryUse::kOff;
+  CHECK(fingerprint(*load(linear, off)) == fingerprint(*model));  // of the file, not of what was chosen
+  linear.delta = 0;
+  Writer without = make_writer(load(linear));
+  const auto before = saved(without, "");
+  Writer writer = make_writer(model);
+  run(writer, random_ids(20, linear.vocab));
+  const auto bytes = saved(writer, "");
+  message_of([&] { load_snapshot(without, nullptr, bytes); }, ErrorCode::kBadSnapshot);
+  CHECK(saved(without, "") == before);
+}
+
 TEST_CASE("a session reports its linear memory as fast weights that begin as zeros") {
   LinearModel linear;
   Session session(load(linear.filled()), {.threads = 1});
