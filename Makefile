@@ -57,6 +57,8 @@ ifneq ($(shell command -v ccache),)
   export CMAKE_C_COMPILER_LAUNCHER ?= ccache
   export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 endif
+# One compiler by one name for the tree and the wheel, so that what the tree compiled is in the cache for the wheel.
+export CC CXX
 
 .PHONY: chat quick test check build stubs tidy cpp-test cpp-quick cpp-release cpp-address cpp-thread fuzz test-x86-64 \
   test-aarch64 test-wheel test-wheel-aarch64 test-kotlin python-test python-quick docs format clean
@@ -71,11 +73,11 @@ quick: $(VENV)/.ready
 	@echo "The quick checks passed."
 
 # Two at a time, since many of them compute on one core for minutes; each prints when it ends. Kotlin comes first, as it
-# configures the build that others use.
+# configures the build that others use; the wheels last, as the compiler cache then has most of them.
 test: $(VENV)/.ready $(VENV)/.emulation
 	@$(MAKE) --no-print-directory test-kotlin
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target check stubs tidy cpp-release cpp-address \
-	  cpp-thread python-test test-aarch64 test-wheel-aarch64 test-wheel test-x86-64 fuzz
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target check stubs tidy test-aarch64 cpp-address \
+	  python-test cpp-thread cpp-release fuzz test-wheel test-wheel-aarch64 test-x86-64
 	@echo "All checks passed."
 
 # --- what each command needs ------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ $(VENV)/.created:
 
 $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	@echo "Building the wheel and installing it into $(VENV) (a minute or two)"
-	@$(BIN)/pip install -q --disable-pip-version-check .
+	@$(BIN)/pip install -q --disable-pip-version-check $(WHEEL_OPTIONS) .
 	@touch $@
 
 # What the checks and tests need; allmem-edge itself is not among it: they use the tree. The tests compare with PyTorch,
@@ -224,7 +226,8 @@ test-aarch64: build $(BUILD)/sysroot-arm64/.filled
 	  "-DTHERE=qemu-aarch64;-cpu;max;-L;../sysroot-arm64;tests/cpp/cross_session" \
 	  -DMODEL=../../python/allmem_edge/models/small -P ../../cmake/cross_session.cmake
 
-# From a directory where nothing but what was installed can be found.
+# From a directory where nothing but what was installed can be found. Compiled as the tree is.
+test-wheel: WHEEL_OPTIONS = --config-settings=cmake.define.ALLMEM_WERROR=ON
 test-wheel: $(VENV)/.installed
 	@echo "== wheel for this machine, installed and used"
 	@for file in LICENSE NOTICE THIRD_PARTY_NOTICES.md; do \

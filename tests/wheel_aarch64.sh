@@ -22,7 +22,7 @@ _PYTHON_HOST_PLATFORM=linux-aarch64 "$pip" wheel -q --disable-pip-version-check 
   --config-settings cmake.define.CMAKE_TOOLCHAIN_FILE="$here/cmake/toolchains/aarch64-linux-gnu.cmake" \
   --config-settings cmake.define.ALLMEM_SYSROOT="$root" --config-settings cmake.define.Python_INCLUDE_DIR="$root/usr/include/$python" \
   --config-settings cmake.define.PYTHON_MODULE_EXTENSION="$suffix" --config-settings cmake.define.PYTHON_MODULE_DEBUG_POSTFIX= \
-  --config-settings build-dir="$here/build/wheel-aarch64"
+  --config-settings cmake.define.ALLMEM_WERROR=ON --config-settings build-dir="$here/build/wheel-aarch64"
 wheel=$(cd "$root" && ls wheels/allmem_edge-*-"$abi-$abi"-linux_aarch64.whl)
 echo "built $wheel"
 

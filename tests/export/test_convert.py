@@ -348,7 +348,7 @@ def test_an_output_that_holds_something_is_left_alone(qwen3: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_shape_of_qwen3_0_6b_converts_exactly(tmp_path: Path) -> None:
+def test_layers_of_qwen3_0_6bs_shape_convert_exactly(tmp_path: Path) -> None:
     rope = {"rope_type": "default", "rope_theta": 1e6}
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(
@@ -356,7 +356,7 @@ def test_the_shape_of_qwen3_0_6b_converts_exactly(tmp_path: Path) -> None:
             vocab_size=151936,
             hidden_size=1024,
             intermediate_size=3072,
-            num_hidden_layers=28,
+            num_hidden_layers=6,
             num_attention_heads=16,
             num_key_value_heads=8,
             head_dim=128,

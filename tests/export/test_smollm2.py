@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_tokenizer import batches
 from tokenizers import Tokenizer
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
@@ -27,6 +26,7 @@ from allmem_edge.errors import AllMemError
 from allmem_export.adapter import export_adapter
 from allmem_export.convert import convert
 from allmem_export.export import export
+from random_texts import batches
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,13 @@ def converted(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_it_gives_transformers_logits_and_says_paris(gguf: Path, converted: Path) -> None:
+@pytest.fixture(scope="module")
+def base(gguf: Path) -> Any:
+    """What transformers makes of the file."""
+    return AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+
+
+def test_it_gives_transformers_logits_and_says_paris(base: Any, converted: Path) -> None:
     ours = AutoModelForCausalLM.from_pretrained(converted, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(converted)
     prompt = tokenizer.apply_chat_template(
@@ -72,10 +78,7 @@ def test_it_gives_transformers_logits_and_says_paris(gguf: Path, converted: Path
             said = torch.cat((said, ours(said).logits[:, -1].argmax(-1, keepdim=True)), 1)
         assert tokenizer.decode(said[0, prompt.shape[1] :]) == "The capital of France is Paris.<|im_end|>"
         ids = torch.randint(0, 49152, (1, 300), generator=torch.Generator().manual_seed(0))
-        mine = ours(ids).logits
-        del ours
-        base = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        theirs = base.eval()(ids).logits
+        mine, theirs = ours(ids).logits, base(ids).logits
     # Theirs has an epsilon of 9.999999747e-06, the float32 in the file; ours that of its maker, 1e-5.
     assert theirs.abs().max() > 20 and (mine - theirs).abs().max() <= 1e-3
 
@@ -99,14 +102,13 @@ def sink_attention(window: int, sinks: int) -> Any:
 
 
 def test_full_attention_and_a_window_with_sinks_are_transformers_natively(
-    gguf: Path, converted: Path, tmp_path: Path
+    base: Any, converted: Path, tmp_path: Path
 ) -> None:
     """On documentation that nothing was trained on, in float32, in calls of 100 tokens."""
     text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
-    ids = AutoTokenizer.from_pretrained(converted)(text, return_tensors="pt")["input_ids"][:, :400]
-    base = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+    ids = AutoTokenizer.from_pretrained(converted)(text, return_tensors="pt")["input_ids"][:, :300]
     export(converted, tmp_path / "model")
-    for window, sinks in ((ids.shape[1], 0), (128, 0), (128, 4)):
+    for window, sinks in ((ids.shape[1], 0), (96, 0), (96, 4)):
         AttentionInterface.register("sinks", sink_attention(window, sinks))
         base.set_attn_implementation("sinks" if window < ids.shape[1] else "sdpa")
         with torch.no_grad():
