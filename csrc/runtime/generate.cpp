@@ -217,8 +217,13 @@ bool Generator::prefill(const Forward& forward, GoOn go_on) {
   return counted == left.size();
 }
 
+bool Generator::stops(int32_t id) const { return std::ranges::find(stop_ids_, id) != stop_ids_.end(); }
+
+// That the turns before have ended must not make it unlikely that this one does: stop tokens bear no penalty.
 void Generator::took_prompt(size_t count) {
-  for (const int32_t id : std::span<const int32_t>(prompt_).subspan(prompt_read_, count)) sampler_.accept(id);
+  for (const int32_t id : std::span<const int32_t>(prompt_).subspan(prompt_read_, count)) {
+    if (!stops(id)) sampler_.accept(id);
+  }
   prompt_read_ += count;
   stats_.prompt_tokens += count;
   stats_.prompt_left -= count;
@@ -254,7 +259,7 @@ std::optional<int32_t> Generator::draw(const DrawHooks& hooks) {
   const std::optional<int32_t> drawn = allmem::draw(sampler_, logits, last_, hooks);
   if (!drawn) return finish(FinishReason::kNoToken);
   const int32_t id = *drawn;
-  if (std::ranges::find(stop_ids_, id) != stop_ids_.end()) return finish(FinishReason::kStopToken);
+  if (stops(id)) return finish(FinishReason::kStopToken);
   tell_drawn(logits, id, hooks);
   sampler_.accept(id);
   return id;

@@ -135,6 +135,7 @@ class Generator {
 
  private:
   std::optional<int32_t> draw(const DrawHooks& hooks);
+  bool stops(int32_t id) const;
   void took_prompt(size_t count);
 
   WipedVector<int32_t> prompt_;  // what is to be read

@@ -17,7 +17,8 @@ class Sampling(TypedDict, total=False):
     top_k: keep the k most likely tokens; 0 keeps all.
     top_p: in (0, 1]; keep the smallest set of most likely tokens with at least this probability.
     min_p: in [0, 1]; drop tokens less likely than min_p times the most likely one.
-    repetition_penalty: in [0.1, 10]; above 1, tokens among the last `repetition_window` become less likely.
+    repetition_penalty: in [0.1, 10]; above 1, tokens among the last `repetition_window` become less likely; a
+        stop token does not, however many turns of a chat it has ended.
     repetition_window: in [0, 1048576] tokens; 64.
     seed: in [0, 2^64); the same seed gives the same text. None draws one.
     stop: strings that end the text; they are not part of it. A special token ends it as such.

@@ -261,7 +261,7 @@ typedef struct allmem_sampling {
   int32_t top_k;             /* >= 0; keep the k most likely; 0 keeps all. Default 0 */
   float top_p;               /* (0, 1]; keep the smallest set with this mass. Default 1 */
   float min_p;               /* [0, 1]; drop what is less likely than this times the likeliest. Default 0 */
-  float repetition_penalty;  /* [0.1, 10]; 1 is none. Default 1 */
+  float repetition_penalty;  /* [0.1, 10]; 1 is none; a stop token bears none. Default 1 */
   int32_t repetition_window; /* [0, 1048576] tokens. Default 64 */
   uint64_t seed;             /* the same seed and logits give the same tokens on every platform. Default 0:
                                 set your own, or the same question gets the same answer every time */

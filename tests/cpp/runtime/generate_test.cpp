@@ -107,6 +107,17 @@ TEST_CASE("a stop token is neither shown nor read nor counted") {
   CHECK(model.read == Ids{kC, kA});
 }
 
+TEST_CASE("a stop token bears no repetition penalty, however many turns it has ended") {
+  FakeModel model{{kA, kEnd}};
+  // Penalised, the stop token's logit of 1 would be 0.1, and c's 0.5 the largest.
+  const GenerateOptions options{.sampling = {.repetition_penalty = 10.0f, .logit_bias = {{kC, 0.5f}}},
+                                .max_tokens = 3,
+                                .stop_ids = {kEnd}};
+  const Result result = run(model, options, {kEnd, kB, kEnd});
+  CHECK(result.text == "a");
+  CHECK(result.stats.finish == FinishReason::kStopToken);
+}
+
 TEST_CASE("a stop text that is a special token ends the text where the model writes that token") {
   FakeModel model{{kA, kEnd, kB}};
   const Result result = run(model, {.stop = {"<end>", "never there"}});
