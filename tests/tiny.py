@@ -6,8 +6,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -156,6 +158,17 @@ QUICK = {"base", "llama_some_memories_maps", "linear"}
 def names(*chosen: str) -> list[Any]:
     """The chosen names of CONFIGS, or all, as parameters; each takes an export, so most are slow."""
     return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in chosen or CONFIGS]
+
+
+def rounding(logits: torch.Tensor | NDArray[np.floating[Any]], layers: int = 3) -> float:
+    """How far two float32 runs of a transformer without a memory that sum in different orders may be apart.
+
+    Each is off by a rounding of the largest value, 2⁻²⁴ of it, in each of the operators in a row: 14 in a
+    layer (norm, projection, rotation, scores, softmax, values, projection, sum; norm, projection, sigmoid,
+    product, projection, sum), the last norm and the logits. A sum of many terms is off by no more where they
+    have either sign: its errors add up as the terms do.
+    """
+    return 2 * (14 * layers + 2) * float(abs(logits).max()) * 2.0**-24
 
 
 def make_model(name: str = "base", seed: int = 0) -> AllMemForCausalLM:

@@ -83,6 +83,8 @@ def test_it_agrees_with_the_hf_backend(models: tuple[Path, Path], tasks: Path) -
         "allmem", tasks, model_args=f"pretrained={model},window={LENGTH},memory=off,exact=True,threads=1"
     )
     theirs = evaluate("hf", tasks, model_args=f"pretrained={qwen3},dtype=float32,device=cpu", batch_size=1)
+    # Of up to 40 tokens, each logit, none above 4, and the logarithm of the sum of their exponentials.
+    bound = 40 * 2 * tiny.rounding(np.array([4.0]))
     for task in ("ours_choice", "ours_rolling", "ours_generate"):
         for mine, other in zip(ours["samples"][task], theirs["samples"][task], strict=True):
             assert mine["doc"] == other["doc"]
@@ -90,11 +92,10 @@ def test_it_agrees_with_the_hf_backend(models: tuple[Path, Path], tasks: Path) -
                 assert mine["filtered_resps"] == other["filtered_resps"]
                 continue
             for a, b in zip(np.ravel(mine["filtered_resps"]), np.ravel(other["filtered_resps"]), strict=True):
-                # Some dozen tokens, each logit within 1e-4 of transformers' (test_convert.py).
-                assert float(a) == pytest.approx(float(b), abs=2e-4 * 40)
+                assert float(a) == pytest.approx(float(b), abs=bound)
     assert ours["results"]["ours_choice"]["acc,none"] == theirs["results"]["ours_choice"]["acc,none"]
     assert ours["results"]["ours_rolling"]["word_perplexity,none"] == pytest.approx(
-        theirs["results"]["ours_rolling"]["word_perplexity,none"], rel=1e-3
+        theirs["results"]["ours_rolling"]["word_perplexity,none"], rel=bound / 12
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import tiny
 from allmem_export.configuration import AllMemConfig
 from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad, start_from
 from allmem_export.modeling import AllMemForCausalLM
@@ -254,7 +255,9 @@ def test_init_may_have_narrower_memories_and_the_new_units_add_nothing_at_first(
     narrow, wide = small_model(memory_ratio=1), small_model(memory_ratio=2)
     start_from(wide, narrow)
     ids = torch.arange(8)[None]  # one chunk: nothing has been written
-    assert torch.allclose(narrow(ids).logits, wide(ids).logits, atol=1e-5)
+    # One layer, and a memory that is read: no more operators in a row than another layer has.
+    expected = narrow(ids).logits
+    assert (wide(ids).logits - expected).abs().max() <= tiny.rounding(expected, layers=2)
     down = wide.model.layers[0].self_attn.memory.weight_down
     assert down.shape[-1] == 32 and down[..., :16].any() and not down[..., 16:].any()
 
