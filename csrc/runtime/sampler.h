@@ -32,8 +32,7 @@ struct SamplerOptions {
 
 // Every option that is one number, by its name: calls visit(name, field of the first, field of the second,
 // ...). Whatever reads options, copies or hands them on goes through here; the fields of `allmem_sampling`
-// have the same names. So a new one is a field in both structs, a line here, a check and a use
-// (docs/architecture.md).
+// have the same names. CONTRIBUTING.md has the recipe for a new one.
 template <class Visit, class... Options>
 void each_sampling_option(const Visit& visit, Options&... options) {
   visit("temperature", options.temperature...);
