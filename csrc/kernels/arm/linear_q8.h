@@ -133,20 +133,21 @@ void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const Init& init, flo
   for (size_t i = 0; i < M; ++i) store_first(y + i * w.rows + n, R, sums[i]);
 }
 
+// Two tokens at a time use what is read; the others find it in the cache.
 template <typename Dot, unsigned kBits>
 void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                     size_t n_begin, size_t n_end) {
-  const auto tokens = [&]<size_t M>(size_t t) {
-    const size_t groups = w.cols / kQ8Group;
-    const Q8Rows from{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
-    float* to = y + t * w.rows;
-    size_t n = n_begin;
-    for (; n + 4 <= n_end; n += 4) rows_by_tokens<Dot, kBits, 4, M>(from, w, init.from_token(t), to, n);
-    for (; n < n_end; ++n) rows_by_tokens<Dot, kBits, 1, M>(from, w, init.from_token(t), to, n);
+  const size_t groups = w.cols / kQ8Group;
+  const auto rows = [&]<size_t R>(size_t n) {
+    for (size_t t = 0; t < T; t += 2) {
+      const Q8Rows from{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
+      (T - t == 1 ? rows_by_tokens<Dot, kBits, R, 1>
+                  : rows_by_tokens<Dot, kBits, R, 2>)(from, w, init.from_token(t), y + t * w.rows, n);
+    }
   };
-  size_t t = 0;
-  for (; t + 2 <= T; t += 2) tokens.template operator()<2>(t);
-  if (t < T) tokens.template operator()<1>(t);
+  size_t n = n_begin;
+  for (; n + 4 <= n_end; n += 4) rows.template operator()<4>(n);
+  for (; n < n_end; ++n) rows.template operator()<1>(n);
 }
 
 // --- A block of tokens

@@ -11,7 +11,7 @@ namespace allmem::avx2 {
 namespace {
 
 constexpr size_t kTileRows = 16, kTileGroups = 8;  // 512 columns: the tile takes 8 KiB
-constexpr size_t kFewTokens = 4;                   // below it a tile does not repay being unpacked
+constexpr size_t kFewTokens = 3;                   // below it a tile does not repay being unpacked
 constexpr size_t kTokens = 4;                      // at a time, of a tile: 8 sums stay in registers
 constexpr size_t kDwords = kQ8Group / 4;           // of a group of codes
 // As in linear_q8_zmm.h, but nearer, and each line of 4-bit weights twice: on a Zen 3, 1.27 of plain
@@ -92,20 +92,19 @@ struct Rows {
   size_t operator[](size_t r) const { return n + smaller(r, rows - 1) * step; }
 };
 
-// factors[g][r] = the scale of group `group` + g of row r times that of x, g < count <= kTileGroups.
-inline void multiply_scales(const NBitsMatrix& w, const Q8Rows& x, const Rows& row, size_t group,
+// factors[g][r] = the scale of group `group` + g of row r times x_scales[g], g < count <= kTileGroups.
+inline void multiply_scales(const NBitsMatrix& w, const float* x_scales, const Rows& row, size_t group,
                             size_t count, float (*factors)[kStreams]) {
   if (w.block != kQ8Group || count < kTileGroups) {
     for (size_t g = 0; g < count; ++g)
-      for (size_t r = 0; r < kStreams; ++r)
-        factors[g][r] = scale_of(w, row[r], group + g) * x.scales[group + g];
+      for (size_t r = 0; r < kStreams; ++r) factors[g][r] = scale_of(w, row[r], group + g) * x_scales[g];
     return;
   }
-  const __m256 x_scales = _mm256_loadu_ps(x.scales + group);
+  const __m256 of_x = _mm256_loadu_ps(x_scales);
   __m256 f[kStreams];
 #pragma GCC unroll 4
   for (size_t r = 0; r < kStreams; ++r) {
-    f[r] = _mm256_mul_ps(eight_scales(w, row[r] * (w.cols / kQ8Group) + group), x_scales);
+    f[r] = _mm256_mul_ps(eight_scales(w, row[r] * (w.cols / kQ8Group) + group), of_x);
   }
   const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(f[0], f[1])),
                 b = _mm256_castps_pd(_mm256_unpackhi_ps(f[0], f[1])),
@@ -120,56 +119,68 @@ inline void multiply_scales(const NBitsMatrix& w, const Q8Rows& x, const Rows& r
   }
 }
 
-// y[row[r]] for one token, two groups at a time.
-template <typename Dot, unsigned kBits>
-inline void rows_by_token(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
-                          const Rows& row) {
+// y[t, row[r]] for M tokens, two groups at a time.
+template <typename Dot, unsigned kBits, size_t M>
+inline void rows_by_tokens(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
+                           const Rows& row) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
   const size_t groups = w.cols / kQ8Group, row_bytes = groups * kGroupBytes;
-  alignas(16) float values[kStreams];  // a lane for each row
+  alignas(16) float values[M][kStreams];  // a lane for each row
   const uint8_t* packed[kStreams];
 #pragma GCC unroll 4
   for (size_t r = 0; r < kStreams; ++r) {
     packed[r] = w.packed + row[r] * row_bytes;
-    values[r] = init.start(0, row[r], y[row[r]]);
+    for (size_t t = 0; t < M; ++t) values[t][r] = init.start(t, row[r], y[t * w.rows + row[r]]);
   }
-  __m128 sums = _mm_load_ps(values);
-  alignas(32) float factors[kTileGroups][kStreams];
+  __m128 sums[M];
+  for (size_t t = 0; t < M; ++t) sums[t] = _mm_load_ps(values[t]);
+  alignas(32) float factors[M][kTileGroups][kStreams];
   const auto add = [&]<size_t kCount>(size_t g, size_t into) __attribute__((always_inline)) {
-    __m256i products[2 * kStreams];
+    __m256i products[M][2 * kStreams];
 #pragma GCC unroll 2
     for (size_t i = 0; i < 2; ++i) {
 #pragma GCC unroll 4
       for (size_t r = 0; r < kStreams; ++r) {
         if (i >= kCount) {
-          products[i * kStreams + r] = _mm256_setzero_si256();
+          for (size_t t = 0; t < M; ++t) products[t][i * kStreams + r] = _mm256_setzero_si256();
           continue;
         }
-        const int8_t* xs = x.codes + (g + i) * kQ8Group;
         const uint8_t* group = packed[r] + (g + i) * kGroupBytes;
         _mm_prefetch(reinterpret_cast<const char*>(group + kAhead), _MM_HINT_T0);
         const GroupCodes codes = group_codes<Dot, kBits>(group);
-        products[i * kStreams + r] =
-            Dot::template pair<kBits>(codes.low, load(xs), codes.high, load(xs + 32));
+#pragma GCC unroll 2
+        for (size_t t = 0; t < M; ++t) {
+          const int8_t* xs = x.codes + t * w.cols + (g + i) * kQ8Group;
+          products[t][i * kStreams + r] =
+              Dot::template pair<kBits>(codes.low, load(xs), codes.high, load(xs + 32));
+        }
       }
     }
-    const __m128i first = _mm_set1_epi32(Dot::template start<kBits>(x.sums[g])),
-                  second = _mm_set1_epi32(kCount == 2 ? Dot::template start<kBits>(x.sums[g + 1]) : 0);
-    const __m256i start = _mm256_set_m128i(second, first);
-    const __m256 totals = _mm256_cvtepi32_ps(_mm256_add_epi32(Dot::template sums<kBits>(products), start));
-    sums = _mm_fmadd_ps(_mm256_castps256_ps128(totals), _mm_load_ps(factors[into]), sums);
-    if (kCount == 2)
-      sums = _mm_fmadd_ps(_mm256_extractf128_ps(totals, 1), _mm_load_ps(factors[into + 1]), sums);
+#pragma GCC unroll 2
+    for (size_t t = 0; t < M; ++t) {
+      const int32_t* starts = x.sums + t * groups + g;
+      const __m128i first = _mm_set1_epi32(Dot::template start<kBits>(starts[0])),
+                    second = _mm_set1_epi32(kCount == 2 ? Dot::template start<kBits>(starts[1]) : 0);
+      const __m256i start = _mm256_set_m128i(second, first);
+      const __m256 totals =
+          _mm256_cvtepi32_ps(_mm256_add_epi32(Dot::template sums<kBits>(products[t]), start));
+      sums[t] = _mm_fmadd_ps(_mm256_castps256_ps128(totals), _mm_load_ps(factors[t][into]), sums[t]);
+      if (kCount == 2)
+        sums[t] = _mm_fmadd_ps(_mm256_extractf128_ps(totals, 1), _mm_load_ps(factors[t][into + 1]), sums[t]);
+    }
   };
   for (size_t begin = 0; begin < groups; begin += kTileGroups) {
     const size_t count = smaller(kTileGroups, groups - begin);
-    multiply_scales(w, x, row, begin, count, factors);
+    for (size_t t = 0; t < M; ++t)
+      multiply_scales(w, x.scales + t * groups + begin, row, begin, count, factors[t]);
     size_t i = 0;
     for (; i + 2 <= count; i += 2) add.template operator()<2>(begin + i, i);
     if (i < count) add.template operator()<1>(begin + i, i);
   }
-  _mm_store_ps(values, sums);
-  for (size_t r = 0; r < row.rows; ++r) y[row[r]] = values[r];
+  for (size_t t = 0; t < M; ++t) {
+    _mm_store_ps(values[t], sums[t]);
+    for (size_t r = 0; r < row.rows; ++r) y[t * w.rows + row[r]] = values[t][r];
+  }
 }
 
 // The scales of 8 rows of kGroups each: scales[i] lane r, 8 i + r in memory -> the scale of group i of row r.
@@ -218,24 +229,42 @@ inline void short_rows(const Q8Rows& x, const NBitsMatrix& w, const Init& init, 
   }
 }
 
+// Whether short_rows() has these.
+inline bool are_short(const NBitsMatrix& w) {
+  const size_t groups = w.cols / kQ8Group;
+  return w.block == kQ8Group && (groups == 1 || groups == 2 || groups == 4);
+}
+
+// Two tokens at a time use what is read; the others find it in the cache.
 template <typename Dot, unsigned kBits>
-inline void product_of_token(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
-                             size_t n_begin, size_t n_end) {
+inline void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
+                           size_t n_begin, size_t n_end) {
   const size_t groups = w.cols / kQ8Group, whole = n_begin + (n_end - n_begin) / kLanes * kLanes;
+  const auto from = [&](size_t t) {
+    return Q8Rows{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
+  };
+  const auto rows = [&](const Rows& row) {
+    for (size_t t = 0; t < T; t += 2)
+      (T - t == 1 ? rows_by_tokens<Dot, kBits, 1>
+                  : rows_by_tokens<Dot, kBits, 2>)(from(t), w, init.from_token(t), y + t * w.rows, row);
+  };
+  const auto short_ones = [&]<size_t kGroups>() {
+    for (size_t t = 0; t < T; ++t)
+      short_rows<Dot, kBits, kGroups>(from(t), w, init.from_token(t), y + t * w.rows, n_begin, whole);
+  };
   size_t n = whole;
-  if (w.block == kQ8Group && groups == 1) {
-    short_rows<Dot, kBits, 1>(x, w, init, y, n_begin, whole);
-  } else if (w.block == kQ8Group && groups == 2) {
-    short_rows<Dot, kBits, 2>(x, w, init, y, n_begin, whole);
-  } else if (w.block == kQ8Group && groups == 4) {
-    short_rows<Dot, kBits, 4>(x, w, init, y, n_begin, whole);
-  } else {
+  if (!are_short(w)) {
     const size_t step = (n_end - n_begin) / kStreams;
-    for (n = n_begin; n < n_begin + step; ++n) rows_by_token<Dot, kBits>(x, w, init, y, {n, step, kStreams});
+    for (n = n_begin; n < n_begin + step; ++n) rows({n, step, kStreams});
     n = n_begin + kStreams * step;
+  } else if (groups == 1) {
+    short_ones.template operator()<1>();
+  } else if (groups == 2) {
+    short_ones.template operator()<2>();
+  } else {
+    short_ones.template operator()<4>();
   }
-  for (; n < n_end; n += kStreams)
-    rows_by_token<Dot, kBits>(x, w, init, y, {n, 1, smaller(kStreams, n_end - n)});
+  for (; n < n_end; n += kStreams) rows({n, 1, smaller(kStreams, n_end - n)});
 }
 
 // --- A block of tokens
@@ -277,30 +306,47 @@ template <typename Dot, unsigned kBits>
 inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count, Tile& tile) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
   const size_t row_bytes = w.cols / kQ8Group * kGroupBytes;
+  const __m256i nibble = _mm256_set1_epi8(0xF);
   for (size_t g = 0; g < count; ++g) {
     for (size_t half = 0; half < 2; ++half) {
-      __m256i low[8], high[8];
+#pragma GCC unroll 2
+      for (size_t part = 0; part < kGroupBytes / 32; ++part) {
+        __m256i m[kLanes];
 #pragma GCC unroll 8
-      for (size_t r = 0; r < 8; ++r) {
-        const size_t row = n + smaller(8 * half + r, rows - 1);
-        const uint8_t* packed = w.packed + row * row_bytes + (group + g) * kGroupBytes;
-        // For the tile below.
-        _mm_prefetch(reinterpret_cast<const char*>(packed + kTileRows * row_bytes), _MM_HINT_T1);
-        const auto codes = group_codes<Dot, kBits>(packed);
-        low[r] = codes.low;
-        high[r] = codes.high;
-      }
-      transpose(low);
-      transpose(high);
+        for (size_t r = 0; r < kLanes; ++r) {
+          const size_t row = n + smaller(kLanes * half + r, rows - 1);
+          const __m256i packed = load(w.packed + row * row_bytes + (group + g) * kGroupBytes + 32 * part);
+          m[r] = kBits == 8 ? Dot::template prepare<8>(packed) : packed;
+        }
+        transpose(m);
 #pragma GCC unroll 8
-      for (size_t j = 0; j < 8; ++j) {
-        tile.codes[g][j][half] = low[j];
-        tile.codes[g][j + 8][half] = high[j];
+        for (size_t j = 0; j < kLanes; ++j) {
+          if constexpr (kBits == 8) {
+            tile.codes[g][kLanes * part + j][half] = m[j];
+          } else {
+            tile.codes[g][j][half] = _mm256_and_si256(m[j], nibble);
+            tile.codes[g][kLanes + j][half] = _mm256_and_si256(_mm256_srli_epi16(m[j], 4), nibble);
+          }
+        }
       }
     }
   }
   unpack_scales(w, n, rows, group, count, tile);
 }
+
+// As many bytes of the rows below as a tile has: the first tokens fetch them while they use the tile, in the
+// order in which they lie in memory, as that is what memory is fast at.
+struct Below {
+  const uint8_t* packed;
+
+  template <unsigned kBits>
+  [[gnu::always_inline]] void fetch(size_t g) const {
+    constexpr size_t kLine = 64, kBytes = kTileRows * kQ8Group * kBits / 8;  // of a group
+#pragma GCC unroll 16
+    for (size_t i = 0; i < kBytes; i += kLine)
+      _mm_prefetch(reinterpret_cast<const char*>(packed + g * kBytes + i), _MM_HINT_T1);
+  }
+};
 
 // The columns of y that a tile's product goes to: [T, N] from the tile's first row on.
 struct Target {
@@ -327,12 +373,13 @@ struct Target {
 // Adds the tile's products with the tokens t, ..., t + M - 1.
 template <typename Dot, unsigned kBits, size_t M>
 inline void multiply(const Tile& tile, const Q8Rows& x, size_t t, size_t K, size_t group, size_t count,
-                     const Target& to) {
+                     const Below& below, const Target& to) {
   const size_t groups = K / kQ8Group;
   alignas(32) float sums[M][kTileRows];
   for (size_t i = 0; i < M; ++i) to.load(t + i, sums[i]);
   for (size_t g = 0; g < count; ++g) {
     const size_t scale = t * groups + group + g;
+    if (t == 0) below.fetch<kBits>(g);
     __m256i products[M][2];
     Dot::template products<kBits, M>(tile.codes[g], x.codes + t * K + (group + g) * kQ8Group, K,
                                      x.sums + scale, groups, products);
@@ -361,10 +408,16 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& 
     for (size_t g = 0; g < groups; g += kTileGroups) {
       const size_t count = smaller(kTileGroups, groups - g);
       unpack<Dot, kBits>(w, n, rows, g, count, tile);
+      const Below below{w.packed + ((n + kTileRows) * groups + kTileRows * g) * (kQ8Group * kBits / 8)};
       const Target to{y + n, w.rows, rows, {init.bias ? init.bias + n : nullptr, init.beta}, g == 0};
       size_t t = 0;
-      for (; t + kTokens <= T; t += kTokens) multiply<Dot, kBits, kTokens>(tile, x, t, w.cols, g, count, to);
-      for (; t < T; ++t) multiply<Dot, kBits, 1>(tile, x, t, w.cols, g, count, to);
+      const auto tokens = [&]<size_t M>() __attribute__((always_inline)) {
+        for (; t + M <= T; t += M) multiply<Dot, kBits, M>(tile, x, t, w.cols, g, count, below, to);
+      };
+      tokens.template operator()<kTokens>();
+      tokens.template operator()<3>();
+      tokens.template operator()<2>();
+      tokens.template operator()<1>();
     }
   }
 }
@@ -372,15 +425,8 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& 
 template <typename Dot>
 inline void product(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                     size_t n_begin, size_t n_end) {
-  if (T < kFewTokens) {
-    const size_t groups = w.cols / kQ8Group;
-    for (size_t t = 0; t < T; ++t) {
-      const Q8Rows row{x.codes + t * w.cols, x.scales + t * groups, x.sums + t * groups};
-      (w.bits == 4 ? product_of_token<Dot, 4> : product_of_token<Dot, 8>)(row, w, init.from_token(t),
-                                                                          y + t * w.rows, n_begin, n_end);
-    }
-    return;
-  }
+  if (T < kFewTokens || (T == kFewTokens && are_short(w)))
+    return (w.bits == 4 ? product_of_few<Dot, 4> : product_of_few<Dot, 8>)(x, w, init, y, T, n_begin, n_end);
   (w.bits == 4 ? product_of_block<Dot, 4> : product_of_block<Dot, 8>)(x, w, init, y, T, n_begin, n_end);
 }
 

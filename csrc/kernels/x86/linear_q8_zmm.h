@@ -271,7 +271,8 @@ template <unsigned kBits, size_t kGroups, size_t M>
   return most;
 }
 
-// A row after the other: W is read once for each token, which pays as long as there are few.
+// Four rows after the other, for one token after the other: the first one reads them, the others find them in
+// the cache.
 template <unsigned kBits>
 [[maybe_unused]] inline void product_of_few(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y,
                                             size_t T, size_t n_begin, size_t n_end) {
@@ -288,15 +289,14 @@ template <unsigned kBits>
   if (w.block == kQ8Group && groups == 1) return short_ones.template operator()<1>();
   if (w.block == kQ8Group && groups == 2) return short_ones.template operator()<2>();
   if (w.block == kQ8Group && groups == 4) return short_ones.template operator()<4>();
+  const auto rows = [&](size_t n, size_t step, size_t count) {
+    for (size_t t = 0; t < T; ++t)
+      rows_by_token<kBits>(from(t), w, init.from_token(t), y + t * w.rows, n, step, count);
+  };
   const size_t step = stream_rows((n_end - n_begin) / kStreams, w.cols * kBits / 8);
-  const size_t left = n_begin + kStreams * step;
-  for (size_t t = 0; t < T; ++t) {
-    for (size_t n = n_begin; n < n_begin + step; ++n)
-      rows_by_token<kBits>(from(t), w, init.from_token(t), y + t * w.rows, n, step, kStreams);
-    for (size_t n = left; n < n_end; n += kStreams)
-      rows_by_token<kBits>(from(t), w, init.from_token(t), y + t * w.rows, n, 1,
-                           smaller(kStreams, n_end - n));
-  }
+  for (size_t n = n_begin; n < n_begin + step; ++n) rows(n, step, kStreams);
+  for (size_t n = n_begin + kStreams * step; n < n_end; n += kStreams)
+    rows(n, 1, smaller(kStreams, n_end - n));
 }
 
 // --- A block of tokens

@@ -375,6 +375,7 @@ TEST_CASE("linear_q8 equals the sum in double, for every block size, width and t
         }
       }
       for (size_t T = 1; T <= 20; ++T) check_q8(*kernels, {T, 128, 18, 0, 18}, 64, bits, true);
+      for (size_t T = 1; T <= 9; ++T) check_q8(*kernels, {T, 704, 37, 0, 37}, 64, bits, true);
       for (const size_t K : {1024, 1088, 3072}) {
         check_q8(*kernels, {1, K, 6, 0, 6}, 64, bits, false);
         check_q8(*kernels, {9, K, 6, 0, 6}, 64, bits, true);
@@ -388,16 +389,19 @@ TEST_CASE("linear_q8 survives the largest codes: no sum saturates") {
     for (const unsigned bits : {4u, 8u}) {
       for (const uint8_t byte : {uint8_t{0}, uint8_t{255}}) {
         for (const float sign : {1.0f, -1.0f}) {
-          const std::vector<uint8_t> packed(16 * 64 * bits / 8, byte);
-          const std::vector<float> scales(16, 1.0f), x(3 * 64, sign * 127);
-          const NBitsMatrix w{packed.data(), scales.data(), nullptr, 16, 64, 64, bits};
-          for (const size_t T : {1, 3}) {
-            Activations q(T, 64);
-            std::vector<float> y(T * 16);
-            kernels->quantise(x.data(), T, 64, bits, q.view());
-            kernels->linear_q8(q.view(), w, {}, y.data(), T, 0, 16);
-            const int zero = 1 << (bits - 1), code = byte == 0 ? 0 : 2 * zero - 1;
-            for (const float value : y) CHECK(value == sign * 127 * 64 * static_cast<float>(code - zero));
+          for (const size_t K : {64, 192}) {
+            const std::vector<uint8_t> packed(16 * K * bits / 8, byte);
+            const std::vector<float> scales(16 * K / 64, 1.0f), x(6 * K, sign * 127);
+            const NBitsMatrix w{packed.data(), scales.data(), nullptr, 16, K, 64, bits};
+            for (const size_t T : {1, 2, 3, 6}) {
+              Activations q(T, K);
+              std::vector<float> y(T * 16);
+              kernels->quantise(x.data(), T, K, bits, q.view());
+              kernels->linear_q8(q.view(), w, {}, y.data(), T, 0, 16);
+              const int zero = 1 << (bits - 1), code = byte == 0 ? 0 : 2 * zero - 1;
+              const float expected = sign * 127 * static_cast<float>(K) * static_cast<float>(code - zero);
+              for (const float value : y) CHECK(value == expected);
+            }
           }
         }
       }
