@@ -92,7 +92,7 @@ void write_all(int fd, std::span<const std::byte> bytes, const std::string& path
 
 // Gives the open file `to` what people and systems attach to a file: owner, mode, extended attributes, and so
 // its access control lists. As far as the system lets us: none of it is worth losing a memory for.
-void copy_attributes(const std::string& from, const struct stat& status, int to) {
+void copy_attributes([[maybe_unused]] const std::string& from, const struct stat& status, int to) {
 #if defined(__linux__)
   std::array<char, size_t{1} << 12> names, value;
   const ssize_t size = ::listxattr(from.c_str(), names.data(), names.size());
