@@ -255,11 +255,11 @@ PYTEST ?=
 
 python-test: build
 	@echo "== Python suite"
-	@$(BIN)/python -m pytest -q -n $(JOBS) --durations=10 $(PYTEST)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --durations=10 $(PYTEST)
 
 python-quick: build
 	@echo "== Python suite, without what is marked slow"
-	@$(BIN)/python -m pytest -q -n $(JOBS) --durations=5 -m "not slow" $(PYTEST)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --durations=5 -m "not slow" $(PYTEST)
 
 $(VENV)/.docs: $(VENV)/.created pyproject.toml tests/requirements.py
 	@echo "Installing mkdocs into $(VENV)"

@@ -57,6 +57,7 @@ CARD: dict[str, Any] = {
     "generation": {"temperature": 0.5, "eos_token_id": [2, 0]},
     "evaluation": {"recall": "none"},
 }
+pytestmark = pytest.mark.xdist_group("adapters")
 MEMORY: dict[str, Any] = {"window": 24, "sinks": 3, "chunk": 16, "memory_layers": [0, 2], "gate": "dynamic"}
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama-gguf": ("llama", "base.gguf", {"tie_word_embeddings": True}),

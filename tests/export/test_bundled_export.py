@@ -14,6 +14,7 @@ from allmem_edge.hub import BUNDLED
 from allmem_export.export import export
 from allmem_export.quantize import dequantized_weights
 
+pytestmark = pytest.mark.xdist_group("bundled_export")
 CHECKPOINT = Path(__file__).parents[2] / "export" / "checkpoints" / "bundled"
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from allmem_export import attention, fused, memory
 from allmem_export.memory import FastWeights
 
+pytestmark = pytest.mark.xdist_group("fused")
 NAMES = ("w_gate", "w_up", "w_down", "q", "k", "v", "eta", "beta")
 
 

@@ -20,7 +20,7 @@ from allmem_edge.lm_eval import AllMemLM
 from allmem_export.convert import convert
 from allmem_export.export import export
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("lm_eval")]
 LENGTH = 600  # tokens: the window, so that attention is full
 
 

@@ -28,7 +28,7 @@ from allmem_export.convert import convert
 from allmem_export.export import export
 from random_texts import batches
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smollm2")]
 
 CARD = Path(__file__).parents[2] / "export" / "adapters" / "smollm2.json"
 MEMORY: dict[str, Any] = {"window": 512, "sinks": 4, "chunk": 64, "memory_layers": [3, 14, 28]}
