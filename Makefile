@@ -120,7 +120,7 @@ check: $(VENV)/.ready
 	@clang-format --dry-run --Werror $(CPP_FILES)
 	@$(BIN)/ruff format --check python export tests docs bench examples
 	@$(BIN)/ruff check python export tests docs bench examples
-	@$(BIN)/mypy
+	@$(BIN)/mypy --cache-dir $(BUILD)/mypy  # stubtest spoils the usual one
 
 PYTHON_MODULE = -DALLMEM_BUILD_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
   -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
@@ -132,11 +132,13 @@ build: $(VENV)/.ready
 	@cmake --build $(BUILD)/release -j $(JOBS) --target all kernels_bench
 	@cmake --install $(BUILD)/release --component python --prefix $(CURDIR)/python >/dev/null
 
-# _core.pyi names what the module has, no more and no less.
+# _core.pyi names what the module has, no more and no less. Half a minute, so only when one of the two has changed.
 stubs: build
-	@echo "== type stubs of the Python module"
-	@MYPYPATH=python PYTHONPATH=python $(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --concise \
-	   --allowlist tests/stubtest.txt allmem_edge._core
+	@for file in csrc/bindings python/allmem_edge/_core.pyi tests/stubtest.txt pyproject.toml; do \
+	  test -z "$$(find $$file -newer $(BUILD)/.stubs 2>&1)" || rm -f $(BUILD)/.stubs; done
+	@test -f $(BUILD)/.stubs || { echo "== type stubs of the Python module"; \
+	  MYPYPATH=python PYTHONPATH=python $(BIN)/python -m mypy.stubtest \
+	    --mypy-config-file pyproject.toml --concise --allowlist tests/stubtest.txt allmem_edge._core && touch $(BUILD)/.stubs; }
 
 # Three seconds of processor time a file, ten for one of bindings: so only what a change concerns, unless ALL=--all.
 ALL ?=
