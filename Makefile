@@ -133,12 +133,13 @@ build: $(VENV)/.ready
 	@cmake --install $(BUILD)/release --component python --prefix $(CURDIR)/python >/dev/null
 
 # _core.pyi names what the module has, no more and no less. Half a minute, so only when one of the two has changed.
-stubs: build
-	@for file in csrc/bindings python/allmem_edge/_core.pyi tests/stubtest.txt pyproject.toml; do \
-	  test -z "$$(find $$file -newer $(BUILD)/.stubs 2>&1)" || rm -f $(BUILD)/.stubs; done
-	@test -f $(BUILD)/.stubs || { echo "== type stubs of the Python module"; \
-	  MYPYPATH=python PYTHONPATH=python $(BIN)/python -m mypy.stubtest \
-	    --mypy-config-file pyproject.toml --concise --allowlist tests/stubtest.txt allmem_edge._core && touch $(BUILD)/.stubs; }
+stubs: $(BUILD)/.stubs
+
+$(BUILD)/.stubs: $(wildcard csrc/bindings/*) python/allmem_edge/_core.pyi tests/stubtest.txt pyproject.toml | build
+	@echo "== type stubs of the Python module"
+	@MYPYPATH=python PYTHONPATH=python $(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --concise \
+	   --allowlist tests/stubtest.txt allmem_edge._core
+	@touch $@
 
 # Three seconds of processor time a file, ten for one of bindings: so only what a change concerns, unless ALL=--all.
 ALL ?=
