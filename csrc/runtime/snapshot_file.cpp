@@ -28,9 +28,11 @@ class SnapshotFile {
     }
     if (!std::filesystem::is_regular_file(where, error)) fail();
     file_.rdbuf()->pubsetbuf(nullptr, 0);  // no copies of what was said
-    file_.open(where, std::ios::binary);
-    size_ = std::filesystem::file_size(where, error);
-    if (!file_ || error) fail();
+    // The size of what was opened: under this name there may be another file by now.
+    file_.open(where, std::ios::binary | std::ios::ate);
+    const std::streamoff size = file_ ? std::streamoff(file_.tellg()) : -1;
+    if (size < 0) fail();
+    size_ = static_cast<uint64_t>(size);
   }
 
   SnapshotSource source() {

@@ -13,9 +13,11 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <iostream>
 #include <sstream>
 #include <thread>
 
@@ -96,7 +98,8 @@ class Child {
         body([&] {
           if (::write(pipe_[1], "x", 1) != 1) ::_exit(1);
         });
-      } catch (const std::exception&) {
+      } catch (const std::exception& reason) {
+        std::cerr << "a process ended by itself: " << reason.what() << std::endl;
       }
       ::_exit(1);
     }
@@ -280,6 +283,34 @@ TEST_CASE_FIXTURE(Fixture,
   MESSAGE(kills() << " kills of each; " << at[0] << " and " << at[1] << " saves");
   CHECK(at[0] > 0);
   CHECK(at[1] > 0);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a file that is replaced while it is opened is read as one of the two") {
+  const TempDir directory;
+  run(writer, first());
+  const std::string path = directory / "memory", next = directory / "next";
+  const std::array<std::string, 2> kept = {directory / "short", directory / "long"};
+  save_snapshot_file(writer, "", kept[0]);
+  save_snapshot_file(writer, std::string(1000, 'x'), kept[1]);
+  std::filesystem::create_hard_link(kept[0], path);
+  std::atomic<bool> enough = false;
+  std::thread other([&] {
+    for (size_t n = 1; !enough; ++n) {
+      std::filesystem::create_hard_link(kept[n % 2], next);
+      std::filesystem::rename(next, path);
+    }
+  });
+  std::string failure;
+  for (int n = 0; n < 2000 && failure.empty(); ++n) {
+    try {
+      inspect_snapshot_file(path);
+    } catch (const Error& error) {
+      failure = error.what();
+    }
+  }
+  enough = true;
+  other.join();
+  CHECK(failure == "");
 }
 
 TEST_CASE_FIXTURE(Fixture,
