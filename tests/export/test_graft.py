@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import tiny
 from allmem_edge.dialogues.values import Values
 from allmem_edge.dialogues.values import is_held_out as is_held_out_value
+from allmem_edge.evaluation.divergence import questions
 from allmem_edge.evaluation.recall import told
 from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
@@ -26,6 +27,7 @@ from allmem_export.fit_rates import fit_rates
 from allmem_export.free_talk import MINE, THEIRS, saying
 from allmem_export.graft_task import STAGES, GraftTask, full_attention
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
+from allmem_export.own_answers import question
 from allmem_export.sequences import SequenceMaker, load_documents
 from allmem_export.task import ConfigError
 from allmem_export.train import last_checkpoint, load_config, train
@@ -395,3 +397,10 @@ def test_the_sayings_of_training_are_not_those_of_the_evaluation() -> None:
     evaluation = {plain(line) for kind in told()["kinds"] for line in (*kind["tells"], *kind["asks"])}
     training = {plain(line) for relation in (*MINE, *THEIRS) for line in (*relation.tells, *relation.asks)}
     assert not evaluation & training
+
+
+def test_the_questions_of_the_divergence_are_not_those_of_training() -> None:
+    asked = set(questions())
+    assert len(asked) == 60
+    rng = random.Random(1)
+    assert not asked & {question(rng) for _ in range(20_000)}

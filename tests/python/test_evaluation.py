@@ -19,9 +19,10 @@ import allmem_edge as ae
 from allmem_edge.cli import perplexity
 from allmem_edge.cli.perplexity import token_losses
 from allmem_edge.errors import AllMemError, StorageError
-from allmem_edge.evaluation import by_position, plot
+from allmem_edge.evaluation import by_position, divergence, plot
 from allmem_edge.evaluation.journal import Journal, lines_of
 from allmem_edge.evaluation.recall import Cases, filler_of, told
+from allmem_edge.hub import BUNDLED
 
 
 def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -88,6 +89,27 @@ def test_an_empty_or_missing_file_is_refused(tmp_path: Path) -> None:
     for name in ("empty", "none"):
         with pytest.raises(AllMemError, match=name):
             lines_of(tmp_path / name)
+
+
+# --- divergence from a base
+
+
+def test_kl_is_what_its_definition_says() -> None:
+    base = np.log(np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]], np.float32)) + np.float32(3)  # unnormalised
+    model = np.log(np.array([[0.25, 0.5, 0.25], [0.2, 0.2, 0.6]], np.float32))
+    found = divergence.kl_of(base, model)
+    assert found == pytest.approx([0.5 * math.log(2) + 0.25 * math.log(0.5), 0], abs=1e-6)
+
+
+def test_a_model_does_not_diverge_from_itself_but_from_another(tmp_path: Path) -> None:
+    arguments: list[str | Path] = ["eval", "divergence", BUNDLED, "--base", BUNDLED, "--limit", "3"]
+    same = report_of(*arguments, "--no-memory")
+    assert same["results"]["questions"] == 3 and same["results"]["tokens"] > 3
+    assert same["results"]["kl"] == 0 and same["results"]["same_most_likely"] == 1
+    kept: list[str | Path] = [*arguments, "--out", tmp_path / "results"]
+    other = report_of(*kept)  # its memory is in use: another model
+    assert other["results"]["kl"] > 0 and other["results"]["standard_error"] > 0
+    assert report_of(*kept) == other
 
 
 # --- perplexity by position

@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from allmem_edge.chat import Chat
-from allmem_edge.cli import bench_files, console, needle, perplexity
+from allmem_edge.cli import bench_files, console, divergence, needle, perplexity
 from allmem_edge.cli.bench import NUMBERS
 from allmem_edge.cli.options import Run, model_argument, run_options
 from allmem_edge.dialogues import DENIAL, Turn
@@ -31,6 +31,7 @@ def command() -> None:
 
 command.add_command(perplexity.command)
 command.add_command(needle.command)
+command.add_command(divergence.command)
 command.add_command(bench_files.command)
 
 
