@@ -373,4 +373,4 @@ def test_layers_of_qwen3_0_6bs_shape_convert_exactly(tmp_path: Path) -> None:
     convert(tmp_path / "qwen3", tmp_path / "allmem")
     shutil.rmtree(tmp_path / "qwen3")
     difference = (logits(AutoModelForCausalLM.from_pretrained(tmp_path / "allmem"), ids) - theirs).abs().max()
-    assert difference <= 1e-3
+    assert difference <= tiny.rounding(theirs, layers=6)
