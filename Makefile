@@ -60,7 +60,7 @@ endif
 # One compiler by one name for the tree and the wheel, so that what the tree compiled is in the cache for the wheel.
 export CC CXX
 
-.PHONY: chat quick test check build stubs tidy cpp-test cpp-quick cpp-release cpp-address cpp-thread fuzz test-x86-64 \
+.PHONY: chat quick test check build build-address stubs tidy cpp-test cpp-quick cpp-release cpp-address cpp-thread fuzz test-x86-64 \
   test-aarch64 test-wheel test-wheel-aarch64 test-kotlin python-test python-quick docs format clean
 .DELETE_ON_ERROR:
 
@@ -158,31 +158,36 @@ cpp-release: build
 	@echo "== C++ suite"
 	@ctest --test-dir $(BUILD)/release --output-on-failure -j $(JOBS)
 
-cpp-address: $(VENV)/.ready
-	@echo "== C++ suite under AddressSanitizer and UndefinedBehaviorSanitizer"
+# A sanitizer sees nothing of a process that is killed.
+FEWER_KILLS = ALLMEM_KILLS=10
+
+# The tests and the fuzzers: one build.
+build-address: $(VENV)/.ready
+	@echo "== build with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@cmake --preset address >/dev/null
 	@cmake --build $(BUILD)/address -j $(JOBS)
-	@ctest --test-dir $(BUILD)/address --output-on-failure -j $(JOBS)
+
+cpp-address: build-address
+	@echo "== C++ suite under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@$(FEWER_KILLS) ctest --test-dir $(BUILD)/address --output-on-failure -j $(JOBS)
 
 cpp-thread: $(VENV)/.ready
 	@echo "== C++ suite under ThreadSanitizer"
 	@cmake --preset thread >/dev/null
 	@cmake --build $(BUILD)/thread -j $(JOBS)
-	@TSAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)/thread --output-on-failure -j $(JOBS)
+	@$(FEWER_KILLS) TSAN_OPTIONS=allocator_may_return_null=1 ctest --test-dir $(BUILD)/thread --output-on-failure -j $(JOBS)
 
 FUZZERS := model tokenizer_json tokenize snapshot capi chat_format
 SECONDS_EACH ?= 6
 
-fuzz: $(VENV)/.ready
+fuzz: build-address
 	@echo "== fuzzers, $(SECONDS_EACH) seconds each"
-	@cmake --preset fuzz >/dev/null
-	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzz_seeds $(addprefix fuzz_,$(FUZZERS))
-	@$(BUILD)/fuzz/tests/fuzz/fuzz_seeds $(BUILD)/fuzz/found
+	@$(BUILD)/address/tests/fuzz/fuzz_seeds $(BUILD)/found
 	@for name in $(FUZZERS); do \
-	  mkdir -p $(BUILD)/fuzz/found/$$name; echo "fuzz_$$name"; \
-	  $(BUILD)/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(SECONDS_EACH) -timeout=60 -rss_limit_mb=3000 -verbosity=0 \
+	  mkdir -p $(BUILD)/found/$$name; echo "fuzz_$$name"; \
+	  $(BUILD)/address/tests/fuzz/fuzz_$$name -max_total_time=$(SECONDS_EACH) -timeout=60 -rss_limit_mb=3000 -verbosity=0 \
 	    $$(test ! -f tests/fuzz/$$name.dict || echo -dict=tests/fuzz/$$name.dict) \
-	    -artifact_prefix=$(BUILD)/fuzz/found/ $(BUILD)/fuzz/found/$$name tests/fuzz/corpus/$$name || exit 1; \
+	    -artifact_prefix=$(BUILD)/found/ $(BUILD)/found/$$name tests/fuzz/corpus/$$name || exit 1; \
 	done
 
 $(VENV)/.emulation: | $(VENV)/.created

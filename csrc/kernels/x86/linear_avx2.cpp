@@ -193,6 +193,7 @@ void linear_f32(const float* x, const float* w, const float* bias, float* y, siz
 
 void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float* y, size_t T, size_t n_begin,
                   size_t n_end) {
+  if (T == 0) return;  // x may then be null
   fill_with_bias(bias, y, T, w.rows, n_begin, n_end);
   // Zero points are rare (our exporter writes none): the general path serves them.
   if (T != 1 || w.zero_points != nullptr) {

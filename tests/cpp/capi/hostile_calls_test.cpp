@@ -71,8 +71,8 @@ const T* keep(const T& value) {
 }
 
 template <class T>
-constexpr bool has_struct_size = requires(T value) {
-  value.struct_size;
+constexpr bool has_struct_size = requires(T* value) {
+  value->struct_size;
 };
 
 // Hostile values in place of `good`.

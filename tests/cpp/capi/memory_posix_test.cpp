@@ -12,8 +12,7 @@
 #include "allmem/allmem.h"
 
 // Sanitizers need address space of their own, and qemu-user ignores the limit.
-#if defined(__linux__) && defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
+#if defined(__linux__) && defined(__x86_64__) && !defined(ALLMEM_SANITIZED)
 
 namespace {
 

@@ -14,7 +14,7 @@ std::atomic<size_t> allocations{0};
 }  // namespace
 
 // Counts what is allocated by whatever means, where no sanitizer wants to do that itself.
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__GLIBC__) && !defined(ALLMEM_SANITIZED)
 constexpr bool kCounts = true;
 extern "C" {
 void* __libc_malloc(size_t size);

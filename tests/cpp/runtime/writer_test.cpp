@@ -229,7 +229,7 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(w.marks() == 0);
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they keep memory of their own
+#if !defined(ALLMEM_SANITIZED)  // they keep memory of their own
 
 TEST_CASE_FIXTURE(Fixture, "after wiping nothing is left in memory of state, logits, text or marks") {
   // Not what earlier tests have left in freed memory: other weights give other states.

@@ -176,7 +176,7 @@ TEST_CASE("whoever waits for a long text is asked again and again whether to go 
   const auto tokenizer = load(small_tokenizer_json());
   const auto repeated = [](std::string_view unit) {
     std::string text;
-    while (text.size() < size_t{2} << 20) text += unit;
+    while (text.size() < size_t{1} << 20) text += unit;
     return text;
   };
   for (const std::string_view unit :
@@ -195,10 +195,10 @@ TEST_CASE("whoever waits for a long text is asked again and again whether to go 
       return true;
     });
     const std::clock_t end = std::clock();
-    CHECK(asks >= 25);
+    CHECK(asks >= 12);
     CHECK(std::max(longest, end - last) <= (end - begin) / 4 + CLOCKS_PER_SEC / 100);
     CHECK(tokenizer->encode(text) == whole);
-    for (size_t stop = 1; stop <= asks; stop += asks / 5) {
+    for (const size_t stop : {size_t{1}, asks / 2, asks}) {
       size_t left = stop;
       try {
         tokenizer->encode(text, true, [&] { return --left > 0; });
