@@ -59,6 +59,7 @@ from typing import Any
 
 from allmem_edge import _core
 from allmem_edge.cost import Cost, Shape
+from shapes import state_of
 from table import markdown, table
 from worker import Worker
 
@@ -121,18 +122,32 @@ class Sides:
         shape = Shape.from_config(self.config)
         assert shape is not None, "config.json lacks a size"
         self.token_bytes = int(Cost(shape, weights, exact=False).decode(max(args.depths)).bytes)
-        self._common = ["--threads", str(args.threads), "--cores", args.cores]
 
     def start(self, name: str, context: int) -> Worker:
         """A worker of "ours" or of a rival by name; the rival's has room for `context` tokens."""
         if name == "ours":
-            command = [sys.executable, str(HERE / "side_allmem.py"), "--model", str(self.our_model)]
-            env = {} if self.args.isa == "best" else {"ALLMEM_ISA": self.args.isa}
-            return Worker(name, command + self._common, env)
+            return our_worker(name, self.our_model, self.args)
         python, settings = self.rivals[name]
-        command = [python, str(HERE / "side_llama_cpp.py"), "--model", str(self.rival_model)]
-        options = [text for key, value in settings.items() for text in (f"--{key}", value)]
-        return Worker(name, [*command, *self._common, *options, "--context", str(context)])
+        return rival_worker(name, python, self.rival_model, settings, context, self.args)
+
+
+def our_worker(name: str, model: Path, args: argparse.Namespace, *options: str) -> Worker:
+    """A process of our side; `args`: threads, cores, isa; `options`: more of side_allmem.py's."""
+    command = [sys.executable, str(HERE / "side_allmem.py"), "--model", str(model), *_common(args), *options]
+    return Worker(name, command, {} if args.isa == "best" else {"ALLMEM_ISA": args.isa})
+
+
+def rival_worker(
+    name: str, python: str, model: Path, settings: dict[str, str], context: int, args: argparse.Namespace
+) -> Worker:
+    """A process of the rival's, with room for `context` tokens."""
+    command = [python, str(HERE / "side_llama_cpp.py"), "--model", str(model), *_common(args)]
+    options = [text for key, value in settings.items() for text in (f"--{key}", value)]
+    return Worker(name, [*command, *options, "--context", str(context)])
+
+
+def _common(args: argparse.Namespace) -> list[str]:
+    return ["--threads", str(args.threads), "--cores", args.cores]
 
 
 def check_rival(system: str, isa: str) -> None:
@@ -157,7 +172,7 @@ def once(worker: Worker, depth: int, write: int) -> dict[str, float]:
 
 def measure(sides: Sides, args: argparse.Namespace) -> dict[str, Any]:
     """Loads all sides, then lets them run in turn at each depth."""
-    context = -(-(max(args.depths) + READ + WRITE) // 256) * 256
+    context = room(max(args.depths))
     workers = {name: sides.start(name, context) for name in ("ours", *sides.rivals)}
     loads = {name: worker.ask("load") for name, worker in workers.items()}
     for name, facts in loads.items():
@@ -171,14 +186,7 @@ def measure(sides: Sides, args: argparse.Namespace) -> dict[str, Any]:
     for depth in args.depths:
         ours_at = [depth, *(args.far if depth == max(args.depths) else [])]
         lanes = [("ours", at) for at in ours_at] + [(name, depth) for name in sides.rivals]
-        for name, at in lanes:
-            say(f"{name}: going to a depth of {at:,}")
-            runs[f"{name} at {at}"] = workers[name].ask("go_to", depth=at)["run"]
-        for repetition, (name, at) in itertools.product(range(1, args.repeat + 1), lanes):
-            result = once(workers[name], at, chunk if name == "ours" and at > 0 else WRITE)
-            results.setdefault((name, at), []).append(result)
-            speeds = f"reads {result['read']:.1f}, writes {result['write']:.2f} tokens/s"
-            say(f"depth {at:,}, repetition {repetition}, {name}: {speeds}")
+        runs |= in_turn(workers, lanes, {"ours": chunk}, args.repeat, results)
         machine.append(workers["ours"].ask("machine", bytes=sides.token_bytes))
     facts = {name: worker.ask("facts") for name, worker in workers.items()}
     for worker in workers.values():
@@ -187,15 +195,48 @@ def measure(sides: Sides, args: argparse.Namespace) -> dict[str, Any]:
         "sides": {name: {"load": loads[name], "facts": facts[name]} for name in workers},
         "runs": runs,
         "machine_speed": {key: max(speeds[key] for speeds in machine) for key in machine[0]},
-        "speeds": [
-            {
-                "side": name,
-                "depth": depth,
-                **{what: summary([x[what] for x in values]) for what in ("read", "write")},
-            }
-            for (name, depth), values in results.items()
-        ],
+        "speeds": speeds_of(results),
     }
+
+
+def room(depth: int) -> int:
+    """Tokens of context that a rival needs to be measured at `depth`."""
+    return -(-(depth + READ + WRITE) // 256) * 256
+
+
+def in_turn(
+    workers: dict[str, Worker],
+    lanes: list[tuple[str, int]],
+    chunks: dict[str, int],
+    repeat: int,
+    results: dict[tuple[str, int], list[dict[str, float]]],
+) -> dict[str, str]:
+    """Measures each lane (name, depth) `repeat` times, one after the other; says how depths were reached.
+
+    chunks: by name, of sides that write a whole chunk beyond an empty context, for the update of the memory.
+    """
+    runs = {}
+    for name, at in lanes:
+        say(f"{name}: going to a depth of {at:,}")
+        runs[f"{name} at {at}"] = workers[name].ask("go_to", depth=at)["run"]
+    for repetition, (name, at) in itertools.product(range(1, repeat + 1), lanes):
+        result = once(workers[name], at, chunks.get(name, WRITE) if at > 0 else WRITE)
+        results.setdefault((name, at), []).append(result)
+        speeds = f"reads {result['read']:.1f}, writes {result['write']:.2f} tokens/s"
+        say(f"depth {at:,}, repetition {repetition}, {name}: {speeds}")
+    return runs
+
+
+def speeds_of(results: dict[tuple[str, int], list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """A row for each side and depth."""
+    return [
+        {
+            "side": name,
+            "depth": depth,
+            **{what: summary([x[what] for x in values]) for what in ("read", "write")},
+        }
+        for (name, depth), values in results.items()
+    ]
 
 
 def measure_starts(sides: Sides, args: argparse.Namespace) -> dict[str, Any]:
@@ -221,8 +262,14 @@ def measure_starts(sides: Sides, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(values: list[float]) -> dict[str, Any]:
-    """Median, standard deviation, and the values."""
-    return {"median": statistics.median(values), "deviation": statistics.pstdev(values), "all": values}
+    """Median, quartiles, standard deviation, and the values."""
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {
+        "median": statistics.median(values),
+        "quartiles": [quartiles[0], quartiles[-1]],
+        "deviation": statistics.pstdev(values),
+        "all": values,
+    }
 
 
 def stripped_size(paths: list[Path]) -> int:
@@ -253,8 +300,18 @@ def library_sizes(report: dict[str, Any], ours: Path | None) -> dict[str, int]:
 
 def rival_state(config: dict[str, Any], tokens: int) -> dict[str, int]:
     """Bytes of the rival's f16 keys and values for so many tokens."""
-    values = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
-    return {"tokens": tokens, "bytes": 2 * values * tokens}
+    return {"tokens": tokens, "bytes": state_of(config).bytes(tokens)}
+
+
+def machine_facts() -> dict[str, Any]:
+    """Where and when something is measured."""
+    return {
+        "cpu": cpu_facts()["name"],
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "date": datetime.date.today().isoformat(),
+        "load_before": os.getloadavg()[0],
+    }
 
 
 def cpu_facts() -> dict[str, Any]:
@@ -298,23 +355,23 @@ def parse_arguments() -> argparse.Namespace:
     if args.ours is not None:
         args.like = args.ours.name
     args.setting = args.setting or list(SETTINGS)
-    args.cores = args.cores or ",".join(map(str, sorted(os.sched_getaffinity(0))[: args.threads]))
-    if len(args.cores.split(",")) != args.threads:
-        parser.error("--cores must name as many cores as there are threads.")
+    args.cores = cpu_cores(parser, args)
     return args
+
+
+def cpu_cores(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    """The cores that --cores names, or the first ones."""
+    cores: str = args.cores or ",".join(map(str, sorted(os.sched_getaffinity(0))[: args.threads]))
+    if len(cores.split(",")) != args.threads:
+        parser.error("--cores must name as many cores as there are threads.")
+    return cores
 
 
 def main() -> None:
     args = parse_arguments()
     sides = Sides(args)
     report: dict[str, Any] = {
-        "machine": {
-            "cpu": cpu_facts()["name"],
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "date": datetime.date.today().isoformat(),
-            "load_before": os.getloadavg()[0],
-        },
+        "machine": machine_facts(),
         "arguments": {
             key: getattr(args, key)
             for key in ("like", "vocabulary", "isa", "depths", "far", "repeat", "threads", "cores")

@@ -41,8 +41,8 @@ class Chart(NamedTuple):
     start: str
 
 
-def charts(report: dict[str, Any]) -> list[Chart]:
-    """The three charts of a report."""
+def charts(report: dict[str, Any], state: int) -> list[Chart]:
+    """The three charts of a report, with `state` bytes of ours."""
     speeds, arguments = Speeds(report), report["arguments"]
     depths, far = arguments["depths"], arguments["far"]
     end = max([*depths, *far])
@@ -54,7 +54,7 @@ def charts(report: dict[str, Any]) -> list[Chart]:
         if len(rival) > 1 and end > rival[-1][0]:
             lines.append(Line("", RIVAL, extended(rival, end), dashed=True))
         result.append(Chart(title, lines, lambda value: f"{value:,g}", "empty"))
-    state, theirs = report["starts"]["ours"]["state_bytes"], report["rival_state"]
+    theirs = report["rival_state"]
     per_token = theirs["bytes"] / theirs["tokens"]
     steps = [FIRST * 2**i for i in range(int(math.log2(end / FIRST)) + 1)]
     result.append(
@@ -134,9 +134,9 @@ def text(x: float, y: float, content: str, kind: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{content}</text>'
 
 
-def picture(report: dict[str, Any]) -> str:
-    """The whole file."""
-    drawn = charts(report)
+def picture(report: dict[str, Any], state: int | None = None) -> str:
+    """The whole file; `state`: bytes of ours, if not the report's."""
+    drawn = charts(report, state or report["starts"]["ours"]["state_bytes"])
     width = LEFT + len(drawn) * (WIDTH + GAP) - GAP + 30
     height = TOP + HEIGHT + 84
     style = (

@@ -1,11 +1,12 @@
-"""Puts what was measured into docs/performance-log.md, and draws the picture of docs/performance.md.
+"""Puts what was measured into docs/performance-log.md and docs/performance.md, whose picture it draws.
 
-    python bench/report.py docs/performance*.json
+    python bench/report.py docs/performance*.json docs/rivals.json
 
-The files are those that `against_llama_cpp.py --json` wrote. What they say replaces the text between the
-markers <!-- PLACE --> and <!-- /PLACE --> of the page: the table of docs/performance.json goes to
-"comparison", that of docs/performance-NAME.json to "comparison NAME". The bounds and the picture are those of
-docs/performance.json.
+The files are those that `against_llama_cpp.py --json` wrote, and `rivals.py --json`. What they say replaces
+the text between the markers <!-- PLACE --> and <!-- /PLACE --> of a page: in the log the table of
+docs/performance.json goes to "comparison", that of docs/performance-NAME.json to "comparison NAME"; those of
+docs/rivals.json go to "rivals" in docs/performance.md. The bounds and the picture are those of
+docs/performance.json, but for the bytes of our state, which are those of docs/rivals.json if it is given.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from allmem_edge.cost import Cost, Machine, share_of_full_attention
 from plot import picture
+from rivals import LIKE, WINDOWS, tables
 from table import cost_of, markdown, table
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -101,18 +103,24 @@ def full_attention(cost: Cost) -> str:
 
 
 def main() -> None:
-    page = DOCS / "performance-log.md"
-    content = page.read_text(encoding="utf-8")
-    for path in map(Path, sys.argv[1:]):
-        report = json.loads(path.read_text())
+    paths = {name: DOCS / f"{name}.md" for name in ("performance", "performance-log")}
+    pages = {name: path.read_text(encoding="utf-8") for name, path in paths.items()}
+    reports = {path: json.loads(path.read_text()) for path in map(Path, sys.argv[1:])}
+    state = None  # of ours, in bytes: no machine changes it, so the picture has the newest
+    for path in [path for path in reports if path.stem == "rivals"]:
+        rivals = reports.pop(path)
+        pages["performance"] = replaced(pages["performance"], "rivals", tables(rivals))
+        state = rivals["models"][f"{LIKE}, window {WINDOWS[0]}"]["state_bytes"]
+    for path, report in reports.items():
         name = path.stem.replace("performance", "comparison").replace("-", " ")
         bodies = {name: comparison(report)}
         if name == "comparison":
             bodies |= {"bounds": bounds(report), "full attention": full_attention(cost_of(report))}
-            (DOCS / "performance.svg").write_text(picture(report), encoding="utf-8")
+            (DOCS / "performance.svg").write_text(picture(report, state), encoding="utf-8")
         for place, body in bodies.items():
-            content = replaced(content, place, body)
-    page.write_text(content, encoding="utf-8")
+            pages["performance-log"] = replaced(pages["performance-log"], place, body)
+    for name, path in paths.items():
+        path.write_text(pages[name], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ import numpy as np
 
 from allmem_edge import _core
 from allmem_edge.cli.bench import go_to_depth
+from losses import losses_of
 from worker import Side, add_arguments, memory_use, read_file, serve
+
+BLOCK = 256  # tokens whose logits are held at a time
 
 
 class AllMem(Side):
@@ -33,7 +36,8 @@ class AllMem(Side):
         data = self._args.model / "model.onnx.data"
         read_file(data)
         begin = time.perf_counter()
-        self._model = _core.Model(str(self._args.model))
+        args = self._args
+        self._model = _core.Model(str(args.model), window=args.window, memory=args.memory)
         loaded = time.perf_counter()
         self._session = _core.Session(self._model, self._args.threads)
         self._session.forward(np.zeros(1, np.int64), True)
@@ -74,6 +78,15 @@ class AllMem(Side):
             self._session.forward(ids[i : i + 1], True)
         return {"seconds": time.perf_counter() - begin}
 
+    def losses(self, ids: list[int]) -> dict[str, Any]:
+        self._session.reset()
+        found: list[float] = []
+        for begin in range(0, len(ids), BLOCK):
+            block, expected = ids[begin : begin + BLOCK], ids[begin + 1 : begin + BLOCK + 1]
+            logits = self._session.forward(np.asarray(block, np.int64))
+            found += losses_of(logits[: len(expected)], expected)
+        return {"nats": found}
+
     def machine(self, bytes: int) -> dict[str, Any]:
         """What the bound is made of: allmem_edge.cost.Machine."""
         speeds = _core.measure_machine(self._args.threads, bytes, False)
@@ -93,4 +106,6 @@ class AllMem(Side):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
+    parser.add_argument("--window", type=int, help="tokens, instead of the model's own")
+    parser.add_argument("--memory", choices=["on", "off"], default="on")
     serve(AllMem, parser.parse_args())

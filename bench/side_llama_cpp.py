@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import random
 import time
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
+import numpy as np
 
+from losses import losses_of
 from worker import Side, add_arguments, memory_use, read_file, serve
 
 UBATCH = 512
@@ -53,6 +56,9 @@ class LlamaCpp(Side):
         if self._context is None:
             raise SystemExit("".join(self._log))
         self._memory = llama_cpp.llama_get_memory(self._context)
+        self._model = model
+        self._recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
+        self._snapshots: dict[int, Any] = {}  # of a recurrent state, which has no way back
         self._vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
         self._depth = 0
         self._decode([0])
@@ -80,12 +86,29 @@ class LlamaCpp(Side):
             raise SystemExit(f"llama_decode() failed with {status}.\n" + "".join(self._log[-20:]))
 
     def go_to(self, depth: int) -> dict[str, Any]:
-        kept = min(self._depth, depth)
-        llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1)
+        kept = self._take_back(depth)
         for begin in range(kept, depth, UBATCH):
             self._decode(self._tokens(min(UBATCH, depth - begin)))
         self._depth = depth
+        if self._recurrent and depth and depth not in self._snapshots:
+            size = llama_cpp.llama_state_seq_get_size(self._context, 0)
+            snapshot = (ctypes.c_uint8 * size)()
+            llama_cpp.llama_state_seq_get_data(self._context, snapshot, size, 0)
+            self._snapshots[depth] = snapshot
         return {"run": f"kept {kept} tokens, read {depth - kept}"}
+
+    def _take_back(self, depth: int) -> int:
+        """Leaves at most `depth` tokens of context; returns how many."""
+        if not self._recurrent:
+            kept = min(self._depth, depth)
+            llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1)
+            return kept
+        llama_cpp.llama_memory_seq_rm(self._memory, 0, 0, -1)
+        if depth not in self._snapshots:
+            return 0
+        snapshot = self._snapshots[depth]
+        llama_cpp.llama_state_seq_set_data(self._context, snapshot, len(snapshot), 0)
+        return depth
 
     def read(self, tokens: int) -> dict[str, Any]:
         blocks = [self._tokens(min(UBATCH, tokens - begin)) for begin in range(0, tokens, UBATCH)]
@@ -101,7 +124,37 @@ class LlamaCpp(Side):
             self._decode([token])
         return {"seconds": time.perf_counter() - begin}
 
+    def losses(self, ids: list[int]) -> dict[str, Any]:
+        llama_cpp.llama_memory_seq_rm(self._memory, 0, 0, -1)
+        self._depth = 0
+        found: list[float] = []
+        batch = llama_cpp.llama_batch_init(UBATCH, 0, 1)
+        for begin in range(0, len(ids), UBATCH):
+            block, expected = ids[begin : begin + UBATCH], ids[begin + 1 : begin + UBATCH + 1]
+            batch.n_tokens = len(block)
+            for i, token in enumerate(block):
+                batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, begin + i, 1, 1
+                batch.seq_id[i][0] = 0
+            if llama_cpp.llama_decode(self._context, batch) != 0:
+                raise SystemExit("llama_decode() failed.\n" + "".join(self._log[-20:]))
+            rows = llama_cpp.llama_get_logits(self._context)
+            logits = np.ctypeslib.as_array(rows, (len(block), self._vocab))
+            found += losses_of(logits[: len(expected)], expected)
+        llama_cpp.llama_batch_free(batch)
+        return {"nats": found}
+
+    def tokenize(self, text: str) -> dict[str, Any]:
+        """Ids of plain text, as the file's own tokenizer has them."""
+        data = text.encode()
+        ids = (llama_cpp.llama_token * (len(data) + 1))()
+        vocab = llama_cpp.llama_model_get_vocab(self._model)
+        count = llama_cpp.llama_tokenize(vocab, data, len(data), ids, len(ids), False, False)
+        return {"ids": list(ids[:count])}
+
     def facts(self) -> dict[str, Any]:
+        logits = llama_cpp.llama_get_logits_ith(self._context, -1)
+        if not all(map(math.isfinite, logits[: self._vocab])):
+            raise SystemExit("The logits are not finite.")
         return {
             "position": llama_cpp.llama_memory_seq_pos_max(self._memory, 0) + 1,
             "state_bytes": llama_cpp.llama_state_seq_get_size(self._context, 0),

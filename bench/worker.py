@@ -32,6 +32,9 @@ class Side(Protocol):
     def write(self, tokens: int) -> dict[str, Any]:
         """Reads that many tokens one at a time, with the logits of each."""
 
+    def losses(self, ids: list[int]) -> dict[str, Any]:
+        """-log p in nats of each token but the first, from an empty context."""
+
     def facts(self) -> dict[str, Any]:
         """Bytes of state and memory."""
 
