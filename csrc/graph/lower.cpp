@@ -23,7 +23,6 @@ constexpr uint64_t kMaxStateGiB = kWideAddresses ? 64 : 1, kMaxStateBytes = kMax
 // A value's bytes, of 64 bits each at most, can be counted.
 static_assert(kMaxValueElements * 8 <= std::numeric_limits<size_t>::max());
 static_assert(kMaxStateBytes <= std::numeric_limits<size_t>::max());
-constexpr std::string_view kStateSuffix = ".state";
 constexpr std::string_view kStateOutSuffix = ".state.out";
 
 // Opset versions of the standard domain whose operators mean what this runtime implements.

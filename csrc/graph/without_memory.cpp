@@ -12,8 +12,6 @@ namespace allmem {
 
 namespace {
 
-constexpr std::string_view kStateSuffix = ".state";
-
 // Operators that give zeros for zeros as their first input.
 constexpr std::array<std::string_view, 10> kOfZeros = {
     "Cast",  "Expand", "Identity", "RMSNormalization", "Reshape",

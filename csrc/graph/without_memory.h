@@ -11,6 +11,8 @@
 
 namespace allmem {
 
+constexpr std::string_view kStateSuffix = ".state";  // of a memory's name: its state's
+
 struct WithoutMemory {
   std::vector<bool> keeps;                                  // by node
   std::map<std::string_view, std::string_view> stands_for;  // x for x + 0

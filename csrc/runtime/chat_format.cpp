@@ -12,7 +12,7 @@
 namespace allmem {
 namespace {
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kChatFormat = 1;
 constexpr size_t kMaxFrameBytes = size_t{1} << 20;
 constexpr std::string_view kBefore[] = {"system", "user", "assistant", "start"};
 constexpr std::string_view kAfter[] = {"system", "user", "assistant", "answer"};
@@ -69,7 +69,7 @@ ChatFormat ChatFormat::from_json(std::string_view json, const std::string& name_
   simdjson::dom::parser parser;
   const JsonNode root(parse_json(parser, json, name), name);
   const int64_t version = root.field("format").integer();
-  if (version != kFormat) {
+  if (version != kChatFormat) {
     throw Error(ErrorCode::kUnsupported, name + " has format " + std::to_string(version) +
                                              ", but this version reads format 1; update allmem-edge.");
   }

@@ -17,8 +17,8 @@ namespace allmem {
 
 namespace {
 
-constexpr double kSeconds = 0.3;                           // that each measurement takes
-constexpr size_t kTokens = 128, kRows = 256, kCols = 512;  // of a product in 8 bits: 128 KiB
+constexpr double kSeconds = 0.3;                               // that each measurement takes
+constexpr size_t kReadTokens = 128, kRows = 256, kCols = 512;  // of a product in 8 bits: 128 KiB
 
 // Amounts per second of `run`, which does `amount` of something: the best of the tries that fit into
 // kSeconds.
@@ -59,8 +59,10 @@ double read_rate(ThreadPool& pool, size_t bytes) {
 // A matrix, in 4 bits with float16 scales or in float32, and activations for one thread.
 struct Product {
   AlignedBuffer weights{kRows * kCols * sizeof(float)}, scales{kRows * kCols / kQ8Group * sizeof(uint16_t)};
-  AlignedBuffer x{kTokens * kCols * sizeof(float)}, x_scales{kTokens * kCols / kQ8Group * sizeof(float)};
-  AlignedBuffer sums{kTokens * kCols / kQ8Group * sizeof(int32_t)}, y{kTokens * kRows * sizeof(float)};
+  AlignedBuffer x{kReadTokens * kCols * sizeof(float)},
+      x_scales{kReadTokens * kCols / kQ8Group * sizeof(float)};
+  AlignedBuffer sums{kReadTokens * kCols / kQ8Group * sizeof(int32_t)},
+      y{kReadTokens * kRows * sizeof(float)};
 
   void integer(const Kernels& kernels) {
     const Q8Rows rows{reinterpret_cast<int8_t*>(x.data()), floats(x_scales),
@@ -73,10 +75,10 @@ struct Product {
                         .block = kQ8Group,
                         .bits = 4,
                         .half_scales = reinterpret_cast<const uint16_t*>(scales.data())};
-    kernels.linear_q8(rows, w, {}, floats(y), kTokens, 0, kRows);
+    kernels.linear_q8(rows, w, {}, floats(y), kReadTokens, 0, kRows);
   }
   void floating(const Kernels& kernels) {  // a quarter of the numbers, so that they take no more room
-    kernels.linear_f32(floats(x), floats(weights), nullptr, floats(y), kTokens, kCols / 2, kRows / 2, 0,
+    kernels.linear_f32(floats(x), floats(weights), nullptr, floats(y), kReadTokens, kCols / 2, kRows / 2, 0,
                        kRows / 2);
   }
   static float* floats(AlignedBuffer& buffer) { return reinterpret_cast<float*>(buffer.data()); }
@@ -86,9 +88,9 @@ struct Product {
 struct Learning {
   static constexpr size_t kDim = 128, kHidden = 256, kSize = kDim * kHidden;
   static constexpr double kProducts =
-      7.0 * kSize * kTokens;  // three forward, one back, three for the gradient
+      7.0 * kSize * kReadTokens;  // three forward, one back, three for the gradient
   AlignedBuffer weights{6 * kSize * sizeof(float)}, row_scales{(2 * kHidden + kDim) * sizeof(float)};
-  AlignedBuffer tokens{kTokens * kDim * sizeof(float)}, rates{kTokens * sizeof(float)};
+  AlignedBuffer tokens{kReadTokens * kDim * sizeof(float)}, rates{kReadTokens * sizeof(float)};
   AlignedBuffer scratch{best_kernels().memory_scratch(kDim, kHidden) * sizeof(float)};
 
   void learn(const Kernels& kernels) {
@@ -98,7 +100,7 @@ struct Learning {
                           nullptr,     nullptr,        g, g + kSize, g + 2 * kSize, r,
                           r + kHidden, r + 2 * kHidden};
     kernels.memory_accumulate_fast(head, floats(tokens), kDim, floats(tokens), kDim, floats(rates), 1,
-                                   kTokens, floats(scratch));
+                                   kReadTokens, floats(scratch));
   }
 };
 
@@ -126,7 +128,7 @@ MachineSpeed measure_machine(int threads, size_t bytes, bool exact) {
                                                  std::to_string(ThreadPool::kMaxThreads) + " threads, not " +
                                                  std::to_string(threads) + ".");
   }
-  constexpr double kProducts = 1.0 * kTokens * kRows * kCols;
+  constexpr double kProducts = 1.0 * kReadTokens * kRows * kCols;
   ThreadPool pool(threads);
   return {.read_bytes = read_rate(pool, bytes),
           .integer_operations = product_rate(pool, kProducts, &Product::integer),

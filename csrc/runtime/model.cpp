@@ -21,7 +21,7 @@ namespace allmem {
 
 namespace {
 
-constexpr std::string_view kFormat = "1";  // docs/format.md
+constexpr std::string_view kModelFormat = "1";  // docs/format.md
 
 std::string model_file(const std::string& path) {
   namespace fs = std::filesystem;
@@ -46,9 +46,9 @@ class Metadata {
     const std::string_view format = text("allmem.format");
     if (format.empty())
       fail(ErrorCode::kBadModel, "lacks the metadata 'allmem.format': it is not an AllMem model");
-    if (format != kFormat) {
+    if (format != kModelFormat) {
       fail(ErrorCode::kUnsupported, "has the format '" + std::string(format) +
-                                        "', but this version reads format " + std::string(kFormat) +
+                                        "', but this version reads format " + std::string(kModelFormat) +
                                         "; update allmem-edge or export the model again");
     }
   }

@@ -15,7 +15,7 @@ namespace {
 
 enum Id : int32_t { kA, kB, kC, kLead, kTail, kEnd, kVocab };  // kLead kTail: the two bytes of é
 
-std::shared_ptr<const Tokenizer> tokenizer() {
+std::shared_ptr<const Tokenizer> letters() {
   return Tokenizer::from_json(
       R"({"added_tokens":[{"id":5,"content":"<end>","single_word":false,"lstrip":false,
 "rstrip":false,"normalized":false,"special":true}],"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
@@ -54,7 +54,7 @@ struct Result {
 };
 
 Result run(FakeModel& model, const GenerateOptions& options, std::vector<int32_t> prompt = {kC}) {
-  Generator generator(kVocab, tokenizer(), prompt, options);
+  Generator generator(kVocab, letters(), prompt, options);
   const Forward forward = model.forward();
   Result result;
   while (const auto piece = generator.next(forward)) {
@@ -141,7 +141,7 @@ TEST_CASE("who looks on is told each token with the model's own log-probabilitie
   // A bias of -5 makes `a` and `b` the least likely: the log-probabilities are those from before it.
   const GenerateOptions options{
       .sampling = {.logit_bias = {{kA, -5.0f}, {kB, -5.0f}}}, .max_tokens = 2, .stop_ids = {kEnd}};
-  Generator generator(kVocab, tokenizer(), Ids{kC}, options);
+  Generator generator(kVocab, letters(), Ids{kC}, options);
   while (generator.next(model.forward(), hooks)) {
   }
   REQUIRE(seen.size() == 2);
@@ -166,7 +166,7 @@ TEST_CASE("a filter has the last word on each token, and the text ends where it 
     CHECK(allowed[0] == ~uint32_t{0});
     allowed[0] = draws++ < 2 ? 1u << kB : 0;
   }};
-  Generator generator(kVocab, tokenizer(), Ids{kC}, {});
+  Generator generator(kVocab, letters(), Ids{kC}, {});
   std::string text;
   while (const auto piece = generator.next(model.forward(), hooks)) text += *piece;
   CHECK(text == "bb");
@@ -197,7 +197,7 @@ TEST_CASE(
     "a prompt is left where one says so or throws between two blocks, with figures that are up to date") {
   FakeModel model{{kA}};
   const Ids prompt(2 * kBlock + 5, kC);
-  Generator generator(kVocab, tokenizer(), prompt, {});
+  Generator generator(kVocab, letters(), prompt, {});
   const auto stop_at_once = [&](size_t read) {
     CHECK(read == kBlock);
     CHECK(generator.stats().prompt_tokens == kBlock);
@@ -228,7 +228,7 @@ TEST_CASE("a copy and a saved one go on as the original, wherever they are taken
   for (size_t stopped_at = 0; stopped_at < 42; ++stopped_at) {
     CAPTURE(stopped_at);
     FakeModel model{script};
-    Generator generator(kVocab, tokenizer(), prompt, options);
+    Generator generator(kVocab, letters(), prompt, options);
     std::string text;
     if (stopped_at > 0) CHECK_FALSE(generator.prefill(model.forward(), [](size_t) { return false; }));
     for (size_t step = 1; step < stopped_at; ++step) text += generator.next(model.forward()).value_or("");
@@ -236,7 +236,7 @@ TEST_CASE("a copy and a saved one go on as the original, wherever they are taken
     ByteWriter saved;
     generator.save(saved);
     ByteReader reader(saved.bytes());
-    Generator again(reader, kVocab, tokenizer()), copy = generator;
+    Generator again(reader, kVocab, letters()), copy = generator;
     CHECK(reader.at_end());
     for (Generator* each : {&again, &copy}) {
       FakeModel its_own = model;
@@ -250,14 +250,14 @@ TEST_CASE("a copy and a saved one go on as the original, wherever they are taken
 
 TEST_CASE("a saved generation that cannot be right is refused") {
   FakeModel model{{kA, kLead}};
-  Generator generator(kVocab, tokenizer(), Ids{kC}, {.stop = {"ab"}});
+  Generator generator(kVocab, letters(), Ids{kC}, {.stop = {"ab"}});
   generator.next(model.forward());
   ByteWriter saved;
   generator.save(saved);
   const auto code = [&](std::span<const std::byte> bytes) {
     try {
       ByteReader reader(bytes);
-      Generator(reader, kVocab, tokenizer());
+      Generator(reader, kVocab, letters());
     } catch (const Error& error) {
       return error.code();
     }
@@ -274,7 +274,7 @@ TEST_CASE("a saved generation that cannot be right is refused") {
       bytes[i] = std::byte{value};
       try {
         ByteReader reader(bytes);
-        Generator read(reader, kVocab, tokenizer());
+        Generator read(reader, kVocab, letters());
         FakeModel its_own = model;
         read.next(its_own.forward());
       } catch (const Error& error) {
@@ -287,13 +287,13 @@ TEST_CASE("a saved generation that cannot be right is refused") {
 
 TEST_CASE("a token that the tokenizer does not know is never said") {
   FakeModel model{{kVocab + 1}};  // the most likely of a model with a padded vocabulary
-  Generator generator(kVocab + 2, tokenizer(), Ids{kC}, {.max_tokens = 1});
+  Generator generator(kVocab + 2, letters(), Ids{kC}, {.max_tokens = 1});
   CHECK(generator.next(model.forward()) == "a");
 }
 
 TEST_CASE("prompts and options out of range are refused") {
   const auto refused = [](const Ids& prompt, const GenerateOptions& options) {
-    CHECK_THROWS_AS(Generator(kVocab, tokenizer(), prompt, options), Error);
+    CHECK_THROWS_AS(Generator(kVocab, letters(), prompt, options), Error);
   };
   refused({}, {});
   refused({-1}, {});

@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "../linear_model.h"
 #include "kernels/kernels.h"
 #include "runtime/layer_memory.h"
 #include "snapshot_fixture.h"
@@ -15,12 +14,6 @@ using namespace allmem::test;
 using namespace allmem::test::snapshots;
 
 namespace {
-
-std::shared_ptr<const Model> load(const LinearModel& linear, const Choices& choices = {}) {
-  const TempDir directory;
-  directory.write("model.onnx", linear.builder().build());
-  return Model::load(directory.path(), choices);
-}
 
 // Logits of `ids`, in calls of `step` tokens.
 std::vector<float> read(Session& session, std::span<const int32_t> ids, size_t step) {

@@ -4,14 +4,17 @@
 #include <random>
 #include <vector>
 
+#include "../linear_model.h"
 #include "../temp_dir.h"
 #include "../tiny_model.h"
 
 namespace allmem::test {
 
-inline std::shared_ptr<const Model> load(const TinyModel& tiny, const Choices& choices = {}) {
+// Of a TinyModel or a LinearModel.
+template <class Given>
+std::shared_ptr<const Model> load(const Given& given, const Choices& choices = {}) {
   const TempDir directory;
-  directory.write("model.onnx", tiny.builder().build());
+  directory.write("model.onnx", given.builder().build());
   return Model::load(directory.path(), choices);
 }
 
