@@ -82,7 +82,8 @@ class Binder {
   // A float32 buffer of the session's state that no name in the file stands for: 0 at first, saved and
   // restored with the rest. Returns its number for RunContext::out().
   size_t kept(const Shape& shape);
-  // Bytes that the session keeps for this operator, computed from its state; returns their offset.
+  // Bytes that the session keeps for this operator beside its state: what is computed from that, or is needed
+  // to take tokens back. Returns their offset.
   size_t derived(size_t bytes);
   bool exact() const;  // Program::precision is kExact
   const Choices& choices() const;

@@ -18,6 +18,7 @@ RunContext RunContext::of(const Segment& segment) const {
   own.position = segment.position;
   own.frozen = segment.frozen;
   own.fresh = segment.fresh;
+  own.speculative = segment.speculative;
   own.derived_data = segment.derived;
   own.homes[static_cast<size_t>(Home::kState)] = segment.state;
   return own;

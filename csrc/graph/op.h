@@ -16,6 +16,9 @@ class ThreadPool;
 // Below about this many multiply-adds a loop is done before other threads have noticed it.
 inline constexpr size_t kWorthSharing = 32768;
 
+// Tokens of a speculative segment at most: the first, and a draft of what follows.
+inline constexpr size_t kMostSpeculative = 8;
+
 // What the bytes of a value are a part of.
 enum class Home : uint8_t { kConstant, kArena, kState, kIds, kPosition, kLogits };
 using Homes =
@@ -36,6 +39,7 @@ struct Segment {
   uint64_t position = 0;         // tokens of the session before them
   bool frozen = false;           // its memory is not to be written
   bool fresh = false;            // its state was set from outside: derived data must be computed anew
+  bool speculative = false;      // all but the first may be taken back: Op::take_back()
   std::byte* state = nullptr;
   std::byte* derived = nullptr;  // what operators compute from the state
 };
@@ -55,7 +59,7 @@ struct RunContext {
   float* scratch_data = nullptr;
   // For a step that runs for each session by itself (Step::by_session): as in its segment.
   uint64_t position = 0;
-  bool frozen = false, fresh = false;
+  bool frozen = false, fresh = false, speculative = false;
   std::byte* derived_data = nullptr;
 
   template <class T = float>
@@ -90,6 +94,13 @@ class Op {
   virtual void run(const RunContext& ctx) const = 0;
   // Makes what is pending in its states part of them, for ctx.tokens = 0.
   virtual void settle(const RunContext& /*ctx*/) const {}
+  // How many tokens a speculative segment may have, at least 1, that begins at ctx.position (ctx.tokens is
+  // 0): so many that each gets the same bits as in a block of its own, and all but the first can be taken
+  // back.
+  virtual size_t most_speculative(const RunContext& /*ctx*/) const { return kMostSpeculative; }
+  // Takes back the last `count` tokens of the speculative segment at hand, which was the last to be read:
+  // byte for byte, its states are as if there had been only the tokens before.
+  virtual void take_back(const RunContext& /*ctx*/, size_t /*count*/) const {}
   // Floats of scratch memory that each worker needs for a block of `tokens`.
   virtual size_t scratch_floats(const Kernels& /*kernels*/, size_t /*tokens*/) const { return 0; }
   // This, if it is one.

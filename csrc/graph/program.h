@@ -118,7 +118,7 @@ struct Program {
   size_t block = 0;           // tokens that one run of the steps takes at most
   size_t state_bytes = 0;     // all states, one allocation: `states` first, then what operators keep
   size_t arena_bytes = 0;     // all activations of a block
-  size_t derived_bytes = 0;   // per session, computed from the state (row scales)
+  size_t derived_bytes = 0;   // per session, beside the state (row scales, what drafted tokens overwrote)
   size_t scratch_floats = 0;  // per worker thread
   int64_t vocab_size = 0;     // columns of the logits
 };

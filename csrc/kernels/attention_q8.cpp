@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "kernels/rows_q8.h"
@@ -112,6 +113,17 @@ float* value_scales(const KvRing& ring, const KvBytes& bytes, size_t kv, size_t 
   return reinterpret_cast<float*>(all) + kv * ring.slots() + slot;
 }
 
+// Calls visit(where, bytes) for each piece of a KV head's slot.
+template <class Visit>
+void each_piece(const KvRing& ring, const KvBytes& bytes, size_t kv, size_t slot, const Visit& visit) {
+  visit(key_row(ring, bytes, kv, slot), ring.stride());
+  visit(reinterpret_cast<std::byte*>(key_scales(ring, bytes, kv, slot)),
+        ring.stride() / kQ8Group * sizeof(float));
+  std::byte* values = value_tile(ring, bytes, kv, slot) + slot % kKeyTile;
+  for (size_t d = 0; d < ring.dim; ++d) visit(values + d * kKeyTile, 1);
+  visit(reinterpret_cast<std::byte*>(value_scales(ring, bytes, kv, slot)), sizeof(float));
+}
+
 // Attends to the `count` tokens from position s on, whose slots are the first of a tile, or some of one. A
 // query sees those no later than itself and fewer than `reach` tokens back.
 void attend_tile(const Kernels& kernels, const AttentionQ8Args& args, size_t kv, const Queries& queries,
@@ -206,6 +218,21 @@ void store_kv(const Kernels& kernels, const KvRing& ring, const float* k, const 
       begin += count;
     }
   }
+}
+
+void copy_slot(const KvRing& ring, const KvBytes& from, size_t kv, uint64_t position, std::byte* to) {
+  each_piece(ring, from, kv, ring.slot(position), [&](const std::byte* piece, size_t bytes) {
+    std::memcpy(to, piece, bytes);
+    to += bytes;
+  });
+}
+
+void restore_slot(const KvRing& ring, const KvBytes& to, size_t kv, uint64_t position,
+                  const std::byte* from) {
+  each_piece(ring, to, kv, ring.slot(position), [&](std::byte* piece, size_t bytes) {
+    std::memcpy(piece, from, bytes);
+    from += bytes;
+  });
 }
 
 void attention_q8(const Kernels& kernels, const AttentionQ8Args& args, size_t kv_begin, size_t kv_end,

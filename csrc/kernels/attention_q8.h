@@ -30,6 +30,7 @@ struct KvRing {
   }
   size_t key_bytes() const { return kv_heads * slots() * (stride() + stride() / kQ8Group * sizeof(float)); }
   size_t value_bytes() const { return kv_heads * slots() * (dim + sizeof(float)); }
+  size_t slot_bytes() const { return (key_bytes() + value_bytes()) / (kv_heads * slots()); }
 };
 
 // The two halves of a ring in memory.
@@ -54,7 +55,11 @@ struct AttentionQ8Args {
 void store_kv(const Kernels& kernels, const KvRing& ring, const float* k, const float* v, size_t T,
               uint64_t position, const KvBytes& to, size_t kv_begin, size_t kv_end, float* scratch);
 
-// As Kernels::attention. Both need attention_q8_scratch() floats, which grow with T.
+// What one KV head's slot of the token at `position` holds, to KvRing::slot_bytes() elsewhere; and back.
+void copy_slot(const KvRing& ring, const KvBytes& from, size_t kv, uint64_t position, std::byte* to);
+void restore_slot(const KvRing& ring, const KvBytes& to, size_t kv, uint64_t position, const std::byte* from);
+
+// As Kernels::attention. store_kv() and this need attention_q8_scratch() floats, which grow with T.
 size_t attention_q8_scratch(const KvRing& ring, size_t heads, size_t T);
 void attention_q8(const Kernels& kernels, const AttentionQ8Args& args, size_t kv_begin, size_t kv_end,
                   float* scratch);

@@ -61,6 +61,7 @@ class ExactMemory {
     size_t row_scales;
   };
   static constexpr size_t kMostTokens = kMaxBlock;  // that learn() takes
+  static constexpr bool kSameInAnyBlock = false;    // a token's results, to the last bit
 
   ExactMemory(const RunContext& ctx, const MemorySizes& sizes, const Place& place, size_t kv, float* scratch)
       : ctx_(ctx), sizes_(sizes), kv_(kv), scratch_(scratch) {
@@ -128,6 +129,7 @@ class FastMemory {
     std::array<const float*, 3> initial;  // W_0 of all KV heads; null for zeros
   };
   static constexpr size_t kMostTokens = kGradientBlock;
+  static constexpr bool kSameInAnyBlock = true;
 
   FastMemory(const RunContext& ctx, const MemorySizes& sizes, const Place& place, size_t kv, float* scratch)
       : ctx_(ctx),

@@ -24,6 +24,10 @@ class Linear : public Loop {
     ctx.kernels.linear_f32(ctx.in(0), ctx.in(1), bias, ctx.out(0), rows(ctx), K_, N_, begin, end);
   }
 
+  size_t most_speculative(const RunContext&) const override {
+    return N_ <= kOrderedRows ? kMostSpeculative : 1;
+  }
+
  private:
   size_t rows(const RunContext& ctx) const { return x_(ctx.tokens) / K_; }
 
@@ -73,6 +77,8 @@ class LinearNBits : public QuantisedLinear {
     const float* bias = ctx.has(5) ? ctx.in(5) : nullptr;
     ctx.kernels.linear_nbits(ctx.in(0), w, bias, ctx.out(0), rows(ctx), begin, end);
   }
+
+  size_t most_speculative(const RunContext&) const override { return 1; }  // sums in another order
 };
 
 // Activations in 8 bits, once for all the layers that read them. Outputs: codes, scales, sums.

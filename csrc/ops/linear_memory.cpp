@@ -24,6 +24,11 @@ class LinearMemory : public Loop {
     for (size_t kv = begin; kv < end; ++kv) run_head(ctx, kv, ctx.scratch(worker));
   }
 
+  // Every token writes the matrix.
+  size_t most_speculative(const RunContext& ctx) const override {
+    return ctx.frozen && sizes_.dim <= kOrderedRows ? kMostSpeculative : 1;
+  }
+
   size_t scratch_floats(const Kernels& /*kernels*/, size_t /*tokens*/) const override { return sizes_.dim; }
 
  private:

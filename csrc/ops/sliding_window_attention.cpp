@@ -78,6 +78,8 @@ class SlidingWindowAttention : public Loop {
     }
   }
 
+  size_t most_speculative(const RunContext&) const override { return 1; }  // sums in another order
+
   size_t scratch_floats(const Kernels& kernels, size_t tokens) const override {
     return std::max(kernels.attention_scratch(arguments(tokens, 0)),
                     kernels.attention_scratch(arguments(tokens, sizes_.slots())));
@@ -116,8 +118,13 @@ class SlidingWindowAttention : public Loop {
 // Keys and values in 8 bits.
 class SlidingWindowAttentionQ8 : public Loop {
  public:
-  SlidingWindowAttentionQ8(const Sizes& sizes, const Slots& slots, const KvRing& ring)
-      : sizes_(sizes), slots_(slots), ring_(ring) {}
+  // `overwritten`: offset among derived data of room for what the tokens of a draft overwrite.
+  SlidingWindowAttentionQ8(const Sizes& sizes, const Slots& slots, const KvRing& ring, size_t overwritten)
+      : sizes_(sizes), slots_(slots), ring_(ring), overwritten_(overwritten) {}
+
+  static size_t overwritten_bytes(const KvRing& ring) {
+    return ring.kv_heads * (kMostSpeculative - 1) * ring.slot_bytes();
+  }
 
   Items items(const RunContext& ctx) const override { return items_of(sizes_, ctx); }
 
@@ -134,9 +141,21 @@ class SlidingWindowAttentionQ8 : public Loop {
                                .scale = scale_of(sizes_),
                                .y = ctx.out(0)};
     float* scratch = ctx.scratch(worker);
+    if (ctx.speculative) {
+      for (size_t t = 1; t < ctx.tokens; ++t)
+        for (size_t kv = begin; kv < end; ++kv)
+          copy_slot(ring_, bytes, kv, ctx.position + t, overwritten(ctx, kv, t));
+    }
     store_kv(ctx.kernels, ring_, ctx.out(slots_.k), ctx.in(2), ctx.tokens, ctx.position, bytes, begin, end,
              scratch);
     attention_q8(ctx.kernels, args, begin, end, scratch);
+  }
+
+  void take_back(const RunContext& ctx, size_t count) const override {
+    const KvBytes bytes{ctx.out<std::byte>(1), ctx.out<std::byte>(2)};
+    for (size_t t = ctx.tokens - count; t < ctx.tokens; ++t)
+      for (size_t kv = 0; kv < ring_.kv_heads; ++kv)
+        restore_slot(ring_, bytes, kv, ctx.position + t, overwritten(ctx, kv, t));
   }
 
   size_t scratch_floats(const Kernels& /*kernels*/, size_t tokens) const override {
@@ -144,9 +163,16 @@ class SlidingWindowAttentionQ8 : public Loop {
   }
 
  private:
+  // Of the segment's token t > 0.
+  std::byte* overwritten(const RunContext& ctx, size_t kv, size_t t) const {
+    const size_t index = kv * (kMostSpeculative - 1) + t - 1;
+    return ctx.derived<std::byte>(overwritten_) + index * ring_.slot_bytes();
+  }
+
   Sizes sizes_;
   Slots slots_;
   KvRing ring_;
+  size_t overwritten_;
 };
 
 }  // namespace
@@ -215,7 +241,10 @@ MadeOp make_sliding_window_attention(Binder& node) {
     slots.sin_sink = sink[1];
     slots.q_sink = node.temporary({kTokens, heads * dim});
   }
-  if (in_8_bits) return std::make_unique<SlidingWindowAttentionQ8>(sizes, slots, ring);
+  if (in_8_bits) {
+    const size_t overwritten = node.derived(SlidingWindowAttentionQ8::overwritten_bytes(ring));
+    return std::make_unique<SlidingWindowAttentionQ8>(sizes, slots, ring, overwritten);
+  }
   return std::make_unique<SlidingWindowAttention>(sizes, slots);
 }
 

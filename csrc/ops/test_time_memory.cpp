@@ -25,13 +25,24 @@ struct Waiting {
   static size_t floats(size_t dim) { return 1 + kGradientBlock * (1 + 2 * dim); }
 };
 
+// What a speculative segment's tokens but the first overwrote, of one KV head: there is no learning in
+// between.
+struct Overwritten {
+  float* beta_sum;  // [kMostSpeculative], before each token
+  float* rows;      // [kMostSpeculative, 1 + 2 D]: η, k and v of Waiting
+  static size_t floats(size_t dim) { return kMostSpeculative * (2 + 2 * dim); }
+};
+static_assert(kMostSpeculative < kGradientBlock);
+
 // `Memory`: ExactMemory or FastMemory.
 template <class Memory>
 class TestTimeMemory : public Loop {
  public:
-  // `waiting`: number of the output that keeps every KV head's Waiting.
-  TestTimeMemory(const MemorySizes& sizes, size_t waiting, const typename Memory::Place& place)
-      : sizes_(sizes), waiting_(waiting), place_(place) {}
+  // `waiting`: number of the output that keeps every KV head's Waiting. `overwritten`: offset among derived
+  // data of every KV head's Overwritten.
+  TestTimeMemory(const MemorySizes& sizes, size_t waiting, size_t overwritten,
+                 const typename Memory::Place& place)
+      : sizes_(sizes), waiting_(waiting), overwritten_(overwritten), place_(place) {}
 
   Items items(const RunContext& ctx) const override {
     return {sizes_.kv_heads, 1, ctx.tokens * (sizes_.group() + 3) * 3 * sizes_.hidden * sizes_.dim};
@@ -48,6 +59,33 @@ class TestTimeMemory : public Loop {
       if (ctx.fresh) memory.derive();
       learn_waiting(ctx, memory, kv);
       memory.settle();
+    }
+  }
+
+  // What waits is learned with the first token at most, and so is a chunk's end written.
+  size_t most_speculative(const RunContext& ctx) const override {
+    if (!Memory::kSameInAnyBlock) return 1;
+    size_t most = kMostSpeculative;
+    if (ctx.frozen) return most;
+    const auto into_chunk = static_cast<size_t>(ctx.position % sizes_.chunk);
+    const bool ends = into_chunk + 1 == sizes_.chunk;
+    most = std::min(most, sizes_.chunk - (ends ? 0 : into_chunk + 1));
+    for (size_t kv = 0; kv < sizes_.kv_heads; ++kv) {
+      const size_t waits = checked_count(*waiting_of(ctx, kv).count) + 1;
+      most = std::min(most, kGradientBlock - (ends || waits == kGradientBlock ? 0 : waits));
+    }
+    return most;
+  }
+
+  void take_back(const RunContext& ctx, size_t count) const override {
+    if (ctx.frozen) return;
+    for (size_t kv = 0; kv < sizes_.kv_heads; ++kv) {
+      const Waiting waiting = waiting_of(ctx, kv);
+      const Overwritten overwritten = overwritten_of(ctx, kv);
+      const size_t left = checked_count(*waiting.count) - count;
+      for (size_t i = 0; i < count; ++i) restore(overwritten, ctx.tokens - count + i, waiting, left + i);
+      *waiting.count = static_cast<float>(left);
+      ctx.out(kBetaSum - kStateShift)[kv] = overwritten.beta_sum[ctx.tokens - count];
     }
   }
 
@@ -77,6 +115,25 @@ class TestTimeMemory : public Loop {
     float* count = ctx.out(waiting_) + kv * Waiting::floats(sizes_.dim);
     float* eta = count + 1;
     return {count, eta, eta + kGradientBlock, eta + kGradientBlock * (1 + sizes_.dim)};
+  }
+
+  Overwritten overwritten_of(const RunContext& ctx, size_t kv) const {
+    float* beta_sum = ctx.derived<float>(overwritten_) + kv * Overwritten::floats(sizes_.dim);
+    return {beta_sum, beta_sum + kMostSpeculative};
+  }
+
+  // Row `row` of what waits, for the segment's token t to overwrite; and back.
+  void keep(const Overwritten& overwritten, size_t t, const Waiting& waiting, size_t row) const {
+    float* to = overwritten.rows + t * (1 + 2 * sizes_.dim);
+    *to = waiting.eta[row];
+    std::copy_n(waiting.k + row * sizes_.dim, sizes_.dim, to + 1);
+    std::copy_n(waiting.v + row * sizes_.dim, sizes_.dim, to + 1 + sizes_.dim);
+  }
+  void restore(const Overwritten& overwritten, size_t t, const Waiting& waiting, size_t row) const {
+    const float* from = overwritten.rows + t * (1 + 2 * sizes_.dim);
+    waiting.eta[row] = *from;
+    std::copy_n(from + 1, sizes_.dim, waiting.k + row * sizes_.dim);
+    std::copy_n(from + 1 + sizes_.dim, sizes_.dim, waiting.v + row * sizes_.dim);
   }
 
   // How many tokens wait. A restored state may claim anything.
@@ -117,6 +174,7 @@ class TestTimeMemory : public Loop {
         t += n;
         continue;
       }
+      if (ctx.speculative) keep(overwritten_of(ctx, kv), t, waiting, count);
       waiting.eta[count] = *eta;
       std::copy_n(k, sizes_.dim, waiting.k + count * sizes_.dim);
       std::copy_n(v, sizes_.dim, waiting.v + count * sizes_.dim);
@@ -128,7 +186,10 @@ class TestTimeMemory : public Loop {
     }
     *waiting.count = static_cast<float>(count);
     float& beta_sum = ctx.out(kBetaSum - kStateShift)[kv];
-    for (size_t t = begin; t < end; ++t) beta_sum += ctx.in(kBeta)[t * sizes_.kv_heads + kv];
+    for (size_t t = begin; t < end; ++t) {
+      if (ctx.speculative) overwritten_of(ctx, kv).beta_sum[t] = beta_sum;
+      beta_sum += ctx.in(kBeta)[t * sizes_.kv_heads + kv];
+    }
   }
 
   // The end of a chunk: S = β̄ S + G, W = Ŵ - S.
@@ -142,7 +203,7 @@ class TestTimeMemory : public Loop {
   }
 
   MemorySizes sizes_;
-  size_t waiting_;
+  size_t waiting_, overwritten_;
   typename Memory::Place place_;
 };
 
@@ -202,9 +263,11 @@ MadeOp make_test_time_memory(Binder& node) {
   const size_t waiting = frozen ? 0 : node.kept({kv_heads, static_cast<int64_t>(Waiting::floats(sizes.dim))});
   const size_t row_scales = node.derived(sizes.kv_heads * sizes.row_scales() * sizeof(float));
   if (exact)
-    return std::make_unique<TestTimeMemory<ExactMemory>>(sizes, waiting, ExactMemory::Place{row_scales});
+    return std::make_unique<TestTimeMemory<ExactMemory>>(sizes, waiting, 0, ExactMemory::Place{row_scales});
   const size_t copies = node.derived(sizes.kv_heads * MemoryQ8::bytes(sizes.dim, sizes.hidden));
-  return std::make_unique<TestTimeMemory<FastMemory>>(sizes, waiting,
+  const size_t overwritten =
+      frozen ? 0 : node.derived(sizes.kv_heads * Overwritten::floats(sizes.dim) * sizeof(float));
+  return std::make_unique<TestTimeMemory<FastMemory>>(sizes, waiting, overwritten,
                                                       FastMemory::Place{row_scales, copies, initial});
 }
 

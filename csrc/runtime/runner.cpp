@@ -159,6 +159,7 @@ bool Runner::fill_block(std::span<Reading> readings) {
                          .position = session.position,
                          .frozen = session.is_frozen,
                          .fresh = session.is_fresh,
+                         .speculative = reading.speculative,
                          .state = session.bytes.data(),
                          .derived = session.derived.data()});
     of_segment_.push_back(&reading);
@@ -241,17 +242,44 @@ void Runner::end_block() {
   }
 }
 
-void Runner::settle(SessionState& session) {
-  segments_.assign({{.position = session.position,
+// For what operators do between two readings: the session's tokens from `position` on, whose step is not set.
+RunContext Runner::context_of(SessionState& session, ThreadPool& pool, uint64_t position, size_t tokens) {
+  segments_.assign({{.tokens = tokens,
+                     .position = position,
+                     .frozen = session.is_frozen,
                      .fresh = session.is_fresh,
                      .state = session.bytes.data(),
                      .derived = session.derived.data()}});
+  return context(pool).of(segments_.front());
+}
+
+size_t Runner::most_speculative(SessionState& session) {
+  size_t most = program_.shares_blocks ? program_.block : 1;
+  RunContext ctx = context_of(session, own_, session.position, 0);
+  for (const Step& step : program_.steps) {
+    if (most == 1) break;
+    ctx.step = &step;
+    most = std::min(most, step.op->most_speculative(ctx));
+  }
+  return most;
+}
+
+void Runner::take_back(SessionState& session, size_t read, size_t count) {
+  session.position -= count;
+  RunContext ctx = context_of(session, own_, session.position + count - read, read);
+  for (const Step& step : program_.steps) {
+    ctx.step = &step;
+    step.op->take_back(ctx, count);
+  }
+}
+
+void Runner::settle(SessionState& session) {
   with_threads([&](ThreadPool& pool) {
     session.is_poisoned = true;  // until it is done
-    RunContext ctx = context(pool);
+    RunContext ctx = context_of(session, pool, session.position, 0);
     for (const Step& step : program_.steps) {
       ctx.step = &step;
-      step.op->settle(ctx.of(segments_.front()));
+      step.op->settle(ctx);
     }
     session.is_poisoned = false;
   });

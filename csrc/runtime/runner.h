@@ -38,6 +38,7 @@ struct Reading {
   LogitsFor which;
   float* logits;                    // [rows, vocab] with rows = 0, 1, ids.size()
   GoOn go_on = kToTheEnd;           // false: no more of `ids`
+  bool speculative = false;         // all but the first of `ids`, which fit into a block, may be taken back
   size_t read = 0;                  // ids that were read
   std::optional<Error> error = {};  // of this session alone, which is poisoned
 };
@@ -52,6 +53,10 @@ class Runner {
   // Reads with all sessions at once: the one loop over blocks. Each gets what it would get alone. What is
   // thrown is no session's own, and poisons those whose tokens were in the block.
   void read(std::span<Reading> readings);
+  // How many `ids` a speculative reading may have now, at least 1.
+  size_t most_speculative(SessionState& session);
+  // Takes back the last `count` of the `read` tokens of a speculative reading, the last to be read.
+  void take_back(SessionState& session, size_t read, size_t count);
   void settle(SessionState& session);  // what is pending in its states becomes part of them
   void wipe();                         // overwrites what was computed
   size_t bytes() const;                // that it has allocated
@@ -61,6 +66,7 @@ class Runner {
   template <class Run>
   void with_threads(const Run& run);
   RunContext context(ThreadPool& pool);
+  RunContext context_of(SessionState& session, ThreadPool& pool, uint64_t position, size_t tokens);
   bool fill_block(std::span<Reading> readings);
   void run_block(ThreadPool& pool);
   void check_hidden(const Step& head);

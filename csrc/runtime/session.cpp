@@ -1,6 +1,7 @@
 // A session: its state, and its own runner.
 #include "runtime/session.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -98,6 +99,33 @@ size_t Session::forward(std::span<const int32_t> ids, LogitsFor which, std::span
   impl_->runner.read({&reading, 1});
   if (reading.error) throw Error(*reading.error);
   return reading.read;
+}
+
+size_t Session::most_speculative() {
+  impl_->check_usable();
+  return impl_->runner.most_speculative(impl_->state);
+}
+
+size_t Session::speculate(std::span<const int32_t> ids, std::span<float> logits,
+                          FunctionRef<size_t()> accept) {
+  check_call(ids, LogitsFor::kAll, logits);
+  if (const size_t most = most_speculative(); ids.size() > most) {
+    throw Error(ErrorCode::kInvalidArgument, "Of " + std::to_string(ids.size()) +
+                                                 " tokens some could not be taken back; " +
+                                                 std::to_string(most) + " can be tried now.");
+  }
+  Reading reading{.session = &impl_->state,
+                  .ids = ids,
+                  .which = LogitsFor::kAll,
+                  .logits = logits.data(),
+                  .speculative = ids.size() > 1};
+  impl_->runner.read({&reading, 1});
+  if (reading.error) throw Error(*reading.error);
+  impl_->state.is_poisoned = true;  // until only what is right has been read
+  const size_t right = std::clamp<size_t>(accept(), 1, ids.size());
+  if (right < ids.size()) impl_->runner.take_back(impl_->state, ids.size(), ids.size() - right);
+  impl_->state.is_poisoned = false;
+  return right;
 }
 
 uint64_t Session::position() const { return impl_->state.position; }

@@ -48,6 +48,16 @@ class Session {
   size_t forward(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits,
                  GoOn go_on = kToTheEnd);
 
+  // Reads a token and a draft of what follows it, some of which may be wrong: once their logits, [ids,
+  // vocab], are there, `accept` says how many of `ids` are right, at least 1. The others are taken back: the
+  // state is, byte for byte, what it would be had only the right ones been read, and these have the same
+  // logits, bit for bit. Returns how many they are. Throws what forward() does, and kInvalidArgument for more
+  // ids than most_speculative(); what `accept` throws poisons the session.
+  size_t speculate(std::span<const int32_t> ids, std::span<float> logits, FunctionRef<size_t()> accept);
+  // How many ids that takes now. 1 where nothing could be drafted: next to where a memory learns, in exact
+  // mode, with a linear memory that is not frozen.
+  size_t most_speculative();
+
   uint64_t position() const;  // tokens read so far
   void reset();               // as new, but frozen if it was; also after an error
   void wipe();                // the same, with every byte that this session held overwritten
