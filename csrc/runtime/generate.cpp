@@ -2,6 +2,7 @@
 #include "runtime/generate.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -157,7 +158,8 @@ Generator::Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokeniz
       decoder_(tokenizer),
       filter_(options.stop),
       logits_(vocab_size),
-      samplable_(std::min(vocab_size, static_cast<size_t>(tokenizer->vocab_size()))) {
+      samplable_(std::min(vocab_size, static_cast<size_t>(tokenizer->vocab_size()))),
+      speculates_(options.speculate) {
   check_ids(prompt, vocab_size);
   prompt_.assign(prompt.begin(), prompt.end());
   stats_.prompt_left = prompt_.size();
@@ -229,14 +231,59 @@ void Generator::took_prompt(size_t count) {
   stats_.prompt_left -= count;
 }
 
-std::optional<std::string> Generator::next(const Forward& forward, const DrawHooks& hooks) {
+std::optional<std::string> Generator::next(const Forward& forward, const DrawHooks& hooks,
+                                           Speculation* speculation) {
   if (over()) return std::nullopt;
   prefill(forward);
   const Timer timer(stats_.decode_seconds);
   const std::span<const int32_t> id = wanted(hooks);
   if (id.empty()) return end();
+  if (speculation != nullptr && speculates_ && !hooks.filter && !hooks.drawn) {
+    std::array<int32_t, kMostSpeculative> ids{drawn_};
+    if (const size_t count = draft(*speculation, std::span(ids).subspan(1)); count > 0)
+      return speculate(*speculation, std::span(ids).first(1 + count));
+  }
   forward(id, LogitsFor::kLast, logits_, kToTheEnd);
   return took(1, 0);
+}
+
+// Tokens that may follow drawn_, and go on with the text.
+size_t Generator::draft(Speculation& speculation, std::span<int32_t> room) const {
+  const auto left = static_cast<uint64_t>(max_tokens_) - stats_.generated_tokens - 1;
+  room = room.first(static_cast<size_t>(std::min<uint64_t>(left, room.size())));
+  if (room.empty()) return 0;
+  const auto draft = room.first(speculation.draft(drawn_, room));
+  const auto ends = [&](int32_t id) { return static_cast<size_t>(id) >= samplable_ || stops(id); };
+  return static_cast<size_t>(std::ranges::find_if(draft, ends) - draft.begin());
+}
+
+// Reads what was drawn and a draft, of which as much counts as is drawn from what the model says of it.
+std::string Generator::speculate(Speculation& speculation, std::span<const int32_t> ids) {
+  std::string piece;
+  speculation.read(ids, [&](std::span<const float> rows) {
+    const auto row = [&](size_t i) { return rows.subspan(i * logits_.size(), logits_.size()); };
+    size_t count = 0;
+    do piece += took_drawn(ids[count++]);
+    while (count < ids.size() && !over() && draws(row(count - 1), ids[count]));
+    std::ranges::copy(row(count - 1), logits_.begin());
+    stats_.drafted_tokens += ids.size() - 1;
+    stats_.accepted_tokens += count - 1;
+    return count;
+  });
+  return piece;
+}
+
+// Whether `id` is the next token. What else would be drawn is left to draw().
+bool Generator::draws(std::span<const float> logits, int32_t id) {
+  const Random before = sampler_.random();
+  const std::optional<int32_t> drawn = sampler_.sample(logits.first(samplable_));
+  if (drawn == id) {
+    sampler_.accept(id);
+    return true;
+  }
+  if (drawn) ahead_ = {*drawn, sampler_.random()};
+  sampler_.set_random(before);
+  return false;
 }
 
 std::span<const int32_t> Generator::wanted(const DrawHooks& hooks) {
@@ -256,7 +303,14 @@ std::optional<int32_t> Generator::draw(const DrawHooks& hooks) {
   };
   if (static_cast<int64_t>(stats_.generated_tokens) >= max_tokens_) return finish(FinishReason::kMaxTokens);
   const auto logits = std::span<const float>(logits_).first(samplable_);
-  const std::optional<int32_t> drawn = allmem::draw(sampler_, logits, last_, hooks);
+  const std::optional<Ahead> ahead = std::exchange(ahead_, {});
+  std::optional<int32_t> drawn;
+  if (ahead && !hooks.filter) {
+    drawn = ahead->id;
+    sampler_.set_random(ahead->random);
+  } else {
+    drawn = allmem::draw(sampler_, logits, last_, hooks);
+  }
   if (!drawn) return finish(FinishReason::kNoToken);
   const int32_t id = *drawn;
   if (stops(id)) return finish(FinishReason::kStopToken);
@@ -272,9 +326,13 @@ std::string Generator::took(size_t count, double seconds) {
     return {};
   }
   stats_.decode_seconds += seconds;
-  last_ = drawn_;
+  return took_drawn(drawn_);
+}
+
+std::string Generator::took_drawn(int32_t id) {
+  last_ = id;
   ++stats_.generated_tokens;
-  std::string piece = filter_.push(decoder_.push(drawn_));
+  std::string piece = filter_.push(decoder_.push(id));
   if (filter_.stopped()) stats_.finish = FinishReason::kStopString;
   return piece;
 }

@@ -25,6 +25,7 @@ struct GenerateOptions {
   // token is a stop token too: such tokens have no text.
   std::vector<std::string> stop = {};
   std::vector<int32_t> stop_ids = {};  // tokens that end the text and are neither shown nor read
+  bool speculate = true;               // reads drafts where that is likely to be faster; the text is the same
 };
 
 // kNoToken: bias and filter leave no token that could follow.
@@ -34,6 +35,8 @@ struct GenerateStats {
   size_t prompt_tokens = 0;     // read so far
   size_t prompt_left = 0;       // still to be read
   size_t generated_tokens = 0;  // sampled, without a stop token
+  size_t drafted_tokens = 0;    // read before they were sampled, since this was made
+  size_t accepted_tokens = 0;   // those of them that were sampled then
   double prefill_seconds = 0.0;
   double decode_seconds = 0.0;
   FinishReason finish = FinishReason::kNone;
@@ -62,6 +65,17 @@ class StopFilter {
 // Runs the model on `ids`; has the contract of Session::forward.
 using Forward =
     std::function<size_t(std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on)>;
+
+// A model that reads drafts.
+class Speculation {
+ public:
+  virtual ~Speculation() = default;
+  // Writes what may follow once `next` is read; returns how many tokens that is, 0 for none.
+  virtual size_t draft(int32_t next, std::span<int32_t> room) = 0;
+  // As Session::speculate(), with logits [ids, vocab_size] that `accept` is given.
+  using Accept = FunctionRef<size_t(std::span<const float> logits)>;
+  virtual void read(std::span<const int32_t> ids, Accept accept) = 0;
+};
 
 // How such a function reads: read(begin, count) takes the next `count` <= block of `total` tokens, until all
 // are read or `go_on` ends it. Returns how many were.
@@ -107,7 +121,8 @@ class Generator {
             const GenerateOptions& options);
 
   // All that it needs to go on: options, the rest of the prompt, the last logits, sampler, text held back.
-  // Not the seconds. To be called before it is over. The constructor throws kBadSnapshot.
+  // Not the seconds, nor what was drafted; what goes on from it speculates. To be called before it is over.
+  // The constructor throws kBadSnapshot.
   void save(ByteWriter& to) const;
   Generator(ByteReader& from, size_t vocab_size, std::shared_ptr<const Tokenizer> tokenizer);
 
@@ -115,8 +130,11 @@ class Generator {
   bool prefill(const Forward& forward, GoOn go_on = kToTheEnd);
 
   // The text that became certain with one more token: empty while a character or a possible stop string is
-  // incomplete, nothing when the generation is over. Reads what is left of the prompt first.
-  std::optional<std::string> next(const Forward& forward, const DrawHooks& hooks = {});
+  // incomplete, nothing when the generation is over. Reads what is left of the prompt first. With
+  // `speculation` it may be several tokens, as many of a draft as are drawn; never with hooks, which are
+  // called token by token.
+  std::optional<std::string> next(const Forward& forward, const DrawHooks& hooks = {},
+                                  Speculation* speculation = nullptr);
 
   // The same in steps, for who reads for several texts at once. What the model is to read now: from what is
   // left of the prompt, or one token that is drawn. Nothing when the generation is over, which end() ends.
@@ -137,6 +155,10 @@ class Generator {
   std::optional<int32_t> draw(const DrawHooks& hooks);
   bool stops(int32_t id) const;
   void took_prompt(size_t count);
+  std::string took_drawn(int32_t id);
+  size_t draft(Speculation& speculation, std::span<int32_t> room) const;
+  std::string speculate(Speculation& speculation, std::span<const int32_t> ids);
+  bool draws(std::span<const float> logits, int32_t id);
 
   WipedVector<int32_t> prompt_;  // what is to be read
   size_t prompt_read_ = 0;       // how many of them were
@@ -149,6 +171,14 @@ class Generator {
   size_t samplable_;           // how many of them the tokenizer knows
   int32_t last_ = -1;          // drawn last, for a filter
   int32_t drawn_ = -1;         // within a step: what is to be read
+  // What is drawn from logits_ next, where a draft that was wrong there has shown it, and the random numbers
+  // after it. Not for a draw with a filter.
+  struct Ahead {
+    int32_t id;
+    Random random;
+  };
+  std::optional<Ahead> ahead_ = {};
+  bool speculates_ = true;
   GenerateStats stats_;
 };
 

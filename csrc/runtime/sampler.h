@@ -80,6 +80,10 @@ class Sampler {
   // one before it left.
   std::optional<int32_t> sample(std::span<const float> logits, std::span<const uint32_t> allowed = {});
 
+  // Where the sequence of random numbers is, and back to there: to undo a draw.
+  const Random& random() const { return random_; }
+  void set_random(const Random& random) { random_ = random; }
+
   // Remembers `id` (in [0, vocab_size), else Error) for the repetition penalty.
   void accept(int32_t id);
 

@@ -23,6 +23,8 @@ std::shared_ptr<Generator> make_text(Arguments&&... arguments) {
 Writer::Writer(std::unique_ptr<Session> session)
     : session_(std::move(session)), now_{.sampler = Sampler({}, vocab_size()), .logits = {}, .text = {}} {
   now_.logits.reserve(vocab_size());  // so that a step allocates nothing
+  if (session_->model().info().weight_bytes >= NgramDrafts::kCachedBytes)
+    drafts_ = std::make_unique<NgramDrafts>();
 }
 
 size_t Writer::vocab_size() const { return static_cast<size_t>(session_->model().info().vocab_size); }
@@ -30,6 +32,10 @@ size_t Writer::vocab_size() const { return static_cast<size_t>(session_->model()
 void Writer::drop_text() {
   now_.text.reset();
   ++text_number_;
+}
+
+void Writer::note_read(std::span<const int32_t> ids) {
+  if (drafts_) drafts_->read(ids);
 }
 
 // A read() under way. The last logits are away until it has ended well.
@@ -84,6 +90,7 @@ size_t Writer::read(std::span<const int32_t> ids, LogitsFor which, std::span<flo
   HandRead reading(*this, ids, which, logits, go_on);
   const size_t read = session_->forward(ids, which, reading.room(), reading);
   reading.end(read);
+  note_read(ids.first(read));
   return read;
 }
 
@@ -116,15 +123,41 @@ Generator& Writer::text() {
 
 Forward Writer::forward() {
   return [this](std::span<const int32_t> ids, LogitsFor which, std::span<float> logits, GoOn go_on) {
-    return session_->forward(ids, which, logits, go_on);
+    const size_t read = session_->forward(ids, which, logits, go_on);
+    note_read(ids.first(read));
+    return read;
   };
 }
+
+// How its session reads what `drafts_` has guessed.
+class Writer::Drafted : public Speculation {
+ public:
+  explicit Drafted(Writer& writer) : writer_(writer) {}
+
+  size_t draft(int32_t next, std::span<int32_t> room) override {
+    const size_t count = writer_.drafts_->draft(next, room);
+    return count == 0 ? 0 : std::min(count, writer_.session_->most_speculative() - 1);
+  }
+
+  void read(std::span<const int32_t> ids, Accept accept) override {
+    WipedVector<float>& rows = writer_.rows_;
+    rows.resize(kMostSpeculative * writer_.vocab_size());
+    const size_t read = writer_.session_->speculate(ids, rows, [&] { return accept(rows); });
+    writer_.note_read(ids.first(read));
+  }
+
+ private:
+  Writer& writer_;
+};
 
 bool Writer::prefill(GoOn go_on) {
   return text().prefill(forward(), [&](size_t read) { return go_on(read) && !cancelled_; });
 }
 
-std::optional<std::string> Writer::next(const DrawHooks& hooks) { return text().next(forward(), hooks); }
+std::optional<std::string> Writer::next(const DrawHooks& hooks) {
+  Drafted drafted(*this);
+  return text().next(forward(), hooks, drafts_ ? &drafted : nullptr);
+}
 
 void Writer::read(Batch& batch, std::span<HandItem> items, GoOn go_on) {
   std::vector<HandRead> readings;
@@ -149,7 +182,9 @@ void Writer::read(Batch& batch, std::span<HandItem> items, GoOn go_on) {
   for (size_t i = 0; i < calls.size(); ++i) {
     of_call[i]->read = calls[i].read;
     of_call[i]->error = calls[i].error;
-    if (!calls[i].error) readings[i].end(calls[i].read);
+    if (calls[i].error) continue;
+    readings[i].end(calls[i].read);
+    of_call[i]->writer->note_read(calls[i].ids.first(calls[i].read));
   }
 }
 
@@ -184,6 +219,7 @@ void Writer::next(Batch& batch, std::span<TextItem> items) {
       item.error = std::make_exception_ptr(*calls[i].error);
     } else {
       item.piece = item.writer->text().took(calls[i].read, seconds.count());
+      item.writer->note_read(calls[i].ids);
     }
   }
 }
@@ -224,6 +260,8 @@ void Writer::reset() {
   now_.logits.clear();
   drop_text();
   marks_.clear();
+  rows_ = {};
+  if (drafts_) drafts_->forget();
 }
 
 void Writer::wipe() {
@@ -238,6 +276,7 @@ std::unique_ptr<Writer> Writer::clone() const {
   twin->now_.logits = now_.logits;
   if (now_.text) twin->now_.text = make_text(*now_.text);
   twin->files = files;
+  if (drafts_) twin->drafts_ = drafts_->clone();
   return twin;
 }
 
@@ -280,6 +319,7 @@ void Writer::restore(uint64_t position, Draft draft, FunctionRef<void(std::span<
   now_ = std::move(draft);
   ++text_number_;
   marks_.clear();
+  if (drafts_) drafts_->forget();
 }
 
 }  // namespace allmem

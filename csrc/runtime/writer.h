@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/batch.h"
+#include "runtime/draft.h"
 #include "runtime/generate.h"
 #include "runtime/sampler.h"
 #include "runtime/session.h"
@@ -56,6 +57,9 @@ class Writer {
   // As Generator's; cancel() ends prefill(), too. Throw kInvalidArgument when there is no text.
   bool prefill(GoOn go_on = kToTheEnd);
   std::optional<std::string> next(const DrawHooks& hooks = {});
+  // Where next() has its drafts from; null: it reads token by token. At first NgramDrafts, where weights are
+  // larger than a cache.
+  void speculate_with(std::unique_ptr<DraftSource> drafts) { drafts_ = std::move(drafts); }
 
   // --- several at once, whose sessions read as a batch; each writer once
 
@@ -75,7 +79,7 @@ class Writer {
     std::exception_ptr error = {};          // or throws; the others do not mind
   };
   // One more token of each text; of one whose prompt is not read, at most kMaxBlock tokens of that, which
-  // give an empty piece.
+  // give an empty piece. Without drafts: the tokens of other texts fill the block already.
   static void next(Batch& batch, std::span<TextItem> items);
 
   // --- from any thread
@@ -129,7 +133,9 @@ class Writer {
     std::shared_ptr<const Tokenizer> tokenizer;  // of the unfinished text, if there was one
   };
   class HandRead;
+  class Drafted;
   void drop_text();
+  void note_read(std::span<const int32_t> ids);
   Generator& text();
   Forward forward();
   size_t vocab_size() const;
@@ -139,6 +145,8 @@ class Writer {
   uint64_t text_number_ = 0;
   std::atomic<bool> cancelled_ = false;
   std::deque<Mark> marks_;
+  std::unique_ptr<DraftSource> drafts_;  // may be null; no part of a snapshot
+  WipedVector<float> rows_;              // logits of what was drafted last
 };
 
 }  // namespace allmem

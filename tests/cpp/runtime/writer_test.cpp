@@ -231,7 +231,7 @@ TEST_CASE_FIXTURE(Fixture,
 
 #if !defined(ALLMEM_SANITIZED)  // they keep memory of their own
 
-TEST_CASE_FIXTURE(Fixture, "after wiping nothing is left in memory of state, logits, text or marks") {
+TEST_CASE_FIXTURE(Fixture, "after wiping nothing is left in memory of state, logits, text, marks or drafts") {
   // Not what earlier tests have left in freed memory: other weights give other states.
   model = tiny_model(99);
   prompt = random_ids(150, 37, 21);
@@ -239,6 +239,7 @@ TEST_CASE_FIXTURE(Fixture, "after wiping nothing is left in memory of state, log
   options.sampling.temperature = 20;  // letters, whatever the random weights prefer
   options.max_tokens = 200;
   Writer w = writer();
+  w.speculate_with(std::make_unique<NgramDrafts>());
   const auto initial = w.session().state_memory();
   const std::vector<std::byte> untouched(initial.begin(), initial.end());
   Needles needles;
