@@ -206,6 +206,10 @@ void bind_generator(py::module_& m) {
       .def_property_readonly("prompt_tokens", [](const GeneratorHandle& h) { return h.stats.prompt_tokens; })
       .def_property_readonly("generated_tokens",
                              [](const GeneratorHandle& h) { return h.stats.generated_tokens; })
+      .def_property_readonly("drafted_tokens",
+                             [](const GeneratorHandle& h) { return h.stats.drafted_tokens; })
+      .def_property_readonly("accepted_tokens",
+                             [](const GeneratorHandle& h) { return h.stats.accepted_tokens; })
       .def_property_readonly("prefill_seconds",
                              [](const GeneratorHandle& h) { return h.stats.prefill_seconds; })
       .def_property_readonly("decode_seconds",

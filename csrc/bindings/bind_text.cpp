@@ -43,7 +43,10 @@ Integer integer(const std::string& name, py::handle value) {
 
 template <class Number>
 Number number(const std::string& name, py::handle value) {
-  if constexpr (std::is_floating_point_v<Number>) {
+  if constexpr (std::is_same_v<Number, bool>) {
+    if (!py::isinstance<py::bool_>(value)) refuse(name, value, "True or False");
+    return value.cast<bool>();
+  } else if constexpr (std::is_floating_point_v<Number>) {
     return static_cast<Number>(real(name, value));
   } else {
     return integer<Number>(name, value);
@@ -81,6 +84,7 @@ void each_option(GenerateOptions& options, const Visit& visit) {
   each_sampling_option(visit, options.sampling);
   visit("max_tokens", options.max_tokens);
   visit("stop", options.stop);
+  visit("speculate", options.speculate);
   visit("logit_bias", options.sampling.logit_bias);
 }
 

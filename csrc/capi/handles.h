@@ -144,8 +144,11 @@ int32_t output(std::span<const T> values, T* buffer, size_t capacity, size_t* co
 // The sizes that a struct had in earlier releases, which programs compiled then pass: of each, the offset of
 // the first field that came later.
 constexpr std::array<size_t, 0> older_sizes(const void*) { return {}; }
-constexpr std::array<size_t, 1> older_sizes(const allmem_sampling*) {
-  return {offsetof(allmem_sampling, logit_bias)};
+constexpr std::array<size_t, 2> older_sizes(const allmem_sampling*) {
+  return {offsetof(allmem_sampling, logit_bias), offsetof(allmem_sampling, speculate)};
+}
+constexpr std::array<size_t, 1> older_sizes(const allmem_generation*) {
+  return {offsetof(allmem_generation, drafted_tokens)};
 }
 constexpr std::array<size_t, 1> older_sizes(const allmem_model_options*) {
   return {offsetof(allmem_model_options, window)};

@@ -20,6 +20,8 @@ GenerateOptions generate_options(const SharedModel& model, const allmem_sampling
   const allmem_sampling sampling = taken(given, "sampling", sampling_of(options));
   options.sampling = sampler_options(sampling);
   options.max_tokens = sampling.max_tokens;
+  require(sampling.speculate == 0 || sampling.speculate == 1, "sampling->speculate is neither 0 nor 1.");
+  options.speculate = sampling.speculate != 0;
   for (const allmem_logit_bias& of :
        input(sampling.logit_bias, sampling.logit_bias_count, "The logit bias")) {
     options.sampling.logit_bias.push_back({of.id, of.bias});
@@ -72,13 +74,17 @@ int32_t write_on(allmem_session& handle, allmem_text_callback callback, void* us
   const auto report = [&] {
     if (generation == nullptr) return;
     const GenerateStats& stats = *writer.stats();
-    *generation = {.struct_size = sizeof *generation,
-                   .finish = finish_of(stats.finish),
-                   .prompt_left = static_cast<int32_t>(std::min<size_t>(stats.prompt_left, INT32_MAX)),
-                   .prompt_tokens = stats.prompt_tokens,
-                   .generated_tokens = stats.generated_tokens,
-                   .prefill_seconds = stats.prefill_seconds,
-                   .decode_seconds = stats.decode_seconds};
+    give<allmem_generation>(
+        {.struct_size = sizeof *generation,
+         .finish = finish_of(stats.finish),
+         .prompt_left = static_cast<int32_t>(std::min<size_t>(stats.prompt_left, INT32_MAX)),
+         .prompt_tokens = stats.prompt_tokens,
+         .generated_tokens = stats.generated_tokens,
+         .prefill_seconds = stats.prefill_seconds,
+         .decode_seconds = stats.decode_seconds,
+         .drafted_tokens = stats.drafted_tokens,
+         .accepted_tokens = stats.accepted_tokens},
+        generation, "generation");
   };
   const bool at_end = writer.prefill([&](size_t) {
     report();
@@ -127,6 +133,7 @@ allmem_sampling sampling_of(const GenerateOptions& options) {
   each_sampling_option([](const char*, auto& to, const auto& from) { to = from; }, sampling,
                        options.sampling);
   sampling.max_tokens = options.max_tokens;
+  sampling.speculate = options.speculate ? 1 : 0;
   return sampling;
 }
 
@@ -263,9 +270,9 @@ int32_t allmem_session_chat(allmem_session* session, const allmem_message* messa
       prompt = encode_messages(*handle.shared, all, continues, go_on);
     } catch (const Error& error) {
       if (generation != nullptr && error.code() == ErrorCode::kCancelled) {
-        *generation = {};
-        generation->struct_size = sizeof *generation;
-        generation->finish = ALLMEM_FINISH_CANCELLED;
+        allmem_generation nothing{};
+        nothing.finish = ALLMEM_FINISH_CANCELLED;
+        give(nothing, generation, "generation");
       }
       throw;
     }

@@ -225,6 +225,12 @@ class Generator:
     @property
     def generated_tokens(self) -> int: ...
     @property
+    def drafted_tokens(self) -> int:
+        """Tokens that were read before they were drawn."""
+    @property
+    def accepted_tokens(self) -> int:
+        """Those of them that were drawn then."""
+    @property
     def prefill_seconds(self) -> float: ...
     @property
     def decode_seconds(self) -> float: ...

@@ -22,6 +22,8 @@ class Sampling(TypedDict, total=False):
     repetition_window: in [0, 1048576] tokens; 64.
     seed: in [0, 2^64); the same seed gives the same text. None draws one.
     stop: strings that end the text; they are not part of it. A special token ends it as such.
+    speculate: where a text repeats what was read or written, read several tokens at once and keep those that
+        are drawn: faster, and the same text. True. Texts with logprobs or a token filter are read one by one.
     logit_bias: what is added to the logits of tokens, by id: in [-100, 100], or -inf for never.
     """
 
@@ -34,6 +36,7 @@ class Sampling(TypedDict, total=False):
     repetition_window: int | None
     seed: int | None
     stop: str | Sequence[str] | None
+    speculate: bool | None
     logit_bias: Mapping[int, float] | None
 
 

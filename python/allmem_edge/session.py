@@ -107,9 +107,11 @@ class Session:
     ) -> _core.Generator:
         """Reads `prompt` (text, or token ids) and yields the pieces of what the model writes after it.
 
-        The iterator also has finish_reason, prompt_tokens, generated_tokens, prefill_seconds, decode_seconds.
-        The session has read every token whose text was yielded, so a second call goes on from there. A text
-        that is left in the middle belongs to the session: save() keeps it, and resume() goes on with it.
+        A piece is of one token or several. The iterator also has finish_reason, prompt_tokens,
+        generated_tokens, prefill_seconds, decode_seconds, and drafted_tokens and accepted_tokens: how many
+        were read before they were drawn, and drawn then. The session has read every token whose text was
+        yielded, so a second call goes on from there. A text that is left in the middle belongs to the
+        session: save() keeps it, and resume() goes on with it.
 
         logprobs: record the tokens that are drawn, each with the model's own log-probability and this many of
         the most likely tokens; take_tokens() of the iterator gives them.

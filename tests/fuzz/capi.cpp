@@ -100,6 +100,7 @@ allmem_sampling sampling_from(Input& input) {
   if (input.byte() % 2 == 0) sampling.repetition_penalty = number(input);
   if (input.byte() % 2 == 0) sampling.repetition_window = input.number<int32_t>() % 4096;
   sampling.max_tokens = input.byte() % 4;
+  if (input.byte() % 4 == 0) sampling.speculate = input.byte() % 3;
   static allmem_logit_bias bias;
   bias = {input.number<int16_t>(), number(input)};
   sampling.logit_bias = &bias;

@@ -318,6 +318,8 @@ BAD_OPTIONS: list[dict[str, Any]] = [
     {"stop": ["\ud800"]},
     {"stop": 5},
     {"stop": b"x"},
+    {"speculate": 1},
+    {"speculate": "yes"},
     {"logit_bias": [1]},
     {"logit_bias": {VOCAB: 1}},
     {"logit_bias": {-1: 1}},

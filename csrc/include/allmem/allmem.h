@@ -272,6 +272,10 @@ typedef struct allmem_sampling {
   /* Added to the logits of these tokens before anything else; may be NULL. */
   const allmem_logit_bias* logit_bias;
   size_t logit_bias_count;
+  int32_t
+      speculate; /* 1: where a text repeats what was read or written, several tokens are read at once and
+                    those that are drawn count; the text is the same, bit for bit. 0: one by one. Default 1 */
+  int32_t reserved;
 } allmem_sampling;
 ALLMEM_API void allmem_sampling_init(allmem_sampling* sampling);
 ALLMEM_API void allmem_sampling_init_sized(allmem_sampling* sampling, size_t struct_size);
@@ -300,9 +304,11 @@ typedef struct allmem_generation {
   int32_t prompt_left; /* tokens of the prompt that are not read yet, or never when that was cancelled */
   uint64_t prompt_tokens, generated_tokens; /* read by the session */
   double prefill_seconds, decode_seconds;
+  uint64_t drafted_tokens, accepted_tokens; /* read before they were drawn, and drawn then */
 } allmem_generation;
 
-/* Receives the text piece by piece: whole characters, `size` bytes, NUL-terminated, valid during the call.
+/* Receives the text piece by piece, of one token or several: whole characters, `size` bytes, NUL-terminated,
+ * valid during the call.
  * Now and then while a long message is turned into tokens, and after every block of tokens while a long
  * prompt is read, it is called with size 0. Return 0 to go on, anything else to end the prefill or the
  * generation as a cancel would: unlike one, that cannot come too early. It must not throw. It may call

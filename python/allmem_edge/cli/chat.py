@@ -277,7 +277,8 @@ class _Conversation:
         if last:
             self._note(
                 f"read {last.prompt_tokens} tokens in {last.prefill_seconds:.2f} s, "
-                f"wrote {last.generated_tokens} in {last.decode_seconds:.2f} s ({last.finish_reason})"
+                f"wrote {last.generated_tokens} in {last.decode_seconds:.2f} s ({last.finish_reason}), "
+                f"{last.accepted_tokens} of {last.drafted_tokens} drafted"
             )
         self._figures()
 

@@ -59,6 +59,8 @@ def command(
                 "generated_tokens": generator.generated_tokens,
                 "prefill_seconds": generator.prefill_seconds,
                 "decode_seconds": generator.decode_seconds,
+                "drafted_tokens": generator.drafted_tokens,
+                "accepted_tokens": generator.accepted_tokens,
             }
         )
         return

@@ -52,6 +52,11 @@ _SAMPLING = [
     click.option("--repetition-penalty", type=float, help="Above 1, recent tokens become less likely."),
     click.option("--seed", type=int, help="Random seed; the same seed gives the same text."),
     click.option("--stop", multiple=True, help="Stop before this text; may be repeated."),
+    click.option(
+        "--speculate/--no-speculate",
+        default=None,
+        help="Read several tokens at once where the text repeats; the text is the same. [default: speculate]",
+    ),
 ]
 
 

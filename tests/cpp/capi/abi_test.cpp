@@ -47,11 +47,12 @@ std::string layout() {
   DESCRIBE(out, allmem_message, role, content)
   DESCRIBE(out, allmem_session_options, struct_size, threads, run_tasks, user_data)
   DESCRIBE(out, allmem_sampling, struct_size, temperature, top_k, top_p, min_p, repetition_penalty,
-           repetition_window, seed, max_tokens, stop, stop_count, logit_bias, logit_bias_count)
+           repetition_window, seed, max_tokens, stop, stop_count, logit_bias, logit_bias_count, speculate,
+           reserved)
   DESCRIBE(out, allmem_logit_bias, id, bias)
   DESCRIBE(out, allmem_token_score, id, logprob)
   DESCRIBE(out, allmem_generation, struct_size, finish, prompt_left, prompt_tokens, generated_tokens,
-           prefill_seconds, decode_seconds)
+           prefill_seconds, decode_seconds, drafted_tokens, accepted_tokens)
   DESCRIBE(out, allmem_session_info, struct_size, position, state_bytes, window_bytes, fast_weight_bytes,
            momentum_bytes, gradient_bytes, total_bytes, mark_bytes, marks, unfinished, threads, frozen)
   DESCRIBE(out, allmem_layer_memory, struct_size, drift, weight, momentum, gradient)

@@ -354,6 +354,11 @@ TEST_CASE_FIXTURE(Fixture, "sampling refuses what is out of range") {
   good.logit_bias_count = kHuge;
   refused(allmem_session_generate(session, ids, 1, &good, nullptr, nullptr, nullptr));
   good.logit_bias_count = 0;
+  for (const int32_t speculate : {-1, 2}) {
+    good.speculate = speculate;
+    refused(allmem_session_generate(session, ids, 1, &good, nullptr, nullptr, nullptr));
+  }
+  good.speculate = 1;
   good.max_tokens = -1;
   refused(allmem_session_generate(session, ids, 1, &good, nullptr, nullptr, nullptr));
   good.max_tokens = 1;

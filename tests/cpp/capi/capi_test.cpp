@@ -177,6 +177,24 @@ TEST_CASE("a program compiled against the first release's structs gets what it h
   allmem_sampling_init(&sampling);  // the macro
   CHECK(sampling.struct_size == sizeof sampling);
   CHECK(sampling.logit_bias == nullptr);
+  CHECK(sampling.speculate == 1);
+  allmem_sampling_init_sized(&sampling, offsetof(allmem_sampling, speculate));
+  CHECK(allmem_session_set_sampling(session.get(), &sampling) == ALLMEM_OK);
+  struct {
+    allmem_generation generation;
+    char behind[16];
+  } written;
+  std::memset(&written, 0x5A, sizeof written);
+  constexpr size_t kShort = offsetof(allmem_generation, drafted_tokens);
+  written.generation.struct_size = kShort;
+  const int32_t id = 1;
+  CHECK(allmem_session_generate(session.get(), &id, 1, &sampling, nullptr, nullptr, &written.generation) ==
+        ALLMEM_OK);
+  CHECK(written.generation.struct_size == kShort);
+  CHECK(written.generation.prompt_tokens == 1);
+  const auto* behind = reinterpret_cast<const unsigned char*>(&written);
+  CHECK(
+      std::all_of(behind + kShort, behind + sizeof written, [](unsigned char byte) { return byte == 0x5A; }));
   allmem_sampling_init_sized(&sampling, kOld);
   CHECK(sampling.struct_size == kOld);
   allmem_session_options_init_sized(&session_options, sizeof session_options);

@@ -120,7 +120,7 @@ std::vector<T> hostile_values(T good) {
       }
       for (const int32_t number : hostile_values(int32_t{})) {
         for (int32_t allmem_sampling::*field :
-             {&allmem_sampling::top_k, &allmem_sampling::repetition_window}) {
+             {&allmem_sampling::top_k, &allmem_sampling::repetition_window, &allmem_sampling::speculate}) {
           Pointee changed = *good;
           changed.*field = number;
           values.push_back(keep(changed));

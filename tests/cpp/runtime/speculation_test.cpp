@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <random>
 
-#include "../linear_model.h"
 #include "session_checks.h"
 
 using namespace allmem;
@@ -64,12 +63,6 @@ Choices chosen(int64_t window, int64_t sinks, int64_t chunk) {
   choices.sinks = sinks;
   choices.chunk = chunk;
   return choices;
-}
-
-std::shared_ptr<const Model> load(const LinearModel& linear) {
-  const TempDir directory;
-  directory.write("model.onnx", linear.builder().build());
-  return Model::load(directory.path());
 }
 
 using Ids = std::vector<int32_t>;
