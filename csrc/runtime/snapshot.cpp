@@ -1,5 +1,5 @@
-// Snapshots: a head of fixed size, then the caller's note, the layout of the state, the draft (sampler, last
-// logits, unfinished text) and the state without its zeros; all under one checksum.
+// Snapshots: a head of fixed size, then the caller's note, the layout of the state, the decoding (sampler,
+// last logits, unfinished text) and the state without its zeros; all under one checksum.
 #include "runtime/snapshot.h"
 
 #include <algorithm>
@@ -24,7 +24,7 @@ constexpr uint32_t kFloatMemory = 4;  // the newest in which all memories are fl
 constexpr uint32_t kFrozen = 1, kExact = 2, kUnfinished = 4;
 // Sections that cannot be larger in an honest file.
 constexpr std::string_view kChosen = "chosen: ";  // in front of what is in the layout, but no state
-constexpr size_t kMaxLayout = size_t{1} << 24, kMaxDraft = size_t{1} << 28;
+constexpr size_t kMaxLayout = size_t{1} << 24, kMaxDecoding = size_t{1} << 28;
 constexpr size_t kBlock = size_t{1} << 18;  // of a state in passing; whole words of the hash
 constexpr uint64_t kMaxState = uint64_t{1} << 60;
 constexpr size_t kPiece = size_t{1} << 20;  // of what a callback is given
@@ -38,7 +38,7 @@ struct Head {
   uint64_t position;
   uint64_t note_bytes;
   uint64_t layout_bytes;
-  uint64_t draft_bytes;
+  uint64_t decoding_bytes;
   uint64_t state_bytes;  // as they are in the snapshot
   uint64_t checksum;     // of everything else, with this field as 0
 };
@@ -47,7 +47,7 @@ static_assert(sizeof(Head) == 72 && std::is_trivially_copyable_v<Head>);
 // All of a snapshot but its state, in pieces, in the order in which they follow each other.
 struct Snapshot {
   Head head;
-  std::span<const std::byte> note, layout, draft;
+  std::span<const std::byte> note, layout, decoding;
 };
 
 // FNV-1a over words of 8 bytes, the last one filled up with zeros. Every step is a bijection of the hash, so
@@ -71,7 +71,7 @@ uint64_t checksum_before_state(const Snapshot& snapshot) {
   Head head = snapshot.head;
   head.checksum = 0;
   uint64_t value = hash(std::as_bytes(std::span(&head, 1)), 0xCBF29CE484222325);
-  for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.draft}) value = hash(piece, value);
+  for (const auto& piece : {snapshot.note, snapshot.layout, snapshot.decoding}) value = hash(piece, value);
   return value;
 }
 
@@ -96,8 +96,8 @@ void check_head(const Head& head, uint64_t total) {
                     " to " + std::to_string(kFormat) + (head.format > kFormat ? "; update allmem-edge" : ""));
   }
   const bool plausible =
-      head.note_bytes <= kMaxNote && head.layout_bytes <= kMaxLayout && head.draft_bytes <= kMaxDraft;
-  const uint64_t before_state = sizeof head + head.note_bytes + head.layout_bytes + head.draft_bytes;
+      head.note_bytes <= kMaxNote && head.layout_bytes <= kMaxLayout && head.decoding_bytes <= kMaxDecoding;
+  const uint64_t before_state = sizeof head + head.note_bytes + head.layout_bytes + head.decoding_bytes;
   if (!plausible || before_state > total || head.state_bytes != total - before_state) {
     refuse_snapshot("its length is not what its header says; it may have been cut short");
   }
@@ -114,10 +114,10 @@ Snapshot cut(const Head& head, std::span<const std::byte> bytes) {
     place += size;
     return taken;
   };
-  Snapshot snapshot{.head = head, .note = {}, .layout = {}, .draft = {}};
+  Snapshot snapshot{.head = head, .note = {}, .layout = {}, .decoding = {}};
   snapshot.note = piece(head.note_bytes);
   snapshot.layout = piece(head.layout_bytes);
-  snapshot.draft = piece(head.draft_bytes);
+  snapshot.decoding = piece(head.decoding_bytes);
   return snapshot;
 }
 
@@ -143,7 +143,7 @@ Front read_front(const SnapshotSource& source) {
   source.read(0, front.bytes);
   const Head head = read_head(front.bytes, source.size);
   front.bytes.resize(
-      static_cast<size_t>(sizeof head + head.note_bytes + head.layout_bytes + head.draft_bytes));
+      static_cast<size_t>(sizeof head + head.note_bytes + head.layout_bytes + head.decoding_bytes));
   source.read(sizeof head, std::span(front.bytes).subspan(sizeof head));
   front.snapshot = cut(head, front.bytes);
   return front;
@@ -305,18 +305,18 @@ uint64_t fingerprint(const Model& model) {
 
 namespace {
 
-// `draft` and `layout` are what the snapshot's pieces view.
-Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter& draft,
+// `decoding` and `layout` are what the snapshot's pieces view.
+Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter& decoding,
                   const WipedVector<std::byte>& layout, const PackedState& state) {
   if (note.size() > kMaxNote) {
     throw Error(ErrorCode::kInvalidArgument, "The note of a snapshot has at most " +
                                                  std::to_string(kMaxNote) + " bytes, not " +
                                                  std::to_string(note.size()) + ".");
   }
-  if (draft.bytes().size() > kMaxDraft) {
+  if (decoding.bytes().size() > kMaxDecoding) {
     throw Error(ErrorCode::kInvalidArgument,
                 "The unfinished text is too long to be saved: its prompt and options take " +
-                    std::to_string(draft.bytes().size()) + " bytes.");
+                    std::to_string(decoding.bytes().size()) + " bytes.");
   }
   const Session& session = writer.session();
   Snapshot snapshot{
@@ -328,12 +328,12 @@ Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter&
                .position = session.position(),
                .note_bytes = note.size(),
                .layout_bytes = layout.size(),
-               .draft_bytes = draft.bytes().size(),
+               .decoding_bytes = decoding.bytes().size(),
                .state_bytes = state.bytes(),
                .checksum = 0},
       .note = std::as_bytes(std::span(note)),
       .layout = layout,
-      .draft = draft.bytes()};
+      .decoding = decoding.bytes()};
   uint64_t value = checksum_before_state(snapshot) ^ state.bytes();
   state.each_piece([&](std::span<const std::byte> piece) { value = add_to_hash(value, piece); });
   snapshot.head.checksum = value;
@@ -344,17 +344,17 @@ Snapshot describe(const Writer& writer, std::string_view note, const ByteWriter&
 
 uint64_t save_snapshot_to(const Writer& writer, std::string_view note,
                           FunctionRef<void(std::span<const std::byte>)> write) {
-  ByteWriter draft;
-  writer.save(draft);
+  ByteWriter decoding;
+  writer.save(decoding);
   const WipedVector<std::byte> layout = layout_of(writer.session().model(), /*older=*/false);
   const PackedState state(writer.session().state_memory());
-  const Snapshot snapshot = describe(writer, note, draft, layout, state);
+  const Snapshot snapshot = describe(writer, note, decoding, layout, state);
   const auto in_pieces = [&](std::span<const std::byte> bytes) {
     for (; !bytes.empty(); bytes = bytes.subspan(std::min(bytes.size(), kPiece)))
       write(bytes.first(std::min(bytes.size(), kPiece)));
   };
   in_pieces(std::as_bytes(std::span(&snapshot.head, 1)));
-  for (const auto& section : {snapshot.note, snapshot.layout, snapshot.draft}) in_pieces(section);
+  for (const auto& section : {snapshot.note, snapshot.layout, snapshot.decoding}) in_pieces(section);
   state.each_piece(in_pieces);
   return snapshot.head.checksum;
 }
@@ -418,10 +418,10 @@ void check_model(const SnapshotInfo& info, std::span<const std::byte> layout, co
 }  // namespace
 
 size_t snapshot_size(const Writer& writer, std::string_view note) {
-  ByteWriter draft;
-  writer.save(draft);
+  ByteWriter decoding;
+  writer.save(decoding);
   return sizeof(Head) + note.size() + layout_of(writer.session().model(), /*older=*/false).size() +
-         draft.bytes().size() + PackedState(writer.session().state_memory()).bytes();
+         decoding.bytes().size() + PackedState(writer.session().state_memory()).bytes();
 }
 
 void save_snapshot(const Writer& writer, std::string_view note, std::span<std::byte> buffer) {
@@ -461,14 +461,14 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
   check_content(front, source, info.state_bytes);
   check_model(info, snapshot.layout, session);
   if (info.position > Session::kMaxPosition) refuse_snapshot("it counts more tokens than a session can read");
-  ByteReader reader(snapshot.draft);
-  Writer::Draft draft = writer.read_draft(reader, tokenizer);
-  if (info.unfinished != (draft.text != nullptr)) {
+  ByteReader reader(snapshot.decoding);
+  Writer::Decoding decoding = writer.read_decoding(reader, tokenizer);
+  if (info.unfinished != (decoding.text != nullptr)) {
     refuse_snapshot("its header and its content disagree on whether a text was being written");
   }
   if (accept) accept(info);
   WipedVector<std::byte> older(is_older(info, session.model()) ? static_cast<size_t>(info.state_bytes) : 0);
-  writer.restore(info.position, std::move(draft), [&](std::span<std::byte> state) {
+  writer.restore(info.position, std::move(decoding), [&](std::span<std::byte> state) {
     take_state(front, source, session.model(), older, state);
   });
   session.freeze(info.frozen, /*learn=*/false);

@@ -226,12 +226,13 @@ void Writer::next(Batch& batch, std::span<TextItem> items) {
 
 void Writer::mark(size_t max_bytes) {
   const std::span<const std::byte> state = session_->state_memory();
-  ByteWriter draft;
-  save(draft);
-  const size_t wanted = state.size() + draft.bytes().size(), room = max_bytes - std::min(max_bytes, wanted);
+  ByteWriter decoding;
+  save(decoding);
+  const size_t wanted = state.size() + decoding.bytes().size(),
+               room = max_bytes - std::min(max_bytes, wanted);
   while (mark_bytes() > room) marks_.pop_front();  // before the new one is made: less memory at once
   marks_.push_back({.state = WipedVector<std::byte>(state.begin(), state.end()),
-                    .draft = draft.bytes(),
+                    .decoding = decoding.bytes(),
                     .position = session_->position(),
                     .tokenizer = unfinished() ? now_.text->tokenizer() : nullptr});
 }
@@ -239,10 +240,10 @@ void Writer::mark(size_t max_bytes) {
 bool Writer::undo() {
   if (marks_.empty()) return false;
   const Mark& mark = marks_.back();
-  ByteReader reader(mark.draft);
-  Draft draft = read_draft(reader, mark.tokenizer);
+  ByteReader reader(mark.decoding);
+  Decoding decoding = read_decoding(reader, mark.tokenizer);
   session_->restore(mark.state, mark.position);
-  now_ = std::move(draft);
+  now_ = std::move(decoding);
   ++text_number_;
   marks_.pop_back();
   return true;
@@ -250,7 +251,7 @@ bool Writer::undo() {
 
 size_t Writer::mark_bytes() const {
   size_t bytes = 0;
-  for (const Mark& mark : marks_) bytes += mark.state.size() + mark.draft.size();
+  for (const Mark& mark : marks_) bytes += mark.state.size() + mark.decoding.size();
   return bytes;
 }
 
@@ -291,12 +292,13 @@ void Writer::save(ByteWriter& to) const {
   }
 }
 
-Writer::Draft Writer::read_draft(ByteReader& from, const std::shared_ptr<const Tokenizer>& tokenizer) const {
+Writer::Decoding Writer::read_decoding(ByteReader& from,
+                                       const std::shared_ptr<const Tokenizer>& tokenizer) const {
   const size_t vocab = vocab_size();
-  Draft draft{.sampler = Sampler(from, vocab), .logits = from.list<float>(vocab), .text = {}};
-  if (!draft.logits.empty() && draft.logits.size() != vocab)
+  Decoding decoding{.sampler = Sampler(from, vocab), .logits = from.list<float>(vocab), .text = {}};
+  if (!decoding.logits.empty() && decoding.logits.size() != vocab)
     refuse_snapshot("some of its logits are missing");
-  draft.logits.reserve(vocab);
+  decoding.logits.reserve(vocab);
   const auto has_text = from.number<uint8_t>();
   if (has_text > 1) refuse_snapshot("its flag for an unfinished text is neither 0 nor 1");
   if (has_text == 1) {
@@ -304,19 +306,19 @@ Writer::Draft Writer::read_draft(ByteReader& from, const std::shared_ptr<const T
       throw Error(ErrorCode::kUnsupported,
                   "This memory holds an unfinished text; to go on, the model needs its tokenizer.json.");
     }
-    draft.text = make_text(from, vocab, tokenizer);
+    decoding.text = make_text(from, vocab, tokenizer);
   }
   if (!from.at_end()) {
-    draft.sampler.load_bias(from);
-    if (draft.text) draft.text->sampler().load_bias(from);
+    decoding.sampler.load_bias(from);
+    if (decoding.text) decoding.text->sampler().load_bias(from);
   }
   if (!from.at_end()) refuse_snapshot("something follows its last part");
-  return draft;
+  return decoding;
 }
 
-void Writer::restore(uint64_t position, Draft draft, FunctionRef<void(std::span<std::byte>)> fill) {
+void Writer::restore(uint64_t position, Decoding decoding, FunctionRef<void(std::span<std::byte>)> fill) {
   session_->restore(position, fill);
-  now_ = std::move(draft);
+  now_ = std::move(decoding);
   ++text_number_;
   marks_.clear();
   if (drafts_) drafts_->forget();

@@ -106,16 +106,16 @@ class Writer {
 
   // --- for snapshots: all that it holds beside the session's state and the marks
 
-  struct Draft {
+  struct Decoding {
     Sampler sampler;
     WipedVector<float> logits;        // empty, or [vocab_size]
     std::shared_ptr<Generator> text;  // of this writer alone
   };
   void save(ByteWriter& to) const;
   // Throws kBadSnapshot, and kUnsupported when an unfinished text needs the tokenizer that is null.
-  Draft read_draft(ByteReader& from, const std::shared_ptr<const Tokenizer>& tokenizer) const;
+  Decoding read_decoding(ByteReader& from, const std::shared_ptr<const Tokenizer>& tokenizer) const;
   // As Session::restore(); drops the marks.
-  void restore(uint64_t position, Draft draft, FunctionRef<void(std::span<std::byte>)> fill);
+  void restore(uint64_t position, Decoding decoding, FunctionRef<void(std::span<std::byte>)> fill);
 
   // Files that it was loaded from or saved to, the latest last, and what they held then: so that a save finds
   // out whether somebody else has saved there since.
@@ -128,7 +128,7 @@ class Writer {
 
  private:
   struct Mark {
-    WipedVector<std::byte> state, draft;
+    WipedVector<std::byte> state, decoding;
     uint64_t position;
     std::shared_ptr<const Tokenizer> tokenizer;  // of the unfinished text, if there was one
   };
@@ -141,7 +141,7 @@ class Writer {
   size_t vocab_size() const;
 
   std::unique_ptr<Session> session_;
-  Draft now_;
+  Decoding now_;
   uint64_t text_number_ = 0;
   std::atomic<bool> cancelled_ = false;
   std::deque<Mark> marks_;

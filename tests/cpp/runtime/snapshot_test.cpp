@@ -33,7 +33,7 @@ struct Bytes {
 };
 
 struct Pieces {
-  std::vector<std::byte> head, note, layout, draft, state;
+  std::vector<std::byte> head, note, layout, decoding, state;
 
   explicit Pieces(std::span<const std::byte> snapshot) {
     const auto number = [&](size_t at) {
@@ -50,7 +50,7 @@ struct Pieces {
     head = take(72);
     note = take(number(32));
     layout = take(number(40));
-    draft = take(number(48));
+    decoding = take(number(48));
     state = take(number(56));
     CHECK(place == snapshot.size());
   }
@@ -62,7 +62,7 @@ struct Pieces {
   void set_lengths() {
     set(32, uint64_t{note.size()});
     set(40, uint64_t{layout.size()});
-    set(48, uint64_t{draft.size()});
+    set(48, uint64_t{decoding.size()});
     set(56, uint64_t{state.size()});
   }
 
@@ -70,7 +70,7 @@ struct Pieces {
     set(64, uint64_t{0});
     uint64_t value = 0xCBF29CE484222325;
     std::vector<std::byte> all;
-    for (const auto* piece : {&head, &note, &layout, &draft, &state}) {
+    for (const auto* piece : {&head, &note, &layout, &decoding, &state}) {
       value ^= piece->size();
       for (size_t i = 0; i < piece->size(); i += 8) {
         uint64_t word = 0;
@@ -79,7 +79,7 @@ struct Pieces {
       }
     }
     set(64, value);
-    for (const auto* piece : {&head, &note, &layout, &draft, &state}) {
+    for (const auto* piece : {&head, &note, &layout, &decoding, &state}) {
       all.insert(all.end(), piece->begin(), piece->end());
     }
     return all;
@@ -100,7 +100,7 @@ std::vector<std::byte> unpacked(std::span<const std::byte> packed, size_t bytes)
   return state;
 }
 
-struct Draft {
+struct Decoding {
   float temperature = 0.7f, top_p = 1.0f, min_p = 0.0f, penalty = 1.0f;
   int32_t top_k = 0, window = 4;
   uint64_t random[4] = {1, 2, 3, 4};
@@ -201,7 +201,7 @@ TEST_CASE_FIXTURE(Fixture,
   };
   lengths(32, good.note.size());
   lengths(40, good.layout.size());
-  lengths(48, good.draft.size());
+  lengths(48, good.decoding.size());
   lengths(56, good.state.size());
   bad_head(32, uint64_t{kMaxNote + 1});
   bad([](Pieces& p) {  // the sum is right, and a part of it is not
@@ -222,9 +222,9 @@ TEST_CASE_FIXTURE(Fixture,
   bad([](Pieces& p) { p.state[0] ^= std::byte{1}; });  // a block more or less than there is
   bad([&](Pieces& p) { p.state.resize(map_bytes), p.set_lengths(); });
   bad([&](Pieces& p) { p.state.resize(map_bytes - 8), p.set_lengths(); });
-  bad([](Pieces& p) { p.draft.clear(), p.set_lengths(); });
-  bad([](Pieces& p) { p.draft.push_back(std::byte{0}), p.set_lengths(); });
-  bad([](Pieces& p) { p.draft.pop_back(), p.set_lengths(); });
+  bad([](Pieces& p) { p.decoding.clear(), p.set_lengths(); });
+  bad([](Pieces& p) { p.decoding.push_back(std::byte{0}), p.set_lengths(); });
+  bad([](Pieces& p) { p.decoding.pop_back(), p.set_lengths(); });
   bad([](Pieces& p) { p.note.resize(kMaxNote + 1), p.set_lengths(); });
   // layouts
   bad([](Pieces& p) { p.layout.clear(), p.set_lengths(); });
@@ -234,35 +234,35 @@ TEST_CASE_FIXTURE(Fixture,
   bad([](Pieces& p) { std::fill_n(p.layout.begin(), 8, std::byte{0xFF}); });                     // its length
   bad([](Pieces& p) { p.layout[8 + std::strlen("attention.keys.state")] = std::byte{2}; });      // its form
   bad([](Pieces& p) { p.layout[8 + std::strlen("attention.keys.state") + 8] = std::byte{1}; });  // its size
-  // drafts
-  const auto bad_draft = [&](const std::function<void(Draft&)>& change) {
+  // decoding
+  const auto bad_decoding = [&](const std::function<void(Decoding&)>& change) {
     bad([&](Pieces& p) {
-      Draft draft;
-      change(draft);
-      p.draft = draft.bytes();
+      Decoding decoding;
+      change(decoding);
+      p.decoding = decoding.bytes();
       p.set_lengths();
     });
   };
-  bad_draft([](Draft& d) { d.temperature = -1; });
-  bad_draft([](Draft& d) { d.temperature = std::numeric_limits<float>::quiet_NaN(); });
-  bad_draft([](Draft& d) { d.top_k = -1; });
-  bad_draft([](Draft& d) { d.top_p = 0; });
-  bad_draft([](Draft& d) { d.min_p = 2; });
-  bad_draft([](Draft& d) { d.penalty = 0; });
-  bad_draft([](Draft& d) { d.window = -1; });
-  bad_draft([](Draft& d) { d.window = std::numeric_limits<int32_t>::max(); });
-  bad_draft([](Draft& d) { std::fill_n(d.random, 4, uint64_t{0}); });
-  bad_draft([](Draft& d) { d.recent = {37}; });
-  bad_draft([](Draft& d) { d.recent = {-1}; });
-  bad_draft([](Draft& d) { d.recent = {1, 2, 3, 4, 5}; });  // more than the window
-  bad_draft([](Draft& d) { d.logits = 36; });
-  bad_draft([](Draft& d) { d.logits = 38; });
-  bad_draft([](Draft& d) { d.has_text = 2; });
+  bad_decoding([](Decoding& d) { d.temperature = -1; });
+  bad_decoding([](Decoding& d) { d.temperature = std::numeric_limits<float>::quiet_NaN(); });
+  bad_decoding([](Decoding& d) { d.top_k = -1; });
+  bad_decoding([](Decoding& d) { d.top_p = 0; });
+  bad_decoding([](Decoding& d) { d.min_p = 2; });
+  bad_decoding([](Decoding& d) { d.penalty = 0; });
+  bad_decoding([](Decoding& d) { d.window = -1; });
+  bad_decoding([](Decoding& d) { d.window = std::numeric_limits<int32_t>::max(); });
+  bad_decoding([](Decoding& d) { std::fill_n(d.random, 4, uint64_t{0}); });
+  bad_decoding([](Decoding& d) { d.recent = {37}; });
+  bad_decoding([](Decoding& d) { d.recent = {-1}; });
+  bad_decoding([](Decoding& d) { d.recent = {1, 2, 3, 4, 5}; });  // more than the window
+  bad_decoding([](Decoding& d) { d.logits = 36; });
+  bad_decoding([](Decoding& d) { d.logits = 38; });
+  bad_decoding([](Decoding& d) { d.has_text = 2; });
   CHECK(count >= 60);
 
   Pieces same = good;
   CHECK(same.join() == saved(writer, "a note"));  // so it is the changes that were refused
-  same.draft = Draft().bytes();
+  same.decoding = Decoding().bytes();
   same.set_lengths();
   CHECK_NOTHROW(load_snapshot(writer, nullptr, same.join()));
   CHECK(saved(writer, "a note") == same.join());
