@@ -38,7 +38,8 @@ class NgramDrafts : public DraftSource {
   static constexpr size_t kRemembered = size_t{1} << 15;  // the last tokens
   // What a token more in a block costs, measured in blocks of one token (docs/performance.md).
   static constexpr float kWorth = 0.35f;
-  // Weights that stay in a cache: a token more then costs about as much as another block.
+  // Models with fewer bytes of weights are not drafted: they stay in a cache, and their texts take
+  // milliseconds.
   static constexpr size_t kCachedBytes = size_t{16} << 20;
 
   void read(std::span<const int32_t> ids) override;
