@@ -24,10 +24,6 @@ void force_isa(const char* name) {
 #endif
 }
 
-std::vector<std::byte> bytes_of(const Session& session) {
-  return {session.state_memory().begin(), session.state_memory().end()};
-}
-
 // Sessions of a model, some tokens for each, and room for logits.
 struct Sessions {
   Sessions(std::shared_ptr<const Model> of, size_t count, size_t length) : model(std::move(of)) {

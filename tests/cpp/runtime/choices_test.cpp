@@ -16,7 +16,6 @@ namespace {
 
 using snapshots::make_writer;
 using snapshots::message_of;
-using snapshots::saved;
 
 Choices chosen(std::optional<int64_t> window, std::optional<int64_t> sinks, std::optional<int64_t> chunk) {
   Choices choices;

@@ -8,8 +8,7 @@
 
 #include "platform/error.h"
 #include "runtime/generate.h"
-#include "runtime/snapshot.h"
-#include "runtime/writer.h"
+#include "texts.h"
 #include "tiny_session.h"
 
 using namespace allmem;
@@ -17,21 +16,11 @@ using namespace allmem::test;
 
 namespace {
 
-enum Id : int32_t { kA, kB, kC, kLead, kTail, kEnd, kVocab };  // kLead kTail: the two bytes of é
-
 using Ids = std::vector<int32_t>;
-
-std::shared_ptr<const Tokenizer> small_tokenizer() {
-  return Tokenizer::from_json(
-      R"({"added_tokens":[{"id":5,"content":"<end>","single_word":false,"lstrip":false,
-"rstrip":false,"normalized":false,"special":true}],"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
-"decoder":{"type":"ByteLevel"},"model":{"vocab":{"a":0,"b":1,"c":2,"Ã":3,"©":4},"merges":[]}})",
-      "tokenizer.json");
-}
 
 // A model whose logits depend on the last tokens read, with a token that no tokenizer knows; and drafts of
 // what is most likely next, every third token of which is any.
-class FakeModel : public Speculation {
+class DraftedModel : public Speculation {
  public:
   Forward forward() {
     return [this](std::span<const int32_t> ids, LogitsFor, std::span<float> logits, GoOn) {
@@ -104,11 +93,11 @@ WipedVector<std::byte> saved(const Generator& generator) {
 }
 
 Generator begun(const GenerateOptions& options) {
-  return {kVocab + 1, small_tokenizer(), Ids{kC, kA, kEnd}, options};
+  return {kVocab + 1, letters(), Ids{kC, kA, kEnd}, options};
 }
 
 Plain plain(const GenerateOptions& options) {
-  FakeModel model;
+  DraftedModel model;
   Generator generator = begun(options);
   Plain result;
   while (const auto piece = generator.next(model.forward())) {
@@ -147,7 +136,7 @@ TEST_CASE("with drafts a text is the same, token for token, and so is all that i
   std::map<FinishReason, size_t> finished;
   for (const GenerateOptions& options : many_options()) {
     const Plain expected = plain(options);
-    FakeModel model;
+    DraftedModel model;
     if (!options.stop_ids.empty()) model.never(kEnd);
     Generator generator = begun(options);
     std::string text;
@@ -175,7 +164,7 @@ TEST_CASE("with drafts a text is the same, token for token, and so is all that i
 TEST_CASE("a copy and a saved text go on alike with drafts and without, wherever they are taken") {
   for (const GenerateOptions& options : many_options()) {
     const std::string expected = plain(options).text;
-    FakeModel model;
+    DraftedModel model;
     Generator generator = begun(options);
     std::string text;
     while (true) {
@@ -185,12 +174,12 @@ TEST_CASE("a copy and a saved text go on alike with drafts and without, wherever
       if (generator.over()) continue;
       const WipedVector<std::byte> bytes = saved(generator);
       ByteReader reader(bytes);
-      Generator again(reader, kVocab + 1, small_tokenizer()), copy = generator;
+      Generator again(reader, kVocab + 1, letters()), copy = generator;
       if (!options.sampling.logit_bias.empty()) again = copy;  // which a writer saves at the end
       for (const bool drafts : {false, true}) {
         for (const Generator* from : {&again, &copy}) {
           Generator each = *from;
-          FakeModel its_own = model;
+          DraftedModel its_own = model;
           std::string rest;
           while (const auto more = each.next(its_own.forward(), {}, drafts ? &its_own : nullptr))
             rest += *more;
@@ -207,7 +196,7 @@ TEST_CASE("who looks on or filters is called token by token, also in the middle 
   const Plain expected = plain(options);
   for (const bool filters : {false, true}) {
     for (size_t first = 0; first < 8; ++first) {
-      FakeModel model;
+      DraftedModel model;
       Generator generator = begun(options);
       std::string text;
       for (size_t step = 0; step < first; ++step) text += *generator.next(model.forward(), {}, &model);
@@ -234,7 +223,7 @@ TEST_CASE("who looks on or filters is called token by token, also in the middle 
 }
 
 TEST_CASE("a text that is not to speculate does not") {
-  FakeModel model;
+  DraftedModel model;
   Generator generator = begun({.max_tokens = 30, .speculate = false});
   std::string text;
   while (const auto piece = generator.next(model.forward(), {}, &model)) text += *piece;
@@ -265,7 +254,7 @@ class KnownText : public DraftSource {
 
 struct Texts {
   std::shared_ptr<const Model> model;
-  std::shared_ptr<const Tokenizer> tokenizer = small_tokenizer();
+  std::shared_ptr<const Tokenizer> tokenizer = letters();
   Ids prompt = random_ids(40, 6, 7), later = random_ids(20, 6, 8);
   GenerateOptions options{
       .sampling = {.temperature = 1.2f, .top_p = 0.95f, .repetition_penalty = 1.3f, .seed = 11},
@@ -289,16 +278,6 @@ struct Texts {
     }
     return text;
   }
-  static std::string finish(Writer& writer) {
-    std::string text;
-    while (const auto piece = writer.next()) text += *piece;
-    return text;
-  }
-  static std::vector<std::byte> snapshot(const Writer& writer) {
-    std::vector<std::byte> bytes(snapshot_size(writer, ""));
-    save_snapshot(writer, "", bytes);
-    return bytes;
-  }
 };
 
 }  // namespace
@@ -318,15 +297,15 @@ TEST_CASE("with drafts a session's snapshots are those of the text without, at e
         expected_text += expected.next().value_or("");
       if (!piece) break;
       if (!drafted.unfinished()) continue;
-      equal = equal && Texts::snapshot(drafted) == Texts::snapshot(expected);
+      equal = equal && saved(drafted, "") == saved(expected, "");
     }
     CHECK(equal);
-    expected_text += Texts::finish(expected);
+    expected_text += finish(expected);
     CHECK(text == expected_text);
     CHECK(drafted.stats()->finish == expected.stats()->finish);
     CHECK(drafted.stats()->accepted_tokens > 30);
     CHECK(drafted.stats()->drafted_tokens > drafted.stats()->accepted_tokens);
-    CHECK(Texts::snapshot(drafted) == Texts::snapshot(expected));
+    CHECK(saved(drafted, "") == saved(expected, ""));
   }
 }
 
@@ -345,7 +324,7 @@ TEST_CASE("a text with drafts goes on bit for bit from wherever it is left: load
   };
   Writer whole = texts.writer();
   whole.start(texts.tokenizer, texts.prompt, texts.options);
-  const std::string expected = Texts::finish(whole);
+  const std::string expected = finish(whole);
   const std::vector<float> expected_after = after(whole);
   const auto stopped = writer();
   stopped->start(texts.tokenizer, texts.prompt, texts.options);
@@ -355,12 +334,12 @@ TEST_CASE("a text with drafts goes on bit for bit from wherever it is left: load
     CAPTURE(steps);
     stopped->mark(0);
     const auto loaded = writer(), clone = stopped->clone();
-    load_snapshot(*loaded, texts.tokenizer, Texts::snapshot(*stopped));
-    const std::string left = Texts::finish(*stopped);
+    load_snapshot(*loaded, texts.tokenizer, saved(*stopped, ""));
+    const std::string left = finish(*stopped);
     CHECK(text + left == expected);
     REQUIRE(stopped->undo());
     for (Writer* each : {loaded.get(), clone.get()}) {
-      CHECK(Texts::finish(*each) == left);
+      CHECK(finish(*each) == left);
       CHECK(after(*each) == expected_after);
     }
     KnownText again(known);  // its own has read on
@@ -385,7 +364,7 @@ TEST_CASE("small models do not speculate, and others look up what was read by wh
     each->read(page, LogitsFor::kLast, {});
     each->start(texts.tokenizer, page, options);
   }
-  CHECK(Texts::finish(some) == Texts::finish(none));
+  CHECK(finish(some) == finish(none));
   CHECK(none.stats()->drafted_tokens == 0);
   CHECK(some.stats()->drafted_tokens > 0);
   some.reset();

@@ -8,20 +8,12 @@
 #include <cmath>
 
 #include "platform/error.h"
+#include "texts.h"
 
 using namespace allmem;
+using namespace allmem::test;
 
 namespace {
-
-enum Id : int32_t { kA, kB, kC, kLead, kTail, kEnd, kVocab };  // kLead kTail: the two bytes of é
-
-std::shared_ptr<const Tokenizer> letters() {
-  return Tokenizer::from_json(
-      R"({"added_tokens":[{"id":5,"content":"<end>","single_word":false,"lstrip":false,
-"rstrip":false,"normalized":false,"special":true}],"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
-"decoder":{"type":"ByteLevel"},"model":{"vocab":{"a":0,"b":1,"c":2,"Ã":3,"©":4},"merges":[]}})",
-      "tokenizer.json");
-}
 
 constexpr size_t kBlock = 128;
 

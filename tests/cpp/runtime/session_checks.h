@@ -19,6 +19,10 @@ inline std::vector<float> run(Session& session, std::span<const int32_t> ids) {
   return logits;
 }
 
+inline std::vector<std::byte> bytes_of(const Session& session) {
+  return {session.state_memory().begin(), session.state_memory().end()};
+}
+
 template <class F>
 ErrorCode code_of(F&& f) {
   try {

@@ -15,10 +15,6 @@ using namespace allmem::test;
 
 namespace {
 
-std::vector<std::byte> bytes_of(const Session& session) {
-  return {session.state_memory().begin(), session.state_memory().end()};
-}
-
 double worst(std::span<const float> a, std::span<const float> b) {
   double most = a.size() == b.size() ? 0 : INFINITY;
   for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)

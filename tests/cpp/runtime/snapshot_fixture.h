@@ -7,7 +7,7 @@
 #include <functional>
 
 #include "platform/error.h"
-#include "runtime/snapshot.h"
+#include "texts.h"
 #include "tiny_session.h"
 
 namespace allmem::test::snapshots {
@@ -16,12 +16,6 @@ inline std::vector<float> run(Writer& writer, std::span<const int32_t> ids) {
   std::vector<float> logits(ids.size() * static_cast<size_t>(writer.session().model().info().vocab_size));
   writer.read(ids, LogitsFor::kAll, logits);
   return logits;
-}
-
-inline std::vector<std::byte> saved(const Writer& writer, std::string_view note) {
-  std::vector<std::byte> bytes(snapshot_size(writer, note));
-  save_snapshot(writer, note, bytes);
-  return bytes;
 }
 
 inline std::string message_of(const std::function<void()>& call, ErrorCode expected) {

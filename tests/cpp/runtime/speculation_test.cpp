@@ -11,10 +11,6 @@ using namespace allmem::test;
 
 namespace {
 
-std::vector<std::byte> bytes_of(const Session& session) {
-  return {session.state_memory().begin(), session.state_memory().end()};
-}
-
 struct Tries {
   size_t drafted = 0, taken_back = 0;
 };

@@ -9,7 +9,7 @@
 
 #include "memory_search.h"
 #include "platform/error.h"
-#include "runtime/snapshot.h"
+#include "texts.h"
 #include "tiny_session.h"
 
 using namespace allmem;
@@ -23,18 +23,9 @@ std::shared_ptr<const Model> tiny_model(unsigned seed) {
   return load(TinyModel(config));
 }
 
-// Six tokens: a, b, c, the two bytes of é, and an end.
-std::shared_ptr<const Tokenizer> small_tokenizer() {
-  return Tokenizer::from_json(
-      R"({"added_tokens":[{"id":5,"content":"<end>","single_word":false,"lstrip":false,
-"rstrip":false,"normalized":false,"special":true}],"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
-"decoder":{"type":"ByteLevel"},"model":{"vocab":{"a":0,"b":1,"c":2,"Ã":3,"©":4},"merges":[]}})",
-      "tokenizer.json");
-}
-
 struct Fixture {
   std::shared_ptr<const Model> model = tiny_model(1);
-  std::shared_ptr<const Tokenizer> tokenizer = small_tokenizer();
+  std::shared_ptr<const Tokenizer> tokenizer = letters();
   std::vector<int32_t> prompt = random_ids(150, 37, 7), later = random_ids(20, 37, 8);
   GenerateOptions options{
       .sampling = {.temperature = 1.2f, .top_p = 0.95f, .repetition_penalty = 1.3f, .seed = 11},
@@ -42,37 +33,27 @@ struct Fixture {
       .stop = {"never there"}};
 
   Writer writer() const { return Writer(std::make_unique<Session>(model, SessionOptions{.threads = 1})); }
-  std::string finish(Writer& writer) const {
-    std::string text;
-    while (const auto piece = writer.next()) text += *piece;
-    return text;
-  }
   // The logits of everything read after the text.
   std::vector<float> after(Writer& writer) const {
     std::vector<float> logits(later.size() * 37);
     writer.read(later, LogitsFor::kAll, logits);
     return logits;
   }
-  static std::vector<std::byte> saved(const Writer& writer) {
-    std::vector<std::byte> bytes(snapshot_size(writer, "note"));
-    save_snapshot(writer, "note", bytes);
-    return bytes;
-  }
 };
 
 }  // namespace
 
 TEST_CASE_FIXTURE(Fixture, "a logit bias goes on in a snapshot, which is as ever without one") {
-  const std::vector<std::byte> plain = saved(writer());
+  const std::vector<std::byte> plain = saved(writer(), "note");
   options.sampling.logit_bias = {{0, 50.0f}, {1, -std::numeric_limits<float>::infinity()}};
   Writer whole = writer();
   whole.set_sampling({.logit_bias = {{2, 3.0f}}});
-  CHECK(saved(whole).size() == plain.size() + 16);  // a count, an id, a bias
+  CHECK(saved(whole, "note").size() == plain.size() + 16);  // a count, an id, a bias
   whole.start(tokenizer, prompt, options);
   CHECK(whole.next() == "a");
   Writer later = writer();
-  load_snapshot(later, tokenizer, saved(whole));
-  CHECK(saved(later) == saved(whole));
+  load_snapshot(later, tokenizer, saved(whole, "note"));
+  CHECK(saved(later, "note") == saved(whole, "note"));
   CHECK(finish(later) == finish(whole));
 }
 
@@ -92,7 +73,7 @@ TEST_CASE_FIXTURE(Fixture, "a text goes on bit for bit from wherever it is left:
     stopped.mark(0);
     Writer loaded = writer();
     loaded.read(later, LogitsFor::kNone, {});  // no trace of it may be left
-    CHECK(load_snapshot(loaded, tokenizer, saved(stopped)).unfinished);
+    CHECK(load_snapshot(loaded, tokenizer, saved(stopped, "note")).unfinished);
     const std::unique_ptr<Writer> clone = stopped.clone();
     const std::string left = finish(stopped);
     after(stopped);
@@ -122,15 +103,15 @@ TEST_CASE_FIXTURE(Fixture, "draws by hand go on from a snapshot with the same to
   first.set_sampling(options.sampling);
   first.read(prompt, LogitsFor::kLast, {});
   draw(first, 5);
-  const std::vector<std::byte> bytes = saved(first);
+  const std::vector<std::byte> bytes = saved(first, "note");
   const std::vector<int32_t> expected = draw(first, 30);
   CHECK(std::ranges::max(expected) < 6);  // no token that the tokenizer does not know
 
   Writer second = writer();
   load_snapshot(second, tokenizer, bytes);
-  CHECK(saved(second) == bytes);
+  CHECK(saved(second, "note") == bytes);
   CHECK(draw(second, 30) == expected);
-  CHECK(saved(second) == saved(first));
+  CHECK(saved(second, "note") == saved(first, "note"));
 }
 
 TEST_CASE_FIXTURE(Fixture,
@@ -163,7 +144,7 @@ TEST_CASE_FIXTURE(Fixture, "cancel ends what runs between two blocks, and what w
   cancelled.forget_cancel();
   CHECK(cancelled.read(rest.subspan(kMaxBlock), LogitsFor::kLast, {}) == kMaxBlock);
   CHECK(whole.read(many, LogitsFor::kLast, {}) == many.size());
-  CHECK(saved(cancelled) == saved(whole));  // the sampler's last tokens, too
+  CHECK(saved(cancelled, "note") == saved(whole, "note"));  // the sampler's last tokens, too
 
   std::vector<float> rows(many.size() * 37);
   CHECK(cancelled.read(many, LogitsFor::kAll, rows, cancel) == kMaxBlock);
@@ -174,9 +155,9 @@ TEST_CASE_FIXTURE(Fixture, "a text needs its tokenizer to be loaded, and reading
   Writer first = writer(), second = writer();
   first.start(tokenizer, prompt, options);
   first.next();
-  const std::vector<std::byte> before = saved(second);
-  CHECK_THROWS_AS(load_snapshot(second, nullptr, saved(first)), Error);
-  CHECK(saved(second) == before);
+  const std::vector<std::byte> before = saved(second, "note");
+  CHECK_THROWS_AS(load_snapshot(second, nullptr, saved(first, "note")), Error);
+  CHECK(saved(second, "note") == before);
   const uint64_t number = first.text_number();
   first.read(later, LogitsFor::kNone, {});
   CHECK_FALSE(first.unfinished());
@@ -189,12 +170,12 @@ TEST_CASE_FIXTURE(Fixture, "a refused start or read leaves the text that is bein
   Writer w = writer();
   w.start(tokenizer, prompt, options);
   w.next();
-  const std::vector<std::byte> before = saved(w);
+  const std::vector<std::byte> before = saved(w, "note");
   CHECK_THROWS_AS(w.start(tokenizer, {}, options), Error);
   CHECK_THROWS_AS(w.start(tokenizer, prompt, {.max_tokens = -1}), Error);
-  CHECK(saved(w) == before);
+  CHECK(saved(w, "note") == before);
   CHECK_THROWS_AS(w.read(std::vector<int32_t>{1, 37}, LogitsFor::kNone, {}), Error);
-  CHECK(saved(w) == before);
+  CHECK(saved(w, "note") == before);
 }
 
 TEST_CASE_FIXTURE(Fixture,
@@ -204,7 +185,7 @@ TEST_CASE_FIXTURE(Fixture,
   std::vector<std::vector<std::byte>> states;
   const size_t one = w.session().state_bytes() + 1000;  // more than a mark takes
   for (int turn = 0; turn < 5; ++turn) {
-    states.push_back(saved(w));
+    states.push_back(saved(w, "note"));
     w.mark(3 * one);
     CHECK(w.mark_bytes() <= 3 * one);
     w.read(later, LogitsFor::kLast, {});
@@ -212,7 +193,7 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(w.marks() == 3);
   for (int turn = 4; turn >= 2; --turn) {
     CHECK(w.undo());
-    CHECK(saved(w) == states[static_cast<size_t>(turn)]);
+    CHECK(saved(w, "note") == states[static_cast<size_t>(turn)]);
   }
   CHECK_FALSE(w.undo());
   w.mark(0);  // the newest always stays
