@@ -20,6 +20,7 @@ from allmem_edge.dialogues import Generator, Turn
 
 from .bundled_tokenizer import save_tokenizer, train_tokenizer
 from .configuration import AllMemConfig
+from .fused import compile_fused
 from .modeling import AllMemForCausalLM, last_etas
 from .task import ConfigError, Metrics
 
@@ -165,6 +166,8 @@ class DialogueTask:
         self._encoder = DialogueEncoder(self.tokenizer, float(config.get("answer_weight", 1.0)))
         self._idle_cost = float(config.get("idle_cost", 0.0))
         self._eval_cases = int(config.get("eval_cases", 16))
+        if config.get("fused", False):  # the memory's and the window's operations, compiled for this machine
+            compile_fused()
         self.model = self._new_model()
         if "init" in config:  # go on from a finished checkpoint with the same tokenizer
             start_from(self.model, AllMemForCausalLM.from_pretrained(config["init"]))
@@ -229,8 +232,10 @@ class DialogueTask:
 
     def _idle_writing(self, idle: Tensor) -> Tensor:
         """How strongly small talk is written into the memory: mean log(1 + η/1e-3) over its tokens [B, T]."""
+        if self.model.config.memory_layers == [] or not idle.any():
+            return torch.zeros((), device=idle.device)
         etas = last_etas(self.model)  # [L, B, T, K]
-        return torch.log1p(etas[:, idle] / 1e-3).mean() if idle.any() else etas.new_zeros(())
+        return torch.log1p(etas[:, idle] / 1e-3).mean()
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -129,6 +130,15 @@ def test_a_finished_run_loads_with_the_auto_classes_and_logs_its_metrics(tmp_pat
     assert any("recall_8w" in line for line in lines)
 
 
+def test_a_model_without_any_memory_trains_on_dialogues_too(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "run")
+    path.write_text(path.read_text().replace("chunk = 8", "chunk = 8\nmemory_layers = []"))
+    train(path)
+    assert not any("memory" in name for name in weights(tmp_path / "run"))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["idle_writing"] for line in lines if "loss" in line] == [0.0] * 4
+
+
 @pytest.mark.slow
 def test_under_torchrun_the_processes_are_one_run(tmp_path: Path) -> None:
     config = write_config(tmp_path, "run")
@@ -228,6 +238,30 @@ def test_the_bundled_config_is_complete(name: str) -> None:
     config: dict[str, Any] = load_config(path)
     assert sum(stage["share"] for stage in config["stage"]) == pytest.approx(1.0)
     assert config["model"]["chunk"] <= config["model"]["window"] <= 128
+
+
+def test_the_comparison_trains_each_memory_as_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
+    memories = importlib.import_module("memories")
+    kinds = {}
+    for name in memories.MEMORIES:
+        (tmp_path / "config.toml").write_text(memories.config_of(name))
+        config = load_config(tmp_path / "config.toml")
+        assert sum(stage["share"] for stage in config["stage"]) == pytest.approx(1.0)
+        model = AllMemConfig(**config["model"])
+        kinds[name] = (
+            model.window,
+            model.has_memory(0),
+            model.memory,
+            model.memory_delta,
+            model.memory_ratio,
+        )
+        assert max(stage["length"] for stage in config["stage"]) == memories.LONGEST
+    assert len(set(kinds.values())) == len(kinds)
+    assert kinds["full attention"][:2] == (memories.LONGEST, False)
+    assert kinds["window and sinks"][:2] == (64, False)
 
 
 def test_a_run_with_init_starts_from_that_checkpoint(tmp_path: Path) -> None:
