@@ -1,7 +1,7 @@
 """AllMem beside other memories, all trained by one recipe (docs/evaluation.md, "Memories compared").
 
     OMP_NUM_THREADS=1 python bench/memories.py               # trains, exports and evaluates
-    OMP_NUM_THREADS=1 python bench/memories.py --speed       # afterwards, on a machine that does nothing else; then reports
+    OMP_NUM_THREADS=1 python bench/memories.py --speed       # then, on an idle machine; and reports
     python bench/memories.py --report                        # docs/memories.json and docs/memories.svg anew
 
 The recipe is export/configs/comparison.toml, and a memory is what MEMORIES puts into its [model]. Everything
