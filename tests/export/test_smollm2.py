@@ -11,9 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import lm_eval
 import numpy as np
 import pytest
 import torch
+from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
@@ -24,6 +26,7 @@ from allmem_edge.assembly.adapter import Source, sha256_of
 from allmem_edge.assembly.assemble import pull
 from allmem_edge.assembly.find_base import _from_package
 from allmem_edge.errors import AllMemError
+from allmem_edge.lm_eval import AllMemLM
 from allmem_export.adapter import export_adapter
 from allmem_export.convert import convert
 from allmem_export.export import export
@@ -59,6 +62,13 @@ def gguf(pytestconfig: pytest.Config) -> Path:
 def converted(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("smollm2") / "converted"
     convert(gguf, out, **MEMORY, gate="dynamic", memory_maps=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("smollm2") / "model"
+    export(converted, out)
     return out
 
 
@@ -104,22 +114,65 @@ def sink_attention(window: int, sinks: int) -> Any:
 
 
 def test_full_attention_and_a_window_with_sinks_are_transformers_natively(
-    base: Any, converted: Path, tmp_path: Path
+    base: Any, converted: Path, exported: Path
 ) -> None:
     """On documentation that nothing was trained on, in float32, in calls of 100 tokens."""
     text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
     ids = AutoTokenizer.from_pretrained(converted)(text, return_tensors="pt")["input_ids"][:, :300]
-    export(converted, tmp_path / "model")
     for window, sinks in ((ids.shape[1], 0), (96, 0), (96, 4)):
         AttentionInterface.register("sinks", sink_attention(window, sinks))
         base.set_attn_implementation("sinks" if window < ids.shape[1] else "sdpa")
         with torch.no_grad():
             theirs = base(ids).logits[0].numpy()
-        model = ae.Model.load(tmp_path / "model", window=window, sinks=sinks, memory="off")
+        model = ae.Model.load(exported, window=window, sinks=sinks, memory="off")
         session = model.session(1)
         ours = np.concatenate([session.forward(part.numpy()) for part in ids[0].split(100)])
         assert np.abs(theirs).max() > 20
         assert np.abs(ours - theirs).max() <= TOLERANCE < tiny.rounding(theirs, 30)
+
+
+CAPITALS = (
+    "France Paris, Italy Rome, Spain Madrid, Egypt Cairo, Japan Tokyo, Russia Moscow, Cuba Havana, Peru Lima"
+)
+
+
+def test_in_the_evaluation_harness_it_is_what_the_hf_backend_is(
+    base: Any, converted: Path, exported: Path, tmp_path: Path
+) -> None:
+    """Eight questions after one example, with four answers each."""
+    pairs = [pair.split() for pair in CAPITALS.split(", ")]
+    with (tmp_path / "data.jsonl").open("w") as file:
+        for i, (land, _) in enumerate(pairs):
+            choices = [f" {pairs[(i + j) % len(pairs)][1]}" for j in (1, 0, 3, 5)]
+            file.write(json.dumps({"text": f"The capital of {land} is", "choices": choices}) + "\n")
+    (tmp_path / "choice.yaml").write_text(
+        "task: capitals\ndataset_path: json\ndataset_kwargs:\n  data_files:\n"
+        f"    test: {tmp_path / 'data.jsonl'}\n"
+        "test_split: test\nfewshot_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{text}}'\n"
+        "doc_to_choice: choices\ndoc_to_target: 1\ntarget_delimiter: ''\nmetric_list:\n  - metric: acc\n"
+    )
+    base.set_attn_implementation("sdpa")
+    theirs = HFLM(pretrained=base, tokenizer=AutoTokenizer.from_pretrained(converted), batch_size=1)
+    ours = AllMemLM(str(exported), window=512, memory="off", threads=1)
+    results = [
+        lm_eval.simple_evaluate(
+            model=model,
+            tasks=["capitals"],
+            num_fewshot=1,
+            task_manager=lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False),
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+        for model in (ours, theirs)
+    ]
+    assert (
+        results[0]["results"]["capitals"]["acc,none"] == results[1]["results"]["capitals"]["acc,none"] > 0.5
+    )
+    mine, others = (
+        [np.float64(s["filtered_resps"])[:, 0] for s in r["samples"]["capitals"]] for r in results
+    )
+    # An answer has at most three tokens; of each its logit and the logarithm of the sum of exponentials.
+    assert np.abs(np.array(mine) - np.array(others)).max() <= 3 * 2 * TOLERANCE
 
 
 def test_its_tokenizer_gives_the_same_ids_natively(converted: Path) -> None:
