@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from allmem_edge.errors import InvalidArgumentError, MissingDependencyError
+from allmem_edge.evaluation.log_softmax import log_softmax
 from allmem_edge.model import Model
 from allmem_edge.session import Session
 from allmem_edge.template import Message
@@ -257,11 +258,8 @@ def _score(
 
 
 def _add(logits: np.ndarray[Any, np.dtype[np.float32]], wanted: Sequence[int]) -> tuple[float, bool]:
-    rows = logits.astype(np.float64)
-    highest = rows.max(axis=-1)
-    log_total = highest + np.log(np.exp(rows - highest[:, None]).sum(axis=-1))
-    chosen = rows[np.arange(len(wanted)), list(wanted)]
-    return float((chosen - log_total).sum()), bool((logits.argmax(axis=-1) == np.asarray(wanted)).all())
+    chosen = log_softmax(logits)[np.arange(len(wanted)), list(wanted)]
+    return float(chosen.sum()), bool((logits.argmax(axis=-1) == np.asarray(wanted)).all())
 
 
 def _generation(options: dict[str, Any], most: int) -> dict[str, Any]:

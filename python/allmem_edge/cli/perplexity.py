@@ -21,6 +21,7 @@ from allmem_edge.errors import InvalidArgumentError, StorageError
 from allmem_edge.evaluation import by_position
 from allmem_edge.evaluation import plot as plotting
 from allmem_edge.evaluation.journal import Journal
+from allmem_edge.evaluation.log_softmax import log_softmax
 from allmem_edge.evaluation.settings import settings_of
 from allmem_edge.model import Model
 from allmem_edge.session import Session
@@ -226,10 +227,8 @@ def token_losses(session: Session, ids: Sequence[int]) -> NDArray[np.float64]:
     losses = np.zeros(len(ids))
     for begin in range(0, len(ids) - 1, _READ_TOKENS):
         end = min(begin + _READ_TOKENS, len(ids) - 1)
-        logits = session.forward(ids[begin:end]).astype(np.float64)
-        highest = logits.max(axis=-1)
-        log_total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
-        losses[begin + 1 : end + 1] = log_total - logits[np.arange(end - begin), ids[begin + 1 : end + 1]]
+        log_p = log_softmax(session.forward(ids[begin:end]))
+        losses[begin + 1 : end + 1] = -log_p[np.arange(end - begin), ids[begin + 1 : end + 1]]
     return losses
 
 

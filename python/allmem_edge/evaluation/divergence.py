@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from allmem_edge.errors import InvalidArgumentError
 from allmem_edge.evaluation.journal import Journal
+from allmem_edge.evaluation.log_softmax import log_softmax
 from allmem_edge.model import Model
 from allmem_edge.turns import Turns
 
@@ -26,12 +27,6 @@ def questions() -> list[str]:
 
 def kl_of(base: NDArray[np.float32], model: NDArray[np.float32]) -> NDArray[np.float64]:
     """KL(base ‖ model) of the next-token distributions in nats, [T]; of logits [T, vocab]."""
-
-    def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-        normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return normalised
-
     p, q = log_softmax(base), log_softmax(model)
     divergence: NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=-1)
     return divergence
