@@ -203,6 +203,22 @@ void free_made(allmem_decoder** made) {
   if (made != nullptr) allmem_decoder_free(std::exchange(*made, nullptr));
 }
 
+// What a call may have done whose argument of this place had its hostile value of this number. No template:
+// three hundred pairs of a function and an argument would each compile it.
+void check_answer(const World& world, uint64_t before, size_t argument, size_t number, int32_t status) {
+  const std::string sentence = allmem_last_error();
+  CAPTURE(argument);
+  CAPTURE(number);
+  CAPTURE(sentence);
+  CHECK(status >= ALLMEM_OK);
+  CHECK(status <= ALLMEM_CONFLICT);
+  CHECK(status != ALLMEM_INTERNAL);
+  if (status != ALLMEM_OK) {
+    CHECK(sentence.ends_with("."));
+    CHECK(world.position() == before);
+  }
+}
+
 // Calls `function` with good arguments, which must work, and with each replaced by hostile values.
 template <class... Parameters>
 void hostile(const World& world, const char* name, int32_t (*function)(Parameters...),
@@ -218,24 +234,13 @@ void hostile(const World& world, const char* name, int32_t (*function)(Parameter
   CAPTURE(allmem_last_error());
   CHECK(normal == ALLMEM_OK);
   const auto replace = [&]<size_t i>(std::integral_constant<size_t, i>) {
-    const size_t argument = i;
-    CAPTURE(argument);
     size_t number = 0;
     for (const auto& value : hostile_values(std::get<i>(arguments))) {
       std::tuple<Parameters...> changed = arguments;
       std::get<i>(changed) = value;
       const uint64_t before = world.position();
       const int32_t status = call(changed);
-      const std::string sentence = allmem_last_error();
-      CAPTURE(number++);
-      CAPTURE(sentence);
-      CHECK(status >= ALLMEM_OK);
-      CHECK(status <= ALLMEM_CONFLICT);
-      CHECK(status != ALLMEM_INTERNAL);
-      if (status != ALLMEM_OK) {
-        CHECK(sentence.ends_with("."));
-        CHECK(world.position() == before);
-      }
+      check_answer(world, before, i, number++, status);
     }
   };
   [&]<size_t... i>(std::index_sequence<i...>) { (replace(std::integral_constant<size_t, i>{}), ...); }
