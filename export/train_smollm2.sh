@@ -41,4 +41,5 @@ else
   stage joint-2
   stage joint-3
   stage joint-4
+  stage joint-5
 fi

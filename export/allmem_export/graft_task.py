@@ -158,7 +158,8 @@ class GraftTask:
         kind = rng.choices(list(self._kinds), list(self._kinds.values()))[0]
         length = rng.choice(self._lengths)
         window, sinks, chunk = (rng.choice(values) for values in self._spans)
-        window = min(window, length // 4)  # so that most of a sequence is beyond it
+        if kind != "talk":  # what talk has to teach, manners, is needed inside the window, too
+            window = min(window, length // 4)  # so that most of a sequence is beyond it
         made = self._train.batch(rng, kind, max(1, self._tokens // length), length)
         spans = torch.tensor([window, sinks, min(window, chunk)])
         answer, reply = torch.from_numpy(made["answer"]), torch.from_numpy(made["reply"])

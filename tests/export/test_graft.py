@@ -8,6 +8,7 @@ import random
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from allmem_edge.dialogues.values import Values
 from allmem_edge.dialogues.values import is_held_out as is_held_out_value
 from allmem_edge.evaluation.divergence import questions
 from allmem_edge.evaluation.recall import told
+from allmem_edge.words import Segment
 from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
 from allmem_export.distill_task import load_student
@@ -27,7 +29,7 @@ from allmem_export.fit_rates import fit_rates
 from allmem_export.free_talk import MINE, THEIRS, saying
 from allmem_export.graft_task import STAGES, GraftTask, full_attention
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
-from allmem_export.own_answers import question
+from allmem_export.own_answers import own_question, question
 from allmem_export.sequences import SequenceMaker, load_documents
 from allmem_export.task import ConfigError
 from allmem_export.train import last_checkpoint, load_config, train
@@ -404,3 +406,26 @@ def test_the_questions_of_the_divergence_are_not_those_of_training() -> None:
     assert len(asked) == 60
     rng = random.Random(1)
     assert not asked & {question(rng) for _ in range(20_000)}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason", "expected"),
+    [
+        ([" What is", " jazz?\n"], "stop_token", "What is jazz?"),
+        (["And then", " and then"], "max_tokens", ""),  # rambles on
+        ([questions()[0]], "stop_token", ""),  # asked by `eval divergence`
+    ],
+)
+def test_a_question_of_the_model_itself_is_short_and_new(
+    pieces: list[str], reason: str, expected: str
+) -> None:
+    model, session, generator = Mock(), Mock(), MagicMock(finish_reason=reason)
+    model.chat_template.render.return_value = [
+        Segment("Help?<user>", plain=False),
+        Segment("?<end>", plain=False),
+    ]
+    session.generate.return_value = generator
+    generator.__iter__.return_value = iter(pieces)
+    assert own_question(model, session, 1) == expected
+    session.reset.assert_called_once()
+    assert session.generate.call_args.args == ("Help?<user>",)
