@@ -16,21 +16,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .graft_task import load_adapter
+from .graft_task import learned, load_adapter
 from .task import ConfigError
 
 
 def average(files: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of the learned tensors of `files`, float32. Raises ConfigError."""
-    learned = [
-        {name: x for name, x in load_adapter(file).items() if ".memory." in name or ".lora_" in name}
-        for file in files
-    ]
-    shapes = [{name: x.shape for name, x in tensors.items()} for tensors in learned]
+    adapters = [learned(load_adapter(file)) for file in files]
+    shapes = [{name: x.shape for name, x in adapter.items()} for adapter in adapters]
     for file, shape in zip(files, shapes, strict=True):
         if not shape or shape != shapes[0]:
             raise ConfigError(f"{file} has no memory or low-rank update, or another one than {files[0]}.")
-    return {name: torch.stack([x[name] for x in learned]).mean(0) for name in shapes[0]}
+    return {name: torch.stack([adapter[name] for adapter in adapters]).mean(0) for name in shapes[0]}
 
 
 @click.command()

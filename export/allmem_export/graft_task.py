@@ -335,17 +335,17 @@ class GraftTask:
     def save(self, model: nn.Module, out: Path) -> None:
         """adapter.safetensors (memory and low-rank update), config.json and the tokenizer beside it."""
         assert isinstance(model, AllMemForCausalLM)
-        state = {
-            name: value
-            for name, value in model.state_dict().items()
-            if ".self_attn.memory." in name or ".lora_" in name
-        }
-        save_file({**self._low_rank, **state}, out / "adapter.safetensors")
+        save_file({**self._low_rank, **learned(model.state_dict())}, out / "adapter.safetensors")
         model.config.save_pretrained(out)
         (out / "base.json").write_text(json.dumps({"checkpoint": str(self._checkpoint)}) + "\n")
         for name in COPIED:
             if (self._checkpoint / name).is_file():
                 shutil.copyfile(self._checkpoint / name, out / name)
+
+
+def learned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a model's tensors that a graft trains: the memory's and the low-rank update's."""
+    return {name: x for name, x in tensors.items() if ".self_attn.memory." in name or ".lora_" in name}
 
 
 def load_adapter(path: Path) -> dict[str, Tensor]:

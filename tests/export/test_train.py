@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import os
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import memories
 import tiny
 from allmem_export.configuration import AllMemConfig
 from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad, start_from
@@ -240,11 +240,7 @@ def test_the_bundled_config_is_complete(name: str) -> None:
     assert config["model"]["chunk"] <= config["model"]["window"] <= 128
 
 
-def test_the_comparison_trains_each_memory_as_it_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
-    memories = importlib.import_module("memories")
+def test_the_comparison_trains_each_memory_as_it_is_named(tmp_path: Path) -> None:
     kinds = {}
     for name in memories.MEMORIES:
         (tmp_path / "config.toml").write_text(memories.config_of(name))
