@@ -4,7 +4,7 @@
 #                 where the package index does not answer, to the bundled model
 #   make quick    after a change: formatters, linters, types, and those tests in C++ and Python that are not marked slow;
 #                 all from the tree, in one build and at once (under three minutes on two cores)
-#   make test     everything CI runs: all tests, also under sanitizers, for Arm and for older processors (under emulators),
+#   make test     all tests, also under sanitizers, for Arm and for older processors (under emulators),
 #                 fuzzers for some seconds, the wheels
 #
 # Parts of `make test`, each of which can be run alone:

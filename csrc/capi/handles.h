@@ -234,7 +234,8 @@ struct allmem_batch {
 namespace allmem::capi {
 
 inline constexpr const char* kSessionInUse =
-    "Another thread is using this session; give each thread its own.";
+    "This session is in a call already, of another thread or the one whose callback this is; wait until it "
+    "returns.";
 
 // Runs `body` on a session that no other thread is using.
 template <class Body>

@@ -37,8 +37,9 @@ struct Session::Impl {
 
   void check_usable() const {
     if (state.is_poisoned) {
-      throw Error(ErrorCode::kPoisoned,
-                  "An earlier error interrupted this session; reset it before using it again.");
+      throw Error(
+          ErrorCode::kPoisoned,
+          "An earlier error interrupted this session; undo to a mark, load a saved memory, or reset it.");
     }
   }
 

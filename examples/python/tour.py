@@ -1,6 +1,6 @@
 """A tour of allmem_edge, cell by cell: run it whole (`python tour.py`), or in an editor with `# %%` cells.
 
-It takes the bundled model and some seconds. `pip install allmem-edge` is all it needs.
+It takes the bundled model and some seconds. `pip install .` is all it needs.
 """
 
 # %% A model is immutable and shared; a chat is one conversation.

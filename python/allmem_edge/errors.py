@@ -60,4 +60,4 @@ class SessionInUseError(AllMemError):
 
 
 class PoisonedSessionError(AllMemError):
-    """An earlier error left the session unusable until `reset()`."""
+    """An earlier error left the session unusable until it is reset, wiped, undone or loaded."""

@@ -64,8 +64,11 @@ def find_model(source: str | bytes | os.PathLike[str] | None) -> Path:
             return assembled
         if _HUB_ID.fullmatch(source):
             return _from_hub(source)
+    from allmem_edge.assembly.adapter import packaged
+
     raise ModelNotFoundError(
-        f"There is no model at {str(source)!r}: no such directory, and not a hub id (org/name)."
+        f"There is no model at {str(source)!r}: no such directory, no adapter ({', '.join(packaged())}) and "
+        "not a hub id (org/name)."
     )
 
 

@@ -60,7 +60,8 @@ class Model:
     ) -> Model:
         """Loads a model.
 
-        path: a model directory (or its .onnx file), a hub id "org/name", or None for the bundled model.
+        path: a model directory (or its .onnx file), the name of an adapter ("smollm2"; the first time it
+        fetches its base and assembles it), a hub id "org/name", or None for the bundled model.
         backend: "native", or "onnxruntime" to run the same file in stock onnxruntime (slower).
         exact: float32 everywhere, as the file's function bodies define the operators. Otherwise activations
         that meet quantised weights are rounded to 8 bits, several times faster. onnxruntime is always exact.
@@ -73,8 +74,9 @@ class Model:
         log: is called with a line on what the native runtime does with this model: loading it, saving and
         loading memories. It may be called on any thread that uses the model.
 
-        Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError,
-        MissingDependencyError, or InvalidArgumentError for a choice that the model does not allow.
+        Raises ModelNotFoundError, ModelFormatError, TokenizerError, UnsupportedModelError, StorageError,
+        OutOfMemoryError, MissingDependencyError, or InvalidArgumentError for a choice that the model does not
+        allow.
         """
         found = find_model(None if path is None else checked_path(path))
         if check:

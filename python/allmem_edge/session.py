@@ -179,7 +179,10 @@ class Session:
         self.native().set_sampling(native(chosen(self.model.sampling, sampling)))
 
     def sample(self) -> int:
-        """Draws a token from the logits of the last one read; pass it to forward() to go on."""
+        """Draws a token from the logits of the last one read; pass it to forward() to go on.
+
+        Raises InvalidArgumentError where there are none: nothing was read yet.
+        """
         return self.native().sample(self._tokenizer())
 
     def reset(self) -> None:
@@ -198,6 +201,7 @@ class Session:
 
         What was read before is learned first, what an unfinished chunk has too: it would have left the window
         before that chunk ends. So pasted text is read without forgetting: freeze, read it, freeze(False).
+        Raises InvalidArgumentError for False where the model was loaded with memory="frozen".
         """
         self._engine.freeze(bool(frozen))
 
@@ -255,7 +259,8 @@ class Session:
         its end. accept: is called with the note before anything changes; what it raises refuses the memory.
         Raises ModelNotFoundError for no such file, SnapshotError for one that is damaged or of another model,
         UnsupportedModelError for an unfinished text when this model has no tokenizer; the session is then
-        unchanged.
+        unchanged. Raises StorageError for one that cannot be read, and leaves the session poisoned if that
+        happens, or the file changes, while its state is taken.
         """
         native, tokenizer = self.native(), self._tokenizer()
         if isinstance(file, (str, bytes, os.PathLike)) or not hasattr(file, "seek"):

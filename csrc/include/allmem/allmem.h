@@ -16,10 +16,11 @@
  *  - Strings are UTF-8. A length of ALLMEM_NUL_TERMINATED means "up to the NUL".
  *  - Where you give a buffer, its capacity follows it, then `count`, which receives the size that is needed.
  *    A buffer that is NULL or too small gives ALLMEM_BUFFER_TOO_SMALL and still the count: ask, allocate, ask
- *    again.
+ *    again. Where nothing is needed, ALLMEM_OK and a count of 0.
  *  - Structs that begin with struct_size: those of options are filled by their _init, and NULL means the
  *    defaults; of those that you receive, set struct_size = sizeof before the call. They may grow at their
- * end: _init is a macro that says how large yours is (where there are no macros, call its _sized function).
+ *    end: _init is a macro that says how large yours is (where there are no macros, call its _sized
+ *    function).
  *  - free(NULL) does nothing. A session keeps its model alive, so they may be freed in any order.
  *  - A session has one caller at a time; a second one gets ALLMEM_IN_USE. So has a batch. Only
  *    allmem_session_cancel() may be called from any thread at any time, while the session exists.
@@ -62,9 +63,9 @@ enum {
   ALLMEM_BAD_TOKENIZER = 6,     /* tokenizer.json or generation_config.json is damaged or inconsistent */
   ALLMEM_CANCELLED = 7,         /* stopped on request; the session is usable */
   ALLMEM_BAD_SNAPSHOT = 8,      /* a saved memory is damaged, or of another model or format */
-  ALLMEM_POISONED = 9,          /* an earlier error interrupted the session: reset it */
+  ALLMEM_POISONED = 9,          /* an earlier error interrupted the session: undo, load or reset */
   ALLMEM_BUFFER_TOO_SMALL = 10, /* `count` says what is needed */
-  ALLMEM_IN_USE = 11,           /* another thread is using this session or decoder */
+  ALLMEM_IN_USE = 11,           /* a call of this session, batch or decoder is under way */
   ALLMEM_OUT_OF_MEMORY = 12,    /* a model or a session does not fit, an allocation failed or a thread */
   ALLMEM_INTERNAL = 13,         /* a defect of this library; please report it */
   ALLMEM_CONFLICT = 14          /* somebody else has changed the memory file since: nothing was written */
@@ -115,7 +116,7 @@ typedef struct allmem_model_options {
   int32_t reserved;
   int32_t window; /* tokens; 0: as the file says, else up to 1,048,576. As long as the text: full attention */
   int32_t sinks;  /* tokens; -1: as the file says */
-  int32_t chunk;  /* tokens; 0: as the file says. At most the window */
+  int32_t chunk;  /* tokens; 0: as the file says. At most the window; only with the memory on */
   int32_t memory; /* an allmem_memory */
   int32_t check;  /* an allmem_check */
   int32_t reserved_too;
@@ -147,7 +148,8 @@ ALLMEM_API int32_t allmem_model_load(const char* path, const allmem_model_option
 /* A model in pieces, as an app's assets hold it: "model.onnx", the data file that it names
  * ("model.onnx.data") and, for text, "tokenizer.json"; "generation_config.json", "tokenizer_config.json",
  * "special_tokens_map.json" and "config.json" may say which tokens end a text. "added_tokens.json": tokens
- * that "tokenizer.json" must have, too. */
+ * that "tokenizer.json" must have, too. "chat_format.json": how chats are written; without it ChatML, where
+ * the model has its tokens. "SHA256SUMS": what the others are compared with (`check`). */
 typedef struct allmem_file {
   const char* name;
   const void* data; /* used by _load_memory: stays yours, readable and unchanged until the model is gone */
@@ -165,7 +167,8 @@ ALLMEM_API void allmem_model_free(allmem_model* model);
 ALLMEM_API int32_t allmem_model_get_info(const allmem_model* model, allmem_model_info* info);
 
 /* --- Text ------------------------------------------------------------------------------------------------
- * All of it, and what generates text, gives ALLMEM_NOT_FOUND when the model came without tokenizer.json.
+ * All of it but allmem_token_is_stop(), and what generates text, gives ALLMEM_NOT_FOUND when the model came
+ * without tokenizer.json.
  */
 
 /* Ids of a text. special: 1 turns the text of special tokens ("<|im_end|>") into their ids; use 0 for what
@@ -180,7 +183,7 @@ ALLMEM_API int32_t allmem_detokenize(const allmem_model* model, const int32_t* i
  * these before the first text. Chats have their own beginning. */
 ALLMEM_API int32_t allmem_text_prefix(const allmem_model* model, int32_t* ids, size_t capacity,
                                       size_t* count);
-/* 1 in `is_stop` when the model ends its text with this token. */
+/* 1 in `is_stop` when the model ends its text with this token; 0 also for an id that it does not have. */
 ALLMEM_API int32_t allmem_token_is_stop(const allmem_model* model, int32_t id, int32_t* is_stop);
 
 /* The bytes of one token, which may be a part of a character. `special` (may be NULL): 1 for one like
@@ -359,7 +362,8 @@ ALLMEM_API int32_t allmem_session_cancel(allmem_session* session);
 
 /* frozen: 1 reads the long-term memory but never writes it. What was read before is learned first, also what
  * an unfinished chunk has, which would have left the window before that chunk ends. So a text that somebody
- * pastes is read without forgetting what was told before: freeze, read it, freeze with 0. */
+ * pastes is read without forgetting what was told before: freeze, read it, freeze with 0.
+ * ALLMEM_INVALID_ARGUMENT for 0 where the model was loaded with ALLMEM_MEMORY_FROZEN. */
 ALLMEM_API int32_t allmem_session_freeze(allmem_session* session, int32_t frozen);
 /* As new, without marks; what was set stays set: frozen or not, and the sampling. */
 ALLMEM_API int32_t allmem_session_reset(allmem_session* session);
@@ -400,11 +404,10 @@ typedef struct allmem_layer_memory {
 ALLMEM_API int32_t allmem_session_inspect(allmem_session* session, int32_t layer,
                                           allmem_layer_memory* memory);
 
-/* --- Batches: several sessions that read at once
- * ------------------------------------------------------------ For a server: most of the time of a token goes
- * into fetching the model's weights, and a batch fetches them once for the tokens of all its sessions. Each
- * session gets what it would get alone: in fast mode the same bits, with `exact` the same but for float
- * rounding.
+/* --- Batches: several sessions that read at once ----------------------------------------------------------
+ * For a server: most of the time of a token goes into fetching the model's weights, and a batch fetches them
+ * once for the tokens of all its sessions. Each session gets what it would get alone: in fast mode the same
+ * bits, with `exact` the same but for float rounding.
  */
 
 /* Room to compute in, and threads. Sessions are named in each call, so they come and go as they like, and are
@@ -456,7 +459,8 @@ ALLMEM_API int32_t allmem_session_save_to(allmem_session* session, const void* n
  * it or saved to it: nothing is written. To overwrite it all the same, delete it first. */
 ALLMEM_API int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
                                             const char* path);
-/* Checked wholly before anything changes: on failure the session is what it was. ALLMEM_UNSUPPORTED when it
+/* Checked wholly before anything changes: on failure the session is what it was. Only a file that changes, or
+ * cannot be read, while its state is taken gives ALLMEM_IO and a poisoned session. ALLMEM_UNSUPPORTED when it
  * holds an unfinished text and the model has no tokenizer.json. */
 ALLMEM_API int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size);
 ALLMEM_API int32_t allmem_session_load_file(allmem_session* session, const char* path);

@@ -23,7 +23,7 @@ _COMMANDS = {
     "pull": "Assemble a model from a base model and a memory adapter.",
     "generate": "Continue a text.",
     "bench": "Measure speed and memory.",
-    "eval": "Measure what a model can do (recall, perplexity, needle, bench-files).",
+    "eval": "Measure what a model can do (recall, perplexity, needle, divergence, bench-files).",
     "compare": "Compare models and settings, by quality and by cost.",
     "inspect": "Show a model's shapes, window, chunk and bytes.",
     "convert": "Turn a base model into an AllMem checkpoint.",

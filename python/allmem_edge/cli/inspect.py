@@ -36,7 +36,8 @@ _MAGIC = b"ALLMEMSS"
 def command(model: str | None, of_model: str | None, plot: Path | None, as_json: bool) -> None:
     """Show a model's shapes, window, chunk and bytes, or what a saved memory holds.
 
-    MODEL is a directory or a hub id (default: the bundled model), or a memory file of `chat --memory`.
+    MODEL is a directory, an adapter's name or a hub id (default: the bundled model), or a memory file of
+    `chat --memory`.
     """
     if model is not None and _is_memory(Path(model)):
         _inspect_memory(Path(model), of_model, plot, as_json)
@@ -171,7 +172,7 @@ def _inspect_model(loaded: Model, as_json: bool) -> None:
     ):
         table.add_row(key.replace("_", " "), console.printable(str(report[key])))
     table.add_row("weights", console.size(facts.weight_bytes))
-    table.add_row("memory of a session", f"{console.size(facts.state_bytes)}, constant")
+    table.add_row("state of a session", f"{console.size(facts.state_bytes)}, constant")
     for part, count in parts.items():
         if count and part != "total":
             table.add_row(f"  {part.replace('_', ' ')}", console.size(count))

@@ -27,7 +27,7 @@ TEST_CASE("a number that is none poisons the session, and says that the weights 
     }
   };
   refused(ErrorCode::kBadModel, "NaN or infinity");
-  refused(ErrorCode::kPoisoned, "reset it");
+  refused(ErrorCode::kPoisoned, "load a saved memory, or reset it");
   session.reset();
   CHECK(session.position() == 0);
 }

@@ -60,8 +60,8 @@ public final class Model: @unchecked Sendable {
   let handle: OpaquePointer
 
   /// From a directory, such as a folder in the app's bundle. Its files are mapped, not copied. window: tokens that are seen
-  /// word for word, 0 as many as the model was trained with; fewer take less memory. What was saved belongs to the same
-  /// window and memory. check: read all files and compare them with the SHA256SUMS beside them, once after a download.
+  /// word for word, 0 as many as the model was trained with; fewer, but no fewer than the model's chunk, take less
+  /// memory. What was saved belongs to the same window and memory. check: read all files and compare them with the SHA256SUMS beside them, once after a download.
   public init(directory: URL, window: Int32 = 0, memory: Memory = .on, check all: Bool = false) throws {
     var options = allmem_model_options()
     allmem_model_options_init_sized(&options, MemoryLayout<allmem_model_options>.size)

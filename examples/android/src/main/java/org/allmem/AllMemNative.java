@@ -186,7 +186,7 @@ public final class AllMemNative {
   /** What save() would write, to encrypt it, say. No copy of the state is made. */
   public static native void save(long session, Sink sink) throws IOException;
 
-  /** Goes on from what save() wrote. A source that gives something else the second time leaves the session poisoned: reset it. */
+  /** Goes on from what save() wrote. A source that gives something else the second time leaves the session poisoned: load again, or reset it. */
   public static native void load(long session, long size, Source source) throws IOException;
 
   /** Deletes a saved memory, and what a save that was killed may have left of it. */

@@ -102,8 +102,8 @@ class AllMem private constructor(handle: Long) : AutoCloseable {
 
     companion object {
         /**
-         * From a directory of files. window: tokens that are seen word for word, 0 as many as the model was trained with; fewer take
-         * less memory. What was saved belongs to the same window and memory. check: read all files and compare them with the
+         * From a directory of files. window: tokens that are seen word for word, 0 as many as the model was trained with; fewer,
+         * but no fewer than the model's chunk, take less memory. What was saved belongs to the same window and memory. check: read all files and compare them with the
          * SHA256SUMS beside them, once after a download (FileNotFoundException without SHA256SUMS).
          */
         fun load(directory: File, window: Int = 0, memory: Memory = Memory.ON, check: Boolean = false): AllMem =
