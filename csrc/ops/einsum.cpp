@@ -71,6 +71,10 @@ class PerHeadFloat : public PerHead {
     const auto [heads, N, K] = sizes_;
     ctx.kernels.linear_f32(x, ctx.in(1) + head * N * K, nullptr, y, ctx.tokens, K, N, 0, N);
   }
+
+  size_t most_speculative(const RunContext&) const override {
+    return sizes_.N <= kOrderedRows ? kMostSpeculative : 1;
+  }
 };
 
 // With W in 8 bits. Where x is to have 8 bits as well, `in_8_bits`, blocks are of whole groups.
@@ -97,6 +101,10 @@ class PerHeadNBits : public PerHead {
 
   void count_scratch(Scratch& scratch, size_t tokens) const override {
     if (in_8_bits_) scratch.q8(tokens, sizes_.K);
+  }
+
+  size_t most_speculative(const RunContext&) const override {
+    return in_8_bits_ ? kMostSpeculative : 1;  // sums in another order
   }
 
  private:
