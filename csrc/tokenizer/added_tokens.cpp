@@ -117,7 +117,8 @@ bool AddedTokens::find(std::string_view text, size_t from, std::span<const Plain
 
 void AddedTokens::split(std::string_view text, std::span<const PlainRange> plain, Watch& watch,
                         const std::function<void(std::string_view, int32_t)>& visit) const {
-  size_t done = 0;  // end of what was visited
+  size_t done = 0;       // end of what was visited
+  size_t space_end = 0;  // of the white space that rstrip last took
   Found found{};
   // The search goes on after the token's own text even where rstrip took more, as in `tokenizers`: white
   // space can then be part of two tokens.
@@ -126,7 +127,9 @@ void AddedTokens::split(std::string_view text, std::span<const PlainRange> plain
     if (token.special && overlap(plain, found.begin, found.end) != Overlap::kNone) continue;
     if (token.single_word && !is_single_word(text, found.begin, found.end)) continue;
     const size_t begin = token.lstrip ? skip_space_back(text, found.begin, done, watch) : found.begin;
-    const size_t end = token.rstrip ? skip_space(text, found.end, watch) : found.end;
+    // A token within that white space takes the rest of it, which is not read again.
+    if (token.rstrip && found.end > space_end) space_end = skip_space(text, found.end, watch);
+    const size_t end = token.rstrip ? space_end : found.end;
     if (done < begin) visit(text.substr(done, begin - done), -1);
     if (begin < end) visit(token.content, token.id);  // else the token before it took all of it
     done = end;

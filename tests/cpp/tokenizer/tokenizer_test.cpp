@@ -216,6 +216,14 @@ TEST_CASE("a megabyte of one letter or of white space does not go quadratic") {
   const size_t size = 1 << 20;
   CHECK(tokenizer->encode(std::string(size, 'l')).size() == size / 2);
   CHECK(tokenizer->encode(std::string(size, ' ') + "x").size() == size + 1);
+  // Each token of white space takes all that follows it, and the next is found in what it took.
+  const std::string takes_all = with(
+      small_tokenizer_json(), R"("content":"<|endless|>","single_word":false,"lstrip":false,"rstrip":false)",
+      R"("content":" ","single_word":false,"lstrip":false,"rstrip":true)");
+  CHECK(load(takes_all)->encode(std::string(size, ' ')) == Ids(size, 262));
+  std::string mixed;
+  for (size_t i = 0; i < size / 2; ++i) mixed += " \t";
+  CHECK(load(with(takes_all, R"("content":"<|end|>")", R"("content":"\t")"))->encode(mixed).size() == size);
   std::string marks;  // combining marks in the worst order for a bubble sort
   for (size_t i = 0; i < size / 4; ++i) marks += "\xCC\x81";
   for (size_t i = 0; i < size / 4; ++i) marks += "\xCC\xA7";
