@@ -211,12 +211,13 @@ void Binder::update_state(size_t i, size_t input_index, const Shape& shape) {
   name_output(i, static_cast<ValueId>(lowering_.program_->values.size() - 1));
 }
 
-void Binder::update_packed_state(size_t i, size_t input_index, const Shape& shape, size_t bytes,
+void Binder::update_packed_state(size_t i, size_t input_index, const Shape& shape, uint64_t bytes,
                                  StateForm form) {
   update_state(i, input_index, shape);
+  lowering_.check_state_bytes(bytes);
   const Value& value = lowering_.program_->values[inputs_[input_index]];
   lowering_.program_->states[static_cast<size_t>(value.state)].form = form;
-  lowering_.program_->buffers[value.buffer].bytes = bytes;
+  lowering_.program_->buffers[value.buffer].bytes = static_cast<size_t>(bytes);
 }
 
 void Binder::resize_state(size_t input_index, const Shape& from, const Shape& to) {
@@ -271,11 +272,7 @@ size_t Binder::kept(const Shape& shape) {
 
 bool Binder::exact() const { return lowering_.program_->precision == Precision::kExact; }
 
-size_t Binder::derived(size_t bytes) {
-  const size_t offset = lowering_.program_->derived_bytes;
-  lowering_.program_->derived_bytes += align_up(bytes);
-  return offset;
-}
+size_t Binder::derived(uint64_t bytes) { return lowering_.add_derived(bytes); }
 
 std::vector<size_t> Binder::shared(const std::string& key, const std::vector<Shape>& shapes,
                                    MakeShared make) {

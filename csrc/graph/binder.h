@@ -70,7 +70,7 @@ class Binder {
   void update_state(size_t i, size_t input,
                     const Shape& shape);  // output i is input's state, updated in place
   // The same for a state that is kept in `bytes` of another form than float32, all zero bits at first.
-  void update_packed_state(size_t i, size_t input, const Shape& shape, size_t bytes, StateForm form);
+  void update_packed_state(size_t i, size_t input, const Shape& shape, uint64_t bytes, StateForm form);
   // Another size than the file gives it, for a state of zeros; before update_state().
   void resize_state(size_t input, const Shape& from, const Shape& to);
   // update_state() for a state of which the session has nothing: it must not be touched.
@@ -84,7 +84,7 @@ class Binder {
   size_t kept(const Shape& shape);
   // Bytes that the session keeps for this operator beside its state: what is computed from that, or is needed
   // to take tokens back. Returns their offset.
-  size_t derived(size_t bytes);
+  size_t derived(uint64_t bytes);
   bool exact() const;  // Program::precision is kExact
   const Choices& choices() const;
   // Row t of the outputs depends on row t of the inputs only.

@@ -22,7 +22,7 @@ constexpr size_t kMaxFoldedBytes = size_t{256} << 20;
 constexpr uint64_t kMaxStateGiB = kWideAddresses ? 64 : 1, kMaxStateBytes = kMaxStateGiB << 30;
 // A value's bytes, of 64 bits each at most, can be counted.
 static_assert(kMaxValueElements * 8 <= std::numeric_limits<size_t>::max());
-static_assert(kMaxStateBytes <= std::numeric_limits<size_t>::max());
+static_assert(kMaxStateBytes <= std::numeric_limits<size_t>::max() && kMaxStateBytes % kAlignment == 0);
 constexpr std::string_view kStateOutSuffix = ".state.out";
 
 // Opset versions of the standard domain whose operators mean what this runtime implements.
@@ -296,16 +296,29 @@ void Lowering::add_outputs() {
   }
 }
 
+void Lowering::check_state_bytes(uint64_t bytes) const {
+  if (bytes <= kMaxStateBytes) return;
+  const std::string problem = "the states need more than " + std::to_string(kMaxStateGiB) + " GiB";
+  if (!choices_.window) fail(ErrorCode::kBadModel, problem);
+  fail(ErrorCode::kInvalidArgument,
+       problem + " with a window of " + std::to_string(*choices_.window) + " tokens; choose less");
+}
+
+size_t Lowering::add_derived(uint64_t bytes) {
+  const size_t offset = program_->derived_bytes;
+  if (bytes > kMaxStateBytes - offset) {
+    fail(ErrorCode::kBadModel,
+         "the operators keep beside their states more than " + std::to_string(kMaxStateGiB) + " GiB");
+  }
+  program_->derived_bytes += align_up(static_cast<size_t>(bytes));
+  return offset;
+}
+
 // Last, when the operators have said in which form they keep their states, and what else they keep.
 void Lowering::lay_out_states() {
   for (size_t i = 0; i < state_buffers_.size(); ++i) {
     Buffer& buffer = program_->buffers[state_buffers_[i]];
-    if (align_up(buffer.bytes) > kMaxStateBytes - program_->state_bytes) {
-      const std::string problem = "the states need more than " + std::to_string(kMaxStateGiB) + " GiB";
-      if (!choices_.window) fail(ErrorCode::kBadModel, problem);
-      fail(ErrorCode::kInvalidArgument,
-           problem + " with a window of " + std::to_string(*choices_.window) + " tokens; choose less");
-    }
+    check_state_bytes(uint64_t{program_->state_bytes} + align_up(buffer.bytes));
     buffer.offset = program_->state_bytes;
     program_->state_bytes += align_up(buffer.bytes);
     if (i >= program_->states.size()) continue;

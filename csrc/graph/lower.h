@@ -45,7 +45,9 @@ class Lowering {
   void add_initializers();
   void add_inputs();
   void add_state(const onnx::ValueInfo& input);
+  void check_state_bytes(uint64_t bytes) const;  // of one state, or of all
   void lay_out_states();
+  size_t add_derived(uint64_t bytes);  // Binder::derived()
   void add_node(const onnx::Node& node);
   void add_outputs();
   void add_logits(const onnx::ValueInfo& output);

@@ -16,6 +16,7 @@ namespace allmem {
 // Keys: codes [Hkv, slots, stride], a row's channels filled up to whole groups; then scales [Hkv, slots,
 // stride/kQ8Group]. Values: codes [Hkv, tiles, D, kKeyTile]; then scales [Hkv, slots], one for a token's row.
 // x = (code - 128) scale.
+// A file's sizes may make them more bytes than there are addresses.
 struct KvRing {
   size_t kv_heads, dim, window, sinks;
   size_t block;  // tokens of a call at most
@@ -28,9 +29,11 @@ struct KvRing {
   size_t slot(uint64_t position) const {
     return static_cast<size_t>(position < sinks ? position : sink_slots() + (position - sinks) % length());
   }
-  size_t key_bytes() const { return kv_heads * slots() * (stride() + stride() / kQ8Group * sizeof(float)); }
-  size_t value_bytes() const { return kv_heads * slots() * (dim + sizeof(float)); }
-  size_t slot_bytes() const { return (key_bytes() + value_bytes()) / (kv_heads * slots()); }
+  size_t key_slot_bytes() const { return stride() + stride() / kQ8Group * sizeof(float); }
+  size_t value_slot_bytes() const { return dim + sizeof(float); }
+  size_t slot_bytes() const { return key_slot_bytes() + value_slot_bytes(); }
+  uint64_t key_bytes() const { return uint64_t{kv_heads} * slots() * key_slot_bytes(); }
+  uint64_t value_bytes() const { return uint64_t{kv_heads} * slots() * value_slot_bytes(); }
 };
 
 // The two halves of a ring in memory.

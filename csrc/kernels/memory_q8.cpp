@@ -46,8 +46,8 @@ NBitsMatrix next_matrix(std::byte*& memory, size_t rows, size_t cols) {
 
 }  // namespace
 
-size_t MemoryQ8::bytes(size_t dim, size_t hidden) {
-  const size_t weights = 2 * whole_groups(hidden) * whole_groups(dim) + dim * whole_groups(hidden);
+uint64_t MemoryQ8::bytes(size_t dim, size_t hidden) {
+  const uint64_t weights = uint64_t{whole_groups(hidden)} * (2 * whole_groups(dim) + dim);
   return weights + weights / kQ8Group * sizeof(float);
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/kernels.h"
 
@@ -14,7 +15,7 @@ namespace allmem {
 // The copy of one KV head. D and h are filled up with zeros to whole groups, Dp and hp.
 class MemoryQ8 {
  public:
-  static size_t bytes(size_t dim, size_t hidden);
+  static uint64_t bytes(size_t dim, size_t hidden);        // maybe more than there are addresses
   MemoryQ8(size_t dim, size_t hidden, std::byte* memory);  // `memory`: bytes(), aligned to 4
 
   // Copies the fast weights of `head`. Both calls need scratch_floats(dim, hidden, T, group).

@@ -137,7 +137,8 @@ class FastMemory {
         kv_(kv),
         shared_(scratch + MemoryStateQ8::scratch_floats(sizes.dim, sizes.hidden)),
         copy_(sizes.dim, sizes.hidden,
-              ctx.derived<std::byte>(place.copies) + kv * MemoryQ8::bytes(sizes.dim, sizes.hidden)),
+              ctx.derived<std::byte>(place.copies) +
+                  static_cast<size_t>(kv * MemoryQ8::bytes(sizes.dim, sizes.hidden))),
         state_(ctx.kernels, sizes.dim, sizes.hidden, matrices(ctx, sizes, place, kv),
                ctx.derived<float>(place.row_scales) + kv * sizes.row_scales(), scratch, shared_) {}
 

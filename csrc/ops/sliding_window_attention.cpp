@@ -122,8 +122,8 @@ class SlidingWindowAttentionQ8 : public Loop {
   SlidingWindowAttentionQ8(const Sizes& sizes, const Slots& slots, const KvRing& ring, size_t overwritten)
       : sizes_(sizes), slots_(slots), ring_(ring), overwritten_(overwritten) {}
 
-  static size_t overwritten_bytes(const KvRing& ring) {
-    return ring.kv_heads * (kMostSpeculative - 1) * ring.slot_bytes();
+  static uint64_t overwritten_bytes(const KvRing& ring) {
+    return uint64_t{ring.kv_heads} * (kMostSpeculative - 1) * ring.slot_bytes();
   }
 
   Items items(const RunContext& ctx) const override { return items_of(sizes_, ctx); }

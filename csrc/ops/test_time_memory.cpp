@@ -220,7 +220,8 @@ std::array<const float*, 3> bind_matrices(Binder& node, const MemorySizes& sizes
     if (frozen && i >= kSGate) {
       node.leave_out_state(i - kStateShift, i, shape);
     } else if (packed > 0) {
-      node.update_packed_state(i - kStateShift, i, shape, sizes.kv_heads * packed, StateForm::kDifference);
+      node.update_packed_state(i - kStateShift, i, shape, uint64_t{sizes.kv_heads} * packed,
+                               StateForm::kDifference);
     } else {
       node.update_state(i - kStateShift, i, shape);
     }
@@ -261,12 +262,12 @@ MadeOp make_test_time_memory(Binder& node) {
     node.update_state(kBetaSum - kStateShift, kBetaSum, {kv_heads});
   }
   const size_t waiting = frozen ? 0 : node.kept({kv_heads, static_cast<int64_t>(Waiting::floats(sizes.dim))});
-  const size_t row_scales = node.derived(sizes.kv_heads * sizes.row_scales() * sizeof(float));
+  const size_t row_scales = node.derived(uint64_t{sizes.kv_heads} * sizes.row_scales() * sizeof(float));
   if (exact)
     return std::make_unique<TestTimeMemory<ExactMemory>>(sizes, waiting, 0, ExactMemory::Place{row_scales});
   const size_t copies = node.derived(sizes.kv_heads * MemoryQ8::bytes(sizes.dim, sizes.hidden));
   const size_t overwritten =
-      frozen ? 0 : node.derived(sizes.kv_heads * Overwritten::floats(sizes.dim) * sizeof(float));
+      frozen ? 0 : node.derived(uint64_t{sizes.kv_heads} * Overwritten::floats(sizes.dim) * sizeof(float));
   return std::make_unique<TestTimeMemory<FastMemory>>(sizes, waiting, overwritten,
                                                       FastMemory::Place{row_scales, copies, initial});
 }

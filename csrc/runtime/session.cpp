@@ -18,11 +18,11 @@ namespace {
 
 // Zeros cost nothing until they are written, so the system would promise more memory than there is.
 void check_size(const Model& model) {
-  const size_t needed = model.program().state_bytes, there = physical_memory();
+  const uint64_t needed = uint64_t{model.program().state_bytes} + model.program().derived_bytes;
+  const size_t there = physical_memory();
   if (there == 0 || needed <= there) return;
   throw Error(ErrorCode::kOutOfMemory, "A session of this model needs " + std::to_string(needed >> 20) +
-                                           " MiB for its state, but this machine has " +
-                                           std::to_string(there >> 20) +
+                                           " MiB, but this machine has " + std::to_string(there >> 20) +
                                            " MiB of memory; load the model with a shorter window (" +
                                            std::to_string(model.info().window) + " tokens now).");
 }

@@ -386,3 +386,9 @@ TEST_CASE("8-bit attention with scores in the hundreds neither overflows nor los
   check({1, 2, 16, 40, 3, 100, 30, 8, 20}, 501);
   check({1, 2, 64, 40, 3, 0, 50, 50, 20}, 502);
 }
+
+TEST_CASE("a ring's bytes are counted beyond 32 bits") {
+  const KvRing ring{.kv_heads = 328'992, .dim = 2, .window = 1, .sinks = 0, .block = 128};
+  CHECK(ring.key_bytes() == 4'295'319'552u);  // 192 slots of 64 codes and a scale for each head
+  CHECK(ring.value_bytes() == 378'998'784u);
+}

@@ -137,3 +137,8 @@ TEST_CASE("the copy of integers that 8 bits hold is exact, and so is what is rea
     }
   }
 }
+
+TEST_CASE("a copy's bytes are counted beyond 32 bits") {
+  // [h, 64] twice and [1, h], h = 2^26, with a scale for each 64 codes
+  CHECK(MemoryQ8::bytes(1, size_t{1} << 26) == (uint64_t{129} << 26) / 64 * 68);
+}
