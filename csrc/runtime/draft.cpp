@@ -68,7 +68,7 @@ size_t NgramDrafts::draft(int32_t next, std::span<int32_t> room) {
   for (float all_right = chance(guess); count < room.size() && all_right >= kWorth;
        all_right *= chance(guess)) {
     // What was read, then `next`, then the draft itself: a text may repeat while it is written.
-    const uint64_t beyond = guess.at - std::min(guess.at, read_);
+    const auto beyond = static_cast<size_t>(guess.at - std::min(guess.at, read_));
     if (guess.at < read_ && !is_there(guess.at)) break;
     room[count++] = guess.at < read_ ? token(guess.at) : beyond == 0 ? next : room[beyond - 1];
     ++guess.at;
