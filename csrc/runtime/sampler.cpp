@@ -1,10 +1,12 @@
-// The sampler: filters in exact, platform-independent order, then one draw from what is left.
+// The sampler: filters in exact, platform-independent order, then one draw from what is left. Of a vocabulary
+// only the tokens that can matter become candidates, so that most logits are looked at and no more.
 #include "runtime/sampler.h"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <string>
 
 #include "platform/error.h"
@@ -58,6 +60,48 @@ size_t checked_vocab(size_t vocab_size) {
   return vocab_size;
 }
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// The largest of the logits; infinity if there is a NaN. In lanes, as compilers do not reorder such a loop.
+float largest_logit(std::span<const float> logits) {
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> largest;
+  largest.fill(-kInfinity);
+  const auto see = [&largest](size_t lane, float logit) {
+    const float number = logit < kInfinity ? logit : kInfinity;
+    largest[lane] = number > largest[lane] ? number : largest[lane];
+  };
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) see(lane, logits[i + lane]);
+  }
+  for (; i < logits.size(); ++i) see(0, logits[i]);
+  return *std::ranges::max_element(largest);
+}
+
+// The token with the largest logit, of equals the lowest.
+size_t most_likely(std::span<const float> logits) {
+  constexpr size_t kBlock = 1024;
+  float largest = -kInfinity;
+  size_t block = 0;
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    const float here = largest_logit(logits.subspan(begin, std::min(kBlock, logits.size() - begin)));
+    if (here > largest) {
+      largest = here;
+      block = begin;
+    }
+  }
+  size_t id = block;
+  if (largest < kInfinity) {
+    while (logits[id] != largest) ++id;
+    return id;
+  }
+  while (logits[id] < kInfinity) ++id;
+  throw Error(ErrorCode::kBadModel,
+              "The logit of token " + std::to_string(id) +
+                  " is not a finite number, so no token can be chosen; the model or its state is broken.");
+}
+
 }  // namespace
 
 Random::Random(uint64_t seed) {
@@ -93,8 +137,9 @@ Sampler::Sampler(const SamplerOptions& options, size_t vocab_size)
     : options_(checked(options)),
       random_(options.seed),
       candidates_(checked_vocab(vocab_size)),
+      changed_(vocab_size),
       recent_(static_cast<size_t>(options.repetition_window)),
-      recent_count_(vocab_size) {
+      penalised_(recent_.size()) {
   options_.logit_bias = checked_bias(std::move(options_.logit_bias), vocab_size);
 }
 
@@ -173,40 +218,66 @@ void Sampler::load_bias(ByteReader& from) {
   }
 }
 
-void Sampler::load(std::span<const float> logits, std::span<const uint32_t> allowed) {
-  if (logits.empty() || logits.size() > candidates_.size()) {
-    throw Error(ErrorCode::kInvalidArgument, "The sampler was made for up to " +
-                                                 std::to_string(candidates_.size()) + " logits and got " +
-                                                 std::to_string(logits.size()) + ".");
-  }
+// In changed_, if they change.
+std::span<const float> Sampler::with_bias_and_penalty(std::span<const float> logits) {
   const float penalty = options_.repetition_penalty;
-  auto bias = options_.logit_bias.cbegin();
-  live_ = 0;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    float logit = logits[i];
-    for (; bias != options_.logit_bias.cend() && bias->id == static_cast<int32_t>(i); ++bias) {
-      logit += bias->bias;
-    }
-    if (recent_count_[i] > 0) logit = logit > 0.0f ? logit / penalty : logit * penalty;
-    if (!(logit < std::numeric_limits<float>::infinity())) {
-      throw Error(
-          ErrorCode::kBadModel,
-          "The logit of token " + std::to_string(i) +
-              " is not a finite number, so no token can be chosen; the model or its state is broken.");
-    }
-    if (logit == -std::numeric_limits<float>::infinity()) continue;
-    if (!allowed.empty() && (allowed[i / 32] >> (i % 32) & 1) == 0) continue;
-    candidates_[live_++] = {logit, static_cast<int32_t>(i), 0.0};
+  const bool penalises = penalty != 1.0f && recent_size_ > 0;
+  if (options_.logit_bias.empty() && !penalises) return logits;
+  const size_t n = logits.size();
+  std::ranges::copy(logits, changed_.begin());
+  for (const LogitBias& of : options_.logit_bias) {
+    if (static_cast<size_t>(of.id) < n) changed_[static_cast<size_t>(of.id)] += of.bias;
   }
+  if (penalises) {
+    // Computed for all before any is written: a token that is there twice is penalised once.
+    for (size_t i = 0; i < recent_size_; ++i) {
+      const auto id = static_cast<size_t>(recent_[i]);
+      if (id < n) penalised_[i] = changed_[id] > 0.0f ? changed_[id] / penalty : changed_[id] * penalty;
+    }
+    for (size_t i = 0; i < recent_size_; ++i) {
+      const auto id = static_cast<size_t>(recent_[i]);
+      if (id < n) changed_[id] = penalised_[i];
+    }
+  }
+  return std::span<const float>(changed_).first(n);
 }
 
-void Sampler::keep_top_k() {
-  const size_t k = static_cast<size_t>(options_.top_k);
-  if (k == 0 || k >= live_) return;
-  const auto begin = candidates_.begin();
-  std::partial_sort(begin, begin + static_cast<ptrdiff_t>(k), begin + static_cast<ptrdiff_t>(live_),
-                    more_likely);
-  live_ = k;
+// In changed_: what is not allowed is minus infinity.
+std::span<const float> Sampler::with_mask(std::span<const float> logits, std::span<const uint32_t> allowed) {
+  for (size_t i = 0; i < logits.size(); ++i) {
+    changed_[i] = (allowed[i / 32] >> (i % 32) & 1) != 0 ? logits[i] : -kInfinity;
+  }
+  return std::span<const float>(changed_).first(logits.size());
+}
+
+// Leaves out tokens of a weight below 2^-53 / n. All of them together weigh less than 2^-53 of the most
+// likely token: half a unit in the last place of the sum of weights, and less than the smallest step of
+// uniform(). With top-k, what is left is sorted.
+void Sampler::load(std::span<const float> logits, float best) {
+  const size_t n = logits.size(), k = static_cast<size_t>(options_.top_k);
+  const double below = static_cast<double>(options_.temperature) * std::numbers::ln2 *
+                       static_cast<double>(53 + std::bit_width(n));
+  float least = static_cast<float>(
+      std::max(static_cast<double>(best) - below, static_cast<double>(std::numeric_limits<float>::lowest())));
+  const bool few = k > 0 && k < n;
+  const size_t room = few ? std::min(n, 2 * k + 1024) : n;
+  size_t live = 0;
+  for (size_t i = 0; i < n; ++i) {  // without a branch, which would often be guessed wrongly
+    candidates_[live] = {logits[i], static_cast<int32_t>(i), 0.0};
+    live += static_cast<size_t>(logits[i] >= least);
+    if (few && live == room) {  // only the k best of these can be among the k best
+      const auto begin = candidates_.begin(), kth = begin + static_cast<ptrdiff_t>(k - 1);
+      std::nth_element(begin, kth, begin + static_cast<ptrdiff_t>(live), more_likely);
+      least = kth->logit;
+      live = k;
+    }
+  }
+  live_ = live;
+  if (few) {
+    live_ = std::min(live, k);
+    std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(live_),
+                      candidates_.begin() + static_cast<ptrdiff_t>(live), more_likely);
+  }
 }
 
 // Takes the most likely candidates off a heap until their mass is reached: no sort of the whole vocabulary.
@@ -218,6 +289,10 @@ void Sampler::keep_top_p() {
   const auto less_likely = [](const Candidate& a, const Candidate& b) { return more_likely(b, a); };
   const auto begin = candidates_.begin();
   auto end = begin + static_cast<ptrdiff_t>(live_);
+  // Even all together, what weighs less than `least` is at most half of the mass that is left out.
+  const double least = (total - wanted) / (2.0 * static_cast<double>(live_));
+  end = std::remove_if(begin, end, [least](const Candidate& c) { return c.weight < least; });
+  live_ = static_cast<size_t>(end - begin);
   std::make_heap(begin, end, less_likely);
   double mass = 0.0;
   size_t kept = 0;
@@ -253,15 +328,24 @@ int32_t Sampler::draw() {
 }
 
 std::optional<int32_t> Sampler::sample(std::span<const float> logits, std::span<const uint32_t> allowed) {
-  load(logits, allowed);
-  if (live_ == 0) return std::nullopt;
-  const Candidate best = *std::min_element(candidates_.begin(),
-                                           candidates_.begin() + static_cast<ptrdiff_t>(live_), more_likely);
-  if (options_.temperature == 0.0f) return best.id;
-  keep_top_k();
+  if (logits.empty() || logits.size() > candidates_.size()) {
+    throw Error(ErrorCode::kInvalidArgument, "The sampler was made for up to " +
+                                                 std::to_string(candidates_.size()) + " logits and got " +
+                                                 std::to_string(logits.size()) + ".");
+  }
+  logits = with_bias_and_penalty(logits);
+  size_t id = most_likely(logits);  // before the mask, as a broken logit is an error wherever it is
+  if (!allowed.empty()) {
+    logits = with_mask(logits, allowed);
+    id = most_likely(logits);
+  }
+  const float best = logits[id];
+  if (best == -kInfinity) return std::nullopt;
+  if (options_.temperature == 0.0f) return static_cast<int32_t>(id);
+  load(logits, best);
   const double temperature = static_cast<double>(options_.temperature);
   for (size_t i = 0; i < live_; ++i) {
-    const double below = static_cast<double>(candidates_[i].logit) - static_cast<double>(best.logit);
+    const double below = static_cast<double>(candidates_[i].logit) - static_cast<double>(best);
     candidates_[i].weight = std::exp(below / temperature);
   }
   keep_top_p();
@@ -270,8 +354,9 @@ std::optional<int32_t> Sampler::sample(std::span<const float> logits, std::span<
 
 void Sampler::wipe() {
   wipe_memory(std::as_writable_bytes(std::span(candidates_)));
+  wipe_memory(std::as_writable_bytes(std::span(changed_)));
   wipe_memory(std::as_writable_bytes(std::span(recent_)));
-  wipe_memory(std::as_writable_bytes(std::span(recent_count_)));
+  wipe_memory(std::as_writable_bytes(std::span(penalised_)));
   random_ = Random(options_.seed);
   live_ = recent_next_ = recent_size_ = 0;
 }
@@ -283,14 +368,9 @@ void Sampler::accept(int32_t id) {
                                                  std::to_string(candidates_.size()) + " tokens.");
   }
   if (recent_.empty()) return;
-  if (recent_size_ == recent_.size()) {
-    --recent_count_[static_cast<size_t>(recent_[recent_next_])];
-  } else {
-    ++recent_size_;
-  }
+  recent_size_ = std::min(recent_size_ + 1, recent_.size());
   recent_[recent_next_] = id;
   recent_next_ = (recent_next_ + 1) % recent_.size();
-  ++recent_count_[static_cast<size_t>(id)];
 }
 
 }  // namespace allmem

@@ -99,8 +99,9 @@ class Sampler {
     double weight;  // exp((logit - largest) / temperature), in (0, 1]
   };
   static bool more_likely(const Candidate& a, const Candidate& b);
-  void load(std::span<const float> logits, std::span<const uint32_t> allowed);
-  void keep_top_k();
+  std::span<const float> with_bias_and_penalty(std::span<const float> logits);
+  std::span<const float> with_mask(std::span<const float> logits, std::span<const uint32_t> allowed);
+  void load(std::span<const float> logits, float best);
   void keep_top_p();
   int32_t draw();
 
@@ -108,9 +109,10 @@ class Sampler {
   Random random_;
   WipedVector<Candidate> candidates_;  // vocab_size
   size_t live_ = 0;                    // how many of them are still in the race
+  WipedVector<float> changed_;         // [vocab_size], logits after bias, penalty and mask
   WipedVector<int32_t> recent_;        // a ring of the last accepted ids
   size_t recent_next_ = 0, recent_size_ = 0;
-  WipedVector<int32_t> recent_count_;  // [vocab_size], occurrences in the ring
+  WipedVector<float> penalised_;  // the logits of recent_
 };
 
 }  // namespace allmem

@@ -3,9 +3,12 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
+#include <random>
 #include <set>
 #include <vector>
 
@@ -40,6 +43,62 @@ std::set<int32_t> support(const SamplerOptions& options, const std::vector<float
   std::set<int32_t> ids;
   for (const auto& [id, count] : histogram(options, logits, 4000)) ids.insert(id);
   return ids;
+}
+
+struct PlainCandidate {
+  float logit;
+  int32_t id;
+  double weight;
+};
+
+// What Sampler::sample() promises, in the plainest way: every possible token is a candidate.
+std::optional<int32_t> plain_sample(const SamplerOptions& o, std::span<const float> logits,
+                                    std::span<const int32_t> recent, std::span<const uint32_t> allowed,
+                                    Random& random) {
+  std::vector<PlainCandidate> live;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const auto id = static_cast<int32_t>(i);
+    float logit = logits[i];
+    for (const auto& of : o.logit_bias) logit += of.id == id ? of.bias : 0.0f;
+    if (std::ranges::find(recent, id) != recent.end()) {
+      logit = logit > 0.0f ? logit / o.repetition_penalty : logit * o.repetition_penalty;
+    }
+    if (!allowed.empty() && (allowed[i / 32] >> (i % 32) & 1) == 0) continue;
+    if (logit > -kInf) live.push_back({logit, id, 0.0});
+  }
+  if (live.empty()) return std::nullopt;
+  const auto more_likely = [](const PlainCandidate& a, const PlainCandidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+  };
+  const PlainCandidate best = *std::ranges::min_element(live, more_likely);
+  if (o.temperature == 0.0f) return best.id;
+  const auto k = static_cast<size_t>(o.top_k);
+  const bool some = k > 0 && k < logits.size();
+  if (some || o.top_p < 1.0f) std::ranges::sort(live, more_likely);
+  if (some && k < live.size()) live.resize(k);
+  double total = 0.0;
+  for (PlainCandidate& c : live) {
+    c.weight = std::exp((static_cast<double>(c.logit) - static_cast<double>(best.logit)) /
+                        static_cast<double>(o.temperature));
+    total += c.weight;
+  }
+  if (o.top_p < 1.0f) {
+    double mass = 0.0;
+    size_t kept = 0;
+    while (kept < live.size() && (kept == 0 || mass < static_cast<double>(o.top_p) * total)) {
+      mass += live[kept++].weight;
+    }
+    live.resize(kept);
+  }
+  std::erase_if(live, [&](const PlainCandidate& c) { return c.weight < static_cast<double>(o.min_p); });
+  total = 0.0;
+  for (const PlainCandidate& c : live) total += c.weight;
+  double left = random.uniform() * total;
+  for (const PlainCandidate& c : live) {
+    left -= c.weight;
+    if (left < 0.0) return c.id;
+  }
+  return live.back().id;
 }
 
 void check_refused(const SamplerOptions& options, const char* name) {
@@ -214,6 +273,16 @@ TEST_CASE("logits that are no numbers, missing or too many are refused") {
       CHECK(error.code() == ErrorCode::kBadModel);
     }
   }
+  for (size_t i = 0; i < 2100; i += 7) {  // wherever it is, it is found and named
+    std::vector<float> logits(2100, 1.0f);
+    logits[i] = i % 2 == 0 ? kNan : kInf;
+    try {
+      Sampler({}, 2100).sample(logits, std::vector<uint32_t>(66, 0));
+      FAIL("accepted");
+    } catch (const Error& error) {
+      CHECK(std::string(error.what()).find("token " + std::to_string(i) + " ") != std::string::npos);
+    }
+  }
   CHECK_THROWS_AS(sampler.sample(std::vector<float>{}), Error);
   CHECK_THROWS_AS(sampler.sample(std::vector<float>{1, 2, 3, 4}), Error);
   CHECK_THROWS_AS(sampler.accept(-1), Error);
@@ -227,5 +296,51 @@ TEST_CASE("extreme but finite logits and temperatures still give a token") {
     const int32_t id = *sampler.sample(std::vector<float>{-kMax, kMax, 0});
     CHECK(id >= 0);
     CHECK(id < 3);
+  }
+}
+
+TEST_CASE("tokens that cannot matter are left out, and the same are drawn as from all") {
+  std::mt19937 generator(11);  // its numbers, unlike the standard's distributions, are the same everywhere
+  const auto below = [&generator](uint32_t n) { return generator() % n; };
+  const auto coin = [&below] { return below(2) == 0; };
+  for (const size_t n : {1u, 2u, 7u, 1000u, 50000u}) {
+    const auto size = static_cast<uint32_t>(n);
+    for (int round = 0; round < (n > 1000 ? 60 : 600); ++round) {
+      SamplerOptions o;
+      o.temperature = std::vector<float>{0.0f, 0.2f, 1.0f, 4.0f}[below(4)];
+      if (coin()) o.top_k = std::vector<int32_t>{1, 3, 40, 30000}[below(4)];
+      if (coin()) o.top_p = 0.9f;
+      if (coin()) o.min_p = 0.02f;
+      if (coin()) o.repetition_penalty = 1.3f;
+      o.repetition_window = 8;
+      o.seed = generator();
+      if (coin()) {
+        for (int i = 0; i < 4; ++i) {
+          const float bias = coin() ? -kInf : static_cast<float>(below(9)) - 4.0f;
+          o.logit_bias.push_back({static_cast<int32_t>(below(size)), bias});
+        }
+      }
+      std::vector<uint32_t> allowed;
+      if (coin()) {
+        for (size_t i = 0; i < (n + 31) / 32; ++i) allowed.push_back(generator());
+      }
+      const float step = coin() ? 1.0f : 0.001f;  // of whole numbers, many are equal
+      std::vector<float> logits(n);
+      for (float& logit : logits) {  // the sum of four is a rough bell
+        for (int i = 0; i < 4; ++i) logit += static_cast<float>(below(8001)) / 1000 - 4.0f;
+        logit = below(20) == 0 ? -kInf : std::round(logit / step) * step;
+      }
+      Sampler sampler(o, n);
+      Random random(o.seed);
+      std::vector<int32_t> recent;
+      for (int i = 0; i < 12; ++i) {
+        recent.push_back(static_cast<int32_t>(below(size)));
+        sampler.accept(recent.back());
+      }
+      recent.erase(recent.begin(), recent.end() - o.repetition_window);
+      for (int draw = 0; draw < 3; ++draw) {
+        REQUIRE(sampler.sample(logits, allowed) == plain_sample(o, logits, recent, allowed, random));
+      }
+    }
   }
 }
