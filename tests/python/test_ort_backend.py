@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_model import VOCAB, rounding, write_tiny_model
+from tiny_model import CHUNK, VOCAB, rounding, write_tiny_model
 
 import allmem_edge as ae
 
@@ -64,8 +64,11 @@ def test_both_tell_the_same_drift(ort: ae.Model, native: ae.Model) -> None:
         session = model.session()
         session.forward(IDS, last_only=True)
         reports.append(session.inspect().layers[0])
-    assert reports[0].drift == pytest.approx(reports[1].drift, rel=1e-3)
-    assert reports[0].momentum == pytest.approx(reports[1].momentum, rel=1e-3)
+    # As in rounding(): in either run about 20 operators lead to a chunk's gradient and its write, each off by
+    # 2⁻²⁴ of what it makes, which is ||W_0|| in the drift's unit; and the chunks follow one another.
+    bound = 2 * 20 * (len(IDS) // CHUNK) * 2.0**-24
+    assert reports[0].drift == pytest.approx(reports[1].drift, rel=0, abs=bound)
+    assert reports[0].momentum == pytest.approx(reports[1].momentum, rel=bound, abs=0)
 
 
 def test_both_generate_the_same_text(ort: ae.Model, native: ae.Model) -> None:
