@@ -42,4 +42,6 @@ else
   stage joint-3
   stage joint-4
   stage joint-5
+  stage joint-6
+  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-6 --out runs/smollm2-trained --window 1024
 fi

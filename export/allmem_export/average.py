@@ -1,13 +1,15 @@
-"""The mean of what several checkpoints of a graft have learned.
+"""The mean of what the checkpoints of a graft's run have learned, as a run of its own.
 
-    python -m allmem_export.average kept/*.safetensors --out DIR/adapter.safetensors
+    python -m allmem_export.average runs/smollm2-joint-6 --out runs/smollm2-trained --window 1024
 
 Weights swing around where they end while the learning rate is high; their mean is nearer to it (stochastic
-weight averaging, arXiv 1803.05407).
+weight averaging, arXiv 1803.05407). `keep` in the run's [optimizer] says how many checkpoints there are.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +18,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .convert import appearing, check_out
 from .graft_task import learned, load_adapter
+from .sources import ConvertError
 from .task import ConfigError
+from .train import checkpoints
+
+_ADAPTER = "adapter.safetensors"
 
 
 def average(files: Sequence[Path]) -> dict[str, Tensor]:
@@ -30,17 +37,39 @@ def average(files: Sequence[Path]) -> dict[str, Tensor]:
     return {name: torch.stack([adapter[name] for adapter in adapters]).mean(0) for name in shapes[0]}
 
 
+def average_run(run: Path, out: Path, window: int | None = None) -> list[Path]:
+    """Writes the directory `out`: `run` with the mean of its end and of its checkpoints, which are returned.
+
+    window: the model's, instead of the one that the run was configured with. Raises ConfigError and
+    ConvertError.
+    """
+    check_out(out)
+    if not (run / _ADAPTER).is_file():
+        raise ConfigError(f"{run} is no finished run of a graft: it has no {_ADAPTER}.")
+    files = [*(path / "model.safetensors" for path in checkpoints(run)), run / _ADAPTER]
+    with appearing(out) as folder:
+        save_file(average(files), folder / _ADAPTER)
+        for path in run.iterdir():
+            if path.is_file() and path.name not in (_ADAPTER, "metrics.jsonl"):
+                shutil.copyfile(path, folder / path.name)
+        if window is not None:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            text = json.dumps(config | {"window": window}, indent=2) + "\n"
+            (folder / "config.json").write_text(text, encoding="utf-8")
+    return files
+
+
 @click.command()
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new adapter.safetensors.")
-def main(files: tuple[Path, ...], out: Path) -> None:
-    """Averages FILES, model.safetensors or adapter.safetensors of one run."""
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The directory to create.")
+@click.option("--window", type=click.IntRange(min=1), help="The model's window. [default: as configured]")
+def main(run: Path, out: Path, window: int | None) -> None:
+    """Averages RUN's checkpoints and its end."""
     try:
-        save_file(average(files), out)
-    except ConfigError as error:
+        files = average_run(run, out, window)
+    except (ConfigError, ConvertError) as error:
         raise click.ClickException(str(error)) from error
+    click.echo(f"The mean of {len(files)}: {', '.join(str(file) for file in files)}")
 
 
 if __name__ == "__main__":

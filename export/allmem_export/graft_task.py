@@ -6,6 +6,7 @@
     adapter = "runs/tune/adapter.safetensors"   # what an earlier stage learned; none for the first
     rank = 16                           # of the low-rank update, for "tune"
     joint = false                       # "memory": the low-rank update goes on learning, and the base teaches
+    kl_weight = 1.0                     # of the KL to the teacher, beside the cross-entropy on answers
     [draw]                              # window, sinks and chunk of a batch: lists to choose from
     window = [64, 128]
     sinks = [4]
@@ -101,6 +102,7 @@ class GraftTask:
             self._lengths, self._tokens = list(data["length"]), int(data["tokens"])
             self._kinds: dict[str, float] = dict(data["kinds"])
             corpus, rank = Path(data["corpus"]), int(config.get("rank", 16))
+            self._kl_weight = float(config.get("kl_weight", 1.0))
             self._price = float(config.get("price", {}).get("eta", 0.0))
             self._spans = [list(self._draw[name]) for name in ("window", "sinks", "chunk")]
         except KeyError as error:
@@ -220,7 +222,7 @@ class GraftTask:
         if taught.any():
             kl = divergence(self._teach(ids, where)[taught], logits[taught]).mean()
             metrics["kl"] = kl.item()
-            loss = loss + kl
+            loss = loss + self._kl_weight * kl
         return loss, metrics
 
     def _learning_price(self, needed: Tensor) -> tuple[Tensor, Metrics]:

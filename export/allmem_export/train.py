@@ -18,6 +18,7 @@ came before: a resumed run sees what an uninterrupted one sees.
     clip = 1.0                    # gradient norm
     log_every = 50                # steps between lines of metrics
     save_every = 500              # steps between checkpoints (what --resume continues from)
+    keep = 1                      # of them, the last ones; average.py takes their mean
     workers = 0                   # processes that prepare batches ahead; a GPU needs some
     rates = { eta_proj = 0.3 }    # factors on the learning rate of parameters with this in their name
     [model] …  [task settings] …  # the Task's own tables
@@ -203,21 +204,27 @@ def _without_frozen(models: list[nn.Module], weights: list[dict[str, Tensor]], _
                 state.pop(name, None)
 
 
-def last_checkpoint(out: Path) -> Path | None:
-    """The newest complete checkpoint of a run; one that a kill cut short has no step.json."""
+def checkpoints(out: Path) -> list[Path]:
+    """The complete checkpoints of a run, newest last; one that a kill cut short has no step.json."""
     complete = [path.parent for path in out.glob("checkpoint*/step.json")]
-    return max(complete, key=lambda path: int(path.name.partition("-")[2] or 0), default=None)
+    return sorted(complete, key=lambda path: int(path.name.partition("-")[2] or 0))
 
 
-def save_checkpoint(accelerator: Accelerator, out: Path, step: int) -> None:
-    """Writes checkpoint-STEP and removes older ones once it is complete."""
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest complete checkpoint of a run."""
+    return next(reversed(checkpoints(out)), None)
+
+
+def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int) -> None:
+    """Writes checkpoint-STEP and removes all but the last `keep` once it is complete."""
     target = out / f"checkpoint-{step}"
     accelerator.save_state(str(target))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (target / "step.json").write_text(json.dumps({"step": step}))
+        kept = checkpoints(out)[-keep:]
         for old in out.glob("checkpoint*"):
-            if old != target:
+            if old not in kept:
                 shutil.rmtree(old)
 
 
@@ -247,6 +254,7 @@ def _run_steps(
 ) -> None:
     settings = config["optimizer"]
     log_every, save_every = int(settings.get("log_every", 50)), int(settings.get("save_every", 500))
+    keep = max(1, int(settings.get("keep", 1)))
     warmup = int(settings.get("warmup", 0))
     final_fraction = float(settings.get("final_fraction", 0.05))
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -287,7 +295,7 @@ def _run_steps(
             log.write(done, {**means, "lr": groups[0]["lr"], "tokens_per_s": rate})
             seen_tokens, since, totals = 0, time.monotonic(), {}
         if done % save_every == 0 and done < steps:
-            save_checkpoint(accelerator, out, done)
+            save_checkpoint(accelerator, out, done, keep)
             if accelerator.is_main_process:
                 model.eval()
                 log.write(done, task.evaluate(accelerator.unwrap_model(model)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from allmem_export.average import average
+from allmem_export.average import average, average_run
+from allmem_export.graft_task import load_adapter
 from allmem_export.task import ConfigError
 
 MEMORY, DOWN, UP = (
@@ -45,3 +47,23 @@ def test_checkpoints_of_another_shape_and_files_without_any_are_refused(tmp_path
     save_file({"model.norm.weight": torch.ones(4)}, tmp_path / "base")
     with pytest.raises(ConfigError, match="base has no memory"):
         average([tmp_path / "base"])
+
+
+def test_a_run_becomes_the_mean_of_its_checkpoints_and_its_end(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for step, value in ((5, 1.0), (10, 2.0)):
+        (run / f"checkpoint-{step}").mkdir(parents=True)
+        checkpoint(run / f"checkpoint-{step}" / "model.safetensors", value)
+        (run / f"checkpoint-{step}" / "step.json").write_text("{}")
+    (run / "checkpoint-11").mkdir()  # a kill cut it short
+    (run / "config.json").write_text('{"window": 64, "sinks": 4}')
+    (run / "tokenizer.json").write_text("{}")
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="no finished run"):
+        average_run(run, tmp_path / "out")
+    checkpoint(run / "adapter.safetensors", 6.0)
+    average_run(run, tmp_path / "out", window=1024)
+    assert (load_adapter(tmp_path / "out" / "adapter.safetensors")[MEMORY] == 3.0).all()
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"window": 1024, "sinks": 4}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"adapter.safetensors", "config.json", "tokenizer.json"}

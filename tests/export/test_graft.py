@@ -32,7 +32,7 @@ from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, 
 from allmem_export.own_answers import own_question, question
 from allmem_export.sequences import SequenceMaker, load_documents
 from allmem_export.task import ConfigError
-from allmem_export.train import last_checkpoint, load_config, train
+from allmem_export.train import checkpoints, last_checkpoint, load_config, train
 
 PROSE = (
     "The lazy dog sleeps in the warm sun while the quick fox runs over the green hill and back again. Nobody "
@@ -232,7 +232,9 @@ def test_stages_follow_each_other_and_a_resumed_run_ends_in_the_same_weights(
     train(write_toml(tmp_path / "tune.toml", first))
     adapter = tmp_path / "tune/adapter.safetensors"
     config = graft(places, tmp_path / "whole", "memory", adapter=str(adapter))
-    train(write_toml(tmp_path / "whole.toml", config))
+    often = {"save_every": 1, "keep": 2}
+    train(write_toml(tmp_path / "whole.toml", config | {"optimizer": config["optimizer"] | often}))
+    assert [path.name for path in checkpoints(tmp_path / "whole")] == ["checkpoint-2", "checkpoint-3"]
 
     config["out"] = str(tmp_path / "cut")
     own = GraftTask.batch
