@@ -206,9 +206,9 @@ class SequenceMaker:
         start = len(seq.ids)
         said = {key: value for key, value in values.items() if value in reply}
         self._add(seq, f"{reply}<|im_end|>", said, ask=True)
-        if asked:
+        if asked or values:  # what is said to a fact that is told has to be learned, too
             seq.replies.append((start, len(seq.ids)))
-        else:
+        if not asked:
             (seq.told if values else seq.filler).append((first, len(seq.ids)))
         self._add(seq, "\n")
 
@@ -232,7 +232,10 @@ class SequenceMaker:
 
     def _filler(self, seq: Sequence, rng: random.Random, talk: Generator) -> None:
         draw, paragraph = rng.random(), rng.choice(self.documents.paragraphs)
-        if draw < 0.3:
+        if self.documents.chats and rng.random() < 0.4:
+            for question, answer in rng.choice(self.documents.chats):
+                self._say(seq, question, answer, {}, asked=False)
+        elif draw < 0.3:
             turn = talk.small_talk()
             self._say(seq, turn.user, turn.assistant, {}, asked=False)
         elif draw < 0.65:
@@ -433,15 +436,26 @@ class SequenceMaker:
         return seq
 
     def talk(self, rng: random.Random, length: int) -> Sequence:
-        """Ordinary questions and the base model's own answers, and now and then a fact."""
+        """Ordinary questions and the base model's own answers, and now and then a fact.
+
+        In every other one some answers are an earlier one once more, as in a conversation that has begun to
+        go round in circles; the right ones after them are to be learned word for word, as the base, which
+        reads the same, would go on in the circle.
+        """
         talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
         seq = Sequence(list(self._start))
+        circles, spoiled, said = rng.random() < 0.5, False, list[str]()
         while len(seq.ids) < length:
-            if rng.random() < 0.15:
+            if rng.random() < 0.2:
                 fact = talk.fact() if rng.random() < 0.5 else self._sayings(rng, 1)[0]
                 self.tell(seq, rng, fact, talk)
             for question, answer in rng.choice(self.documents.chats):
-                self._say(seq, question, answer, {}, asked=False)
+                if circles and said and rng.random() < 0.4:
+                    self._say(seq, question, rng.choice(said[-2:]), {}, asked=False)
+                    spoiled = True
+                else:
+                    self._say(seq, question, answer, {}, asked=spoiled)
+                    said.append(answer)
         seq.answers.clear()
         return seq
 

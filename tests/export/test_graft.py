@@ -6,6 +6,8 @@ import json
 import math
 import random
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, Mock
@@ -27,7 +29,7 @@ from allmem_export.corpus import is_held_out, plain_text
 from allmem_export.distill_task import load_student
 from allmem_export.fit_rates import fit_rates
 from allmem_export.free_talk import MINE, THEIRS, saying
-from allmem_export.graft_task import STAGES, GraftTask, full_attention
+from allmem_export.graft_task import REPLY_WEIGHT, STAGES, GraftTask, full_attention
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
 from allmem_export.own_answers import own_question, question
 from allmem_export.sequences import SequenceMaker, load_documents
@@ -166,12 +168,35 @@ def test_a_joint_stage_trains_memory_and_update_and_is_taught_by_the_base(
     trained = {name for name, p in task.model.named_parameters() if p.requires_grad}
     assert any(".lora_" in name for name in trained) and any(".memory." in name for name in trained)
     batch = task.batch(0, 1)
-    assert batch["teach"].any() and not batch["weight"].any()
+    assert batch["teach"].any() and batch["weight"].max() <= REPLY_WEIGHT  # no value is asked for
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         before = task._teach(batch["input_ids"], batch["teach"])
         for module in updates(task.model):
             module.lora_B.normal_()
         assert torch.equal(task._teach(batch["input_ids"], batch["teach"]), before)
+
+
+def test_what_is_said_to_a_fact_is_learned_and_the_right_answer_after_a_circle(maker: SequenceMaker) -> None:
+    right = {f"Question {i}?": f"Answer {i}." for i in range(5)}
+    chats = [[pair] for pair in right.items()]
+    talker = SequenceMaker(maker.tokenizer, replace(maker.documents, chats=chats), held_out=False)
+    turn = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>\n<\|im_start\|>assistant\n$", re.DOTALL)
+    learned, circles = Counter[bool](), 0
+    for seed in range(30):
+        seq = talker.talk(random.Random(seed), 400)
+        for start, end in seq.replies:
+            asked = turn.search(talker.tokenizer.decode(seq.ids[:start]))
+            assert asked is not None
+            question, reply = (
+                asked.group(1).rpartition("user\n")[2],
+                talker.tokenizer.decode(seq.ids[start:end]),
+            )
+            assert right.get(question, reply.removesuffix("<|im_end|>")) + "<|im_end|>" == reply
+            learned[question in right] += 1
+        text = talker.tokenizer.decode(seq.ids)
+        said = re.findall(r"user\n(Question \d\?)<.*?assistant\n(Answer \d\.)", text, re.DOTALL)
+        circles += sum(right[question] != answer for question, answer in said)
+    assert learned[True] > 30 and learned[False] > 10 and circles > 30
 
 
 def _transferred(task: GraftTask) -> list[float]:
