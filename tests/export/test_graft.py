@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from test_distill import write_toml
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import memories
 import tiny
 from allmem_edge.dialogues.values import Values
 from allmem_edge.dialogues.values import is_held_out as is_held_out_value
@@ -350,6 +351,20 @@ def test_the_shipped_configs_can_be_read() -> None:
     assert paths
     for path in paths:
         assert load_config(path)["stage"] in STAGES
+
+
+@pytest.mark.parametrize("stage", ["-transfer", ""])
+def test_compared_memories_are_trained_alike(tmp_path: Path, stage: str) -> None:
+    recipes = []
+    for kind in memories.TRAINED:
+        path = tmp_path / f"{kind}.toml"
+        path.write_text(memories.recipe(kind, stage, tmp_path / "adapter"))
+        recipes.append(load_config(path))
+    different = {key for key in recipes[0] for recipe in recipes if recipe[key] != recipes[0][key]}
+    assert different == {"out", "checkpoint"}
+    assert {name for name, _ in memories.MEMORIES.values()} == set(memories.TRAINED)
+    window, chunk = (int(memories.SHAPE[memories.SHAPE.index(f"--{key}") + 1]) for key in ("window", "chunk"))
+    assert recipes[0]["draw"]["window"] == [window] and chunk in recipes[0]["draw"]["chunk"]
 
 
 @pytest.mark.parametrize("kind", ["chat", "needle", "list"])

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import memories
 import tiny
 from allmem_export.configuration import AllMemConfig
 from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad, start_from
@@ -238,26 +237,6 @@ def test_the_bundled_config_is_complete(name: str) -> None:
     config: dict[str, Any] = load_config(path)
     assert sum(stage["share"] for stage in config["stage"]) == pytest.approx(1.0)
     assert config["model"]["chunk"] <= config["model"]["window"] <= 128
-
-
-def test_the_comparison_trains_each_memory_as_it_is_named(tmp_path: Path) -> None:
-    kinds = {}
-    for name in memories.MEMORIES:
-        (tmp_path / "config.toml").write_text(memories.config_of(name))
-        config = load_config(tmp_path / "config.toml")
-        assert sum(stage["share"] for stage in config["stage"]) == pytest.approx(1.0)
-        model = AllMemConfig(**config["model"])
-        kinds[name] = (
-            model.window,
-            model.has_memory(0),
-            model.memory,
-            model.memory_delta,
-            model.memory_ratio,
-        )
-        assert max(stage["length"] for stage in config["stage"]) == memories.LONGEST
-    assert len(set(kinds.values())) == len(kinds)
-    assert kinds["full attention"][:2] == (memories.LONGEST, False)
-    assert kinds["window and sinks"][:2] == (64, False)
 
 
 def test_a_run_with_init_starts_from_that_checkpoint(tmp_path: Path) -> None:

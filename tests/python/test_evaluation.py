@@ -245,3 +245,19 @@ def test_recall_is_kept_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
     assert (tmp_path / "results").read_text() == "".join(kept)
     other = run(*arguments, "--seed", "2")
     assert other.returncode == 1 and b"seed 1, not 2" in other.stderr
+
+
+def test_recall_across_a_chat_of_the_models_own_repeats_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
+    arguments: list[str | Path] = ["eval", "recall", tiny_dir, "--turns", "3", "--questions", "4"]
+    arguments += ["--out", tmp_path / "results"]
+    first = report_of(*arguments)
+    (row,) = first["results"]
+    assert row["turns"] == 3 and row["total"] == 4
+    head, *kept = (tmp_path / "results").read_text().splitlines(keepends=True)
+    away = [answer["away"] for line in kept for answer in json.loads(line)["result"]]
+    assert len(kept) == 2 and len(away) == 4
+    assert row["distance"] == round(sum(away) / 4) > 0
+    (tmp_path / "results").write_text(head + kept[0])
+    assert report_of(*arguments) == first
+    assert (tmp_path / "results").read_text() == head + "".join(kept)
+    assert run(*arguments, "--distance", "64").returncode == 2

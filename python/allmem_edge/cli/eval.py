@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from allmem_edge.chat import Chat
@@ -15,12 +17,14 @@ from allmem_edge.cli import bench_files, console, divergence, needle, perplexity
 from allmem_edge.cli.bench import NUMBERS
 from allmem_edge.cli.options import Run, model_argument, run_options
 from allmem_edge.dialogues import DENIAL, Turn
+from allmem_edge.evaluation.divergence import questions as ordinary_questions
 from allmem_edge.evaluation.journal import Journal
 from allmem_edge.evaluation.recall import Cases, Phrasings, filler_of
 from allmem_edge.evaluation.settings import settings_of
 from allmem_edge.model import Model
 
 _MAX_ANSWER = 32  # tokens
+_MAX_REPLY = 100  # the same, where the model talks by itself
 _READ_TURNS = 32  # turns between two steps of the progress bar
 
 
@@ -39,6 +43,11 @@ command.add_command(bench_files.command)
 @model_argument
 @click.option(
     "--distance", type=NUMBERS, help="Tokens between a fact and its question. [default: 8 and 128 windows]"
+)
+@click.option(
+    "--turns",
+    type=click.IntRange(min=1),
+    help="Instead of a distance: this many ordinary questions, which the model answers itself.",
 )
 @click.option(
     "--questions",
@@ -78,6 +87,7 @@ command.add_command(bench_files.command)
 def recall(
     model: str | None,
     distance: list[int] | None,
+    turns: int | None,
     questions: int,
     facts: int,
     seed: int,
@@ -94,11 +104,16 @@ def recall(
     and asks for each fact, in the model's own chat format. Conversations are generated from the seed, with
     values that are not in the training data. An answer is right if it contains the exact value as a whole
     word; with --unknown, if it says, as the bundled model does, that it was not told.
+
+    With --turns the conversation is the model's own, sampled as `allmem-edge chat` samples: it replies to
+    each fact, then to ordinary questions, then to the questions for the facts.
     """
+    if turns and (distance or filler_files):
+        raise click.UsageError("--turns takes the place of --distance and --filler.")
     loaded = Model.load(model, exact=run.exact, **run.choices)
     engine = loaded.engine
     pasted = paste.read() if paste else ""
-    distances = distance or [8 * engine.window, 128 * engine.window]
+    distances = [0] if turns else distance or [8 * engine.window, 128 * engine.window]
     settings = settings_of(
         "recall",
         loaded,
@@ -108,36 +123,42 @@ def recall(
         unknown=unknown,
         phrasings=phrasings,
         filler=[path.name for path in filler_files],
+        turns=turns,
         pasted_characters=len(pasted),
         paste_frozen=paste_frozen,
     )
     filler = filler_of(filler_files)
+    sampling: dict[str, Any] = (
+        {"max_tokens": _MAX_REPLY} if turns else {"temperature": 0.0, "max_tokens": _MAX_ANSWER}
+    )
     journal = Journal(run.out, settings)
     results = []
     with console.progress(console.stderr()) as progress:
-        chat = loaded.chat(threads=run.threads, temperature=0.0, max_tokens=_MAX_ANSWER, undo_bytes=0)
+        chat = loaded.chat(threads=run.threads, undo_bytes=0, **sampling)
         tokenizer = loaded.tokenizer
         for tokens in distances:
-            task = progress.add_task(f"distance {tokens:,}", total=questions)
+            task = progress.add_task(f"{turns} turns" if turns else f"distance {tokens:,}", total=questions)
             cases = Cases(
                 seed, lambda text: len(tokenizer.encode(text, False)), phrasings=phrasings, filler=filler
             )
-            answers = _evaluate(
-                chat,
-                cases,
-                tokens,
-                questions,
-                facts,
-                unknown,
-                (pasted, paste_frozen),
-                journal,
-                progress,
-                task,
-            )
+            talk = _Talk(chat, (pasted, paste_frozen), turns, progress.refresh)
+            answers: list[dict[str, Any]] = []
+            while len(answers) < questions:
+                key = f"{tokens} {len(answers)}"
+                told, asked = cases.case(tokens, facts, unknown=unknown)
+                if key not in journal:
+                    journal.put(key, talk.answers(told, asked, f"{seed} {key}"))
+                for turn, answer in zip(asked, journal[key], strict=True):
+                    answers.append(answer | {"right": is_right(answer["answer"], turn)})
+                progress.update(task, completed=min(questions, len(answers)))
+            answers = answers[:questions]
             right = [answer["right"] for answer in answers]
             results.append(
                 {
-                    "distance": tokens,
+                    "distance": round(sum(answer["away"] for answer in answers) / questions)
+                    if turns
+                    else tokens,
+                    "turns": turns,
                     "facts": facts,
                     "frozen": engine.memory == "frozen",
                     "memory": engine.memory,
@@ -158,43 +179,52 @@ def recall(
         _print(report)
 
 
-def _evaluate(
-    chat: Chat,
-    cases: Cases,
-    distance: int,
-    questions: int,
-    facts: int,
-    unknown: bool,
-    paste: tuple[str, bool],
-    journal: Journal,
-    progress: Progress,
-    task: TaskID,
-) -> list[dict[str, Any]]:
-    """What was answered to `questions` questions, over as many conversations as it takes."""
-    answers: list[dict[str, Any]] = []
-    while len(answers) < questions:
-        told, questioned = cases.case(distance, facts, unknown=unknown)
-        key = f"{distance} {len(answers)}"
-        if key not in journal:
-            chat.reset()
-            for begin in range(0, len(told), _READ_TURNS):
-                chat.read((turn.user, turn.assistant) for turn in told[begin : begin + _READ_TURNS])
-                progress.refresh()
-            pasted, frozen = paste
-            if pasted:
-                before = chat.session.frozen
-                chat.session.freeze(before or frozen)
-                list(chat.send(pasted))
-                chat.session.freeze(before)
-            said = []
-            for turn in questioned:
-                text = "".join(chat.fork().send(turn.user))
-                said.append({"key": turn.key, "value": turn.answer, "answer": text})
-            journal.put(key, said)
-        for turn, answer in zip(questioned, journal[key], strict=True):
-            answers.append(answer | {"right": is_right(answer["answer"], turn)})
-        progress.update(task, completed=min(questions, len(answers)))
-    return answers[:questions]
+@dataclass
+class _Talk:
+    """How conversations go."""
+
+    chat: Chat
+    paste: tuple[str, bool]  # a message before the questions, and whether it is read frozen
+    turns: int | None  # ordinary questions between, in a chat of the model's own
+    refresh: Callable[[], None]
+
+    def answers(self, told: list[Turn], asked: list[Turn], seed: str) -> list[dict[str, Any]]:
+        """What is answered to each question of a conversation, and how far away it was told, in tokens."""
+        chat = self.chat
+        chat.reset()
+        if self.turns:
+            ordinary, rng = ordinary_questions(), random.Random(seed)
+            rng.shuffle(ordinary)
+            chat.sampling = {**chat.sampling, "seed": rng.getrandbits(64)}
+            self._say([turn.user for turn in told])
+            begin = chat.session.position
+            self._say([ordinary[i % len(ordinary)] for i in range(self.turns)])
+        else:
+            begin = 0
+            for first in range(0, len(told), _READ_TURNS):
+                chat.read((turn.user, turn.assistant) for turn in told[first : first + _READ_TURNS])
+                self.refresh()
+        pasted, frozen = self.paste
+        if pasted:
+            before = chat.session.frozen
+            chat.session.freeze(before or frozen)
+            list(chat.send(pasted))
+            chat.session.freeze(before)
+        away = chat.session.position - begin
+        return [
+            {
+                "key": turn.key,
+                "value": turn.answer,
+                "answer": "".join(chat.fork().send(turn.user)),
+                "away": away,
+            }
+            for turn in asked
+        ]
+
+    def _say(self, messages: list[str]) -> None:
+        for message in messages:
+            list(self.chat.send(message))
+            self.refresh()
 
 
 def _by_phrasing(answers: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -221,6 +251,9 @@ def _print(report: dict[str, Any]) -> None:
     after = f", after a message of {pasted:,} characters" if pasted else ""
     if pasted and report["paste_frozen"]:
         after += " that was read with the memory frozen"
+    turns = report["turns"]
+    if turns:
+        after += f", after {turns} turns of ordinary talk"
     out.print(
         f"recall of {report['model']}, window {report['window']} tokens{after}",
     )

@@ -28,6 +28,7 @@ from allmem_export.export import export
 pytestmark = pytest.mark.xdist_group("adapters")
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama-gguf": ("llama", "base.gguf", {"tie_word_embeddings": True}),
+    "llama-linear": ("llama", "base.gguf", {}),
     "llama-checkpoint": ("llama", "base", {"attention_bias": True, "rope_parameters": bases.LLAMA3_ROPE}),
     "mistral-gguf": ("mistral", "base.gguf", {}),
     "qwen2-gguf": ("qwen2", "base.gguf", {"num_attention_heads": 4}),
@@ -41,7 +42,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
 def test_the_assembled_model_is_the_export_of_the_merged_checkpoint(case: str, tmp_path: Path) -> None:
     family, name, fields = FAMILIES[case]
     base = make_base(tmp_path, family, name, **fields)
-    checkpoint = train(base, tmp_path)
+    checkpoint = train(base, tmp_path, memory="linear" if case == "llama-linear" else "mlp")
     modes: tuple[Mode, ...] = MODES if case == "llama-gguf" else ("int8",)
     adapter = make_adapter(tmp_path, base, checkpoint, modes)
 
