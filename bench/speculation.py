@@ -2,10 +2,11 @@
 
     python bench/speculation.py MODEL... [--tokens 200] [--repeat 5] [--threads 0]
 
-Three texts, each with and without drafts in turn; the median of --repeat:
+Texts, each with and without drafts in turn; the median of --repeat:
 
     repeats    a page of code is to be written once more, greedily
     goes on    the same page is to be continued, greedily
+    chat: ...  an answer to a message, greedily, for models with a chat template
     chance     drawn from all tokens nearly alike (temperature 100): without repetitions
 
     plain, drafts    tokens/s of decoding
@@ -27,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 import allmem_edge as ae
+from allmem_edge.evaluation.answering import Answerer, Prompt
 from table import markdown
 
 PAGE = """def read_lines(path, encoding="utf-8"):
@@ -50,6 +52,15 @@ def count_words(path, encoding="utf-8"):
             counts[word] = counts.get(word, 0) + 1
     return counts
 """
+LETTER = """Dear neighbours, on Saturday the water will be turned of from nine in the morning until two in
+the afternoon, because the old pipes in the celler are replaced. Please fill some botles before. If you have
+questions, ask Mrs. Brandt on the second floor. Thank you for you patience!"""
+CHATS = {
+    "chat: repeat": f"Repeat this text word for word:\n\n{LETTER}",
+    "chat: correct": f"Correct the spelling of this text:\n\n{LETTER}",
+    "chat: story": "Tell me a short story about a lighthouse keeper and a storm.",
+    "chat: explanation": "Explain how a refrigerator keeps food cold.",
+}
 BLOCKS = (1, 2, 3, 4, 6, 8)
 HEAD = ("model", "text", "plain", "drafts", "ratio", "drafted", "accepted")
 
@@ -59,7 +70,14 @@ def prompts(model: ae.Model) -> dict[str, tuple[list[int], float]]:
     encode = model.tokenizer.encode
     page = f"The file:\n\n{PAGE}\n"
     again = encode(f"{page}The same file again:\n\n{PAGE.splitlines()[0]}\n")
-    return {"repeats": (again, 0.0), "goes on": (encode(page), 0.0), "chance": (encode(page), 100.0)}
+    asked = Answerer(model, threads=1)
+    chats = CHATS if asked.form == "chat" else {}
+    return {
+        "repeats": (again, 0.0),
+        "goes on": (encode(page), 0.0),
+        **{name: (asked.ids(Prompt(text)), 0.0) for name, text in chats.items()},
+        "chance": (encode(page), 100.0),
+    }
 
 
 def row(model: ae.Model, name: str, arguments: argparse.Namespace) -> tuple[str, ...]:
