@@ -43,5 +43,7 @@ else
   stage joint-4
   stage joint-5
   stage joint-6
-  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-6 --out runs/smollm2-trained --window 1024
+  [ -d runs/smollm2-joint-6-mean ] || python -m allmem_export.average runs/smollm2-joint-6 --out runs/smollm2-joint-6-mean
+  stage joint-7
+  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-7 --out runs/smollm2-trained --window 1024
 fi
