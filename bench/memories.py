@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python bench/memories.py               # trains, assembles and evaluates
     OMP_NUM_THREADS=1 python bench/memories.py --speed       # then, on an idle machine; and reports
-    python bench/memories.py --report                        # docs/memories.json and docs/memories.svg anew
+    python bench/memories.py --report                        # what is there, in docs/memories.json and .svg
 
 Training is export/configs/memories-transfer.toml, then memories.toml; a memory is what TRAINED gives to
 `allmem-edge convert`. All start from the low-rank update of this package's adapter, and from no memory.
@@ -163,23 +163,24 @@ def speed(name: str) -> None:
 
 
 def result(name: str) -> dict[str, Any]:
-    """All figures of a memory."""
+    """All figures of a memory, those of speed if they were measured."""
 
     def read(what: str) -> Any:
         return json.loads(file_of(name, what).read_text(encoding="utf-8"))
 
-    bench, (kind, options) = read("bench"), MEMORIES[name]
-    return {
+    kind, options = MEMORIES[name]
+    figures: dict[str, Any] = {
         "convert": TRAINED[kind],
         "load": options,
         "recall": {row["distance"]: row["correct"] / row["total"] for row in read("recall")["results"]},
         "perplexity": {row["end"]: row["perplexity"] for row in read("perplexity")["results"]},
-        "state_bytes": bench["state_bytes"],
-        "speed": [
-            {key: row[key] for key in ("depth", "prefill_tokens_per_s", "decode_tokens_per_s")}
-            for row in bench["results"]
-        ],
     }
+    if file_of(name, "bench").exists():
+        bench = read("bench")
+        keys = ("depth", "prefill_tokens_per_s", "decode_tokens_per_s")
+        figures["state_bytes"] = bench["state_bytes"]
+        figures["speed"] = [{key: row[key] for key in keys} for row in bench["results"]]
+    return figures
 
 
 def share(right: float) -> str:
@@ -194,9 +195,9 @@ def row(name: str, figures: dict[str, Any]) -> list[str]:
         name,
         *map(share, figures["recall"].values()),
         f"{figures['perplexity'][LENGTH]:.2f}",
-        f"{figures['state_bytes']['total'] / 1e6:,.1f} MB",
+        f"{figures['state_bytes']['total'] / 1e6:,.1f} MB" if "state_bytes" in figures else "",
         *(
-            " / ".join(f"{at[key]:,.0f}" for at in figures["speed"])
+            " / ".join(f"{at[key]:,.0f}" for at in figures.get("speed", []))
             for key in ("decode_tokens_per_s", "prefill_tokens_per_s")
         ),
     ]
@@ -204,7 +205,7 @@ def row(name: str, figures: dict[str, Any]) -> list[str]:
 
 def report() -> None:
     """Writes docs/memories.json and its picture, and prints the table."""
-    results = {name: result(name) for name in MEMORIES if file_of(name, "bench").exists()}
+    results = {name: result(name) for name in MEMORIES if file_of(name, "perplexity").exists()}
     text = json.dumps({"questions": QUESTIONS, "facts": FACTS, "memories": results}, indent=1)
     JSON.write_text(text + "\n", encoding="utf-8")
     lines = {name: [(x, 100 * y) for x, y in r["recall"].items()] for name, r in results.items()}
