@@ -222,7 +222,8 @@ def save_checkpoint(accelerator: Accelerator, out: Path, step: int, keep: int) -
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (target / "step.json").write_text(json.dumps({"step": step}))
-        kept = checkpoints(out)[-keep:]
+        complete = checkpoints(out)  # beyond this step: of an earlier run, which is not what goes on
+        kept = complete[: complete.index(target) + 1][-keep:]
         for old in out.glob("checkpoint*"):
             if old not in kept:
                 shutil.rmtree(old)

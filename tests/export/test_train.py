@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,7 +22,15 @@ from allmem_export.dialogue_task import DialogueTask, answer_accuracy, pad, star
 from allmem_export.modeling import AllMemForCausalLM
 from allmem_export.muon import Muon, orthogonalize
 from allmem_export.task import ConfigError
-from allmem_export.train import learning_rate_factor, load_config, make_optimizers, make_task, train
+from allmem_export.train import (
+    checkpoints,
+    learning_rate_factor,
+    load_config,
+    make_optimizers,
+    make_task,
+    save_checkpoint,
+    train,
+)
 
 CONFIG = """
 task = "dialogues"
@@ -282,3 +291,13 @@ def test_an_init_of_another_shape_is_refused() -> None:
 def test_an_unknown_task_is_refused_with_the_names_of_those_there_are(task: object) -> None:
     with pytest.raises(ConfigError, match="this version has dialogues, distill, graft, qwen3"):
         make_task({"task": task})
+
+
+def test_a_new_run_keeps_its_own_checkpoint_beside_what_an_earlier_one_left(tmp_path: Path) -> None:
+    accelerator = Mock(is_main_process=True)
+    accelerator.save_state.side_effect = lambda path: Path(path).mkdir()
+    for step in (10, 20, 30, 40):
+        save_checkpoint(accelerator, tmp_path, step, keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-30", "checkpoint-40"]
+    save_checkpoint(accelerator, tmp_path, 5, keep=1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-5"]
