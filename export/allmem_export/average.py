@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from allmem_edge.assembly.adapter import WEIGHTS
+
 from .convert import appearing, check_out
 from .graft_task import learned, load_adapter
 from .sources import ConvertError
 from .task import ConfigError
 from .train import checkpoints
-
-_ADAPTER = "adapter.safetensors"
 
 
 def average(files: Sequence[Path]) -> dict[str, Tensor]:
@@ -44,13 +44,13 @@ def average_run(run: Path, out: Path, window: int | None = None) -> list[Path]:
     ConvertError.
     """
     check_out(out)
-    if not (run / _ADAPTER).is_file():
-        raise ConfigError(f"{run} is no finished run of a graft: it has no {_ADAPTER}.")
-    files = [*(path / "model.safetensors" for path in checkpoints(run)), run / _ADAPTER]
+    if not (run / WEIGHTS).is_file():
+        raise ConfigError(f"{run} is no finished run of a graft: it has no {WEIGHTS}.")
+    files = [*(path / "model.safetensors" for path in checkpoints(run)), run / WEIGHTS]
     with appearing(out) as folder:
-        save_file(average(files), folder / _ADAPTER)
+        save_file(average(files), folder / WEIGHTS)
         for path in run.iterdir():
-            if path.is_file() and path.name not in (_ADAPTER, "metrics.jsonl"):
+            if path.is_file() and path.name not in (WEIGHTS, "metrics.jsonl"):
                 shutil.copyfile(path, folder / path.name)
         if window is not None:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

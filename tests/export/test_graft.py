@@ -188,10 +188,8 @@ def test_what_is_said_to_a_fact_is_learned_and_the_right_answer_after_a_circle(m
         for start, end in seq.replies:
             asked = turn.search(talker.tokenizer.decode(seq.ids[:start]))
             assert asked is not None
-            question, reply = (
-                asked.group(1).rpartition("user\n")[2],
-                talker.tokenizer.decode(seq.ids[start:end]),
-            )
+            question = asked.group(1).rpartition("user\n")[2]
+            reply = talker.tokenizer.decode(seq.ids[start:end])
             assert right.get(question, reply.removesuffix("<|im_end|>")) + "<|im_end|>" == reply
             learned[question in right] += 1
         text = talker.tokenizer.decode(seq.ids)
