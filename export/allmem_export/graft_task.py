@@ -14,6 +14,7 @@
     [data]
     corpus = "runs/corpus"              # corpus.py
     length = [512]                      # of sequences; a list to choose from
+    lengths = { talk = [256, 512] }     # the same for single kinds; those of `length` if it is left out
     tokens = 1024                       # of a batch
     kinds = { chat = 4, needle = 2, list = 2, copy = 1, document = 1 }   # shares (sequences.py)
     [price]                             # "memory": what learning costs where nothing needs remembering
@@ -99,8 +100,10 @@ class GraftTask:
             self._low_rank_learns = self._stage == "tune" or bool(config.get("joint", False))
             self._checkpoint = Path(config["checkpoint"])
             data, self._draw, self._evaluation = config["data"], config["draw"], config["evaluation"]
-            self._lengths, self._tokens = list(data["length"]), int(data["tokens"])
             self._kinds: dict[str, float] = dict(data["kinds"])
+            self._lengths: dict[str, list[int]] = {kind: list(data["length"]) for kind in self._kinds}
+            self._lengths |= data.get("lengths", {})
+            self._tokens = int(data["tokens"])
             corpus, rank = Path(data["corpus"]), int(config.get("rank", 16))
             self._kl_weight = float(config.get("kl_weight", 1.0))
             self._price = float(config.get("price", {}).get("eta", 0.0))
@@ -119,9 +122,11 @@ class GraftTask:
             SequenceMaker(tokenizer, load_documents(corpus, tokenizer, held_out=side), held_out=side)
             for side in (False, True)
         )
-        unknown = set(self._kinds) - set(self._train.kinds)
+        unknown = set(self._lengths) - set(self._train.kinds)
         if unknown:
-            raise ConfigError(f"[data] kinds has {min(unknown)!r}; there are {', '.join(self._train.kinds)}.")
+            raise ConfigError(
+                f"[data] names the kind {min(unknown)!r}; there are {', '.join(self._train.kinds)}."
+            )
 
     def _prepare(self, rank: int) -> None:
         """Loads the adapter and leaves gradients to what this stage trains."""
@@ -158,7 +163,7 @@ class GraftTask:
     def batch(self, step: int, seed: int) -> dict[str, Tensor]:
         rng = random.Random(seed)
         kind = rng.choices(list(self._kinds), list(self._kinds.values()))[0]
-        length = rng.choice(self._lengths)
+        length = rng.choice(self._lengths[kind])
         window, sinks, chunk = (rng.choice(values) for values in self._spans)
         if kind != "talk":  # what talk has to teach, manners, is needed inside the window, too
             window = min(window, length // 4)  # so that most of a sequence is beyond it
@@ -183,7 +188,7 @@ class GraftTask:
             "spans": spans,
             "weight": weight,  # of the cross-entropy of a token
             "far": answer >= window,
-            "teach": teach & (weight == 0),
+            "teach": teach & (weight == 0) & ~torch.from_numpy(made["wrong"]),
             "needed": torch.from_numpy(made["needed"]),
         }
 

@@ -5,23 +5,33 @@
 asks MODEL, an exported model directory whose memory is left out, and writes one JSON line per short chat: a
 list of [question, answer]. sequences.py reads the file as the kind `talk`. Half of the questions are from the
 lists below, and half the model makes up itself, going on from where a user's turn begins: it was trained on
-such turns, and no list of ours has as many kinds (Magpie, arXiv 2406.08464).
+such turns, and no list of ours has as many kinds (Magpie, arXiv 2406.08464). What is long is left out: a long
+question mostly rambles, and an answer that was cut off would teach to end in the middle of a sentence.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.progress import track
 
-from allmem_edge import Model, Session
+from allmem_edge import Model
 from allmem_edge.evaluation import divergence
+from allmem_edge.sampling import Sampling
+from allmem_edge.template import Message
 
-LONGEST_QUESTION = 60  # tokens; a longer one mostly rambles
+if TYPE_CHECKING:
+    pass
+
+TOGETHER = 16  # questions that are answered at once
+OWN = 8  # the model's own among them, at most
+OWN_QUESTION: Sampling = {"temperature": 0.9, "top_p": 0.95, "repetition_penalty": 1.0, "max_tokens": 60}
+ANSWER: Sampling = {"temperature": 0.3, "repetition_penalty": 1.0, "max_tokens": 120}
 KEPT_OUT = frozenset(divergence.questions())
 SLOTS: dict[str, list[str]] = {
     name: " ".join(text.split()).split(", ")
@@ -82,51 +92,64 @@ def question(rng: random.Random) -> str:
     return rng.choice(QUESTIONS).format(**{name: rng.choice(values) for name, values in SLOTS.items()})
 
 
-def own_question(model: Model, session: Session, seed: int) -> str:
-    """What MODEL writes where a user's turn begins; nothing if that is long or one `eval divergence` asks."""
-    chat = "".join(segment.text for segment in model.chat_template.render([{"role": "user", "content": "?"}]))
-    session.reset()
-    generator = session.generate(
-        chat[: chat.rindex("?")],
-        seed=seed,
-        temperature=0.9,
-        top_p=0.95,
-        repetition_penalty=1.0,
-        max_tokens=LONGEST_QUESTION,
-    )
-    text = "".join(generator).strip()
-    return "" if generator.finish_reason != "stop_token" or text in KEPT_OUT else text
+class Asker:
+    """A model that is asked several things at once: a batch reads its weights once for all of them."""
 
+    def __init__(self, model: Model, rng: random.Random) -> None:
+        self._model = model
+        self._rng = rng
+        self._batch = model.batch()
+        self._sessions = [model.session() for _ in range(OWN + TOGETHER)]
 
-def questions(model: Model, rng: random.Random) -> Iterator[str]:
-    """Ordinary questions without end, half of them MODEL's own."""
-    session = model.session()
-    while True:
-        own = own_question(model, session, rng.randrange(1 << 30)) if rng.random() < 0.5 else ""
-        yield own or question(rng)
+    def answers(self) -> Iterator[tuple[str, str]]:
+        """Ordinary questions and the model's answers, without end; every answer is a whole one."""
+        asked: list[str] = []
+        while True:  # while it answers some questions, the model makes up a part of the next ones
+            prompts = [self._opening()] * OWN + [self._prompt(text) for text in asked]
+            texts = self.written(prompts, [OWN_QUESTION] * OWN + [ANSWER] * len(asked))
+            yield from ((user, answer) for user, answer in zip(asked, texts[OWN:], strict=True) if answer)
+            asked = [text for text in texts[:OWN] if text and text not in KEPT_OUT]
+            asked += [question(self._rng) for _ in range(TOGETHER - len(asked))]
+
+    def written(self, prompts: Sequence[list[int]], sampling: Sequence[Sampling]) -> list[str]:
+        """What the model writes after each prompt; nothing where it did not end by itself."""
+        texts = []
+        for session, prompt, options in zip(self._sessions, prompts, sampling, strict=False):
+            session.reset()
+            seeded: Sampling = {**options, "seed": self._rng.randrange(1 << 30)}
+            texts.append(session.generate(prompt, **seeded))
+        pieces: list[list[str]] = [[] for _ in texts]
+        for step in self._batch.generate(texts):
+            for number, piece in step.items():
+                pieces[number].append(piece)
+        ended = [text.finish_reason == "stop_token" for text in texts]
+        return ["".join(piece).strip() if end else "" for piece, end in zip(pieces, ended, strict=True)]
+
+    def _prompt(self, user: str) -> list[int]:
+        """A chat that begins with what the user says, up to where the answer begins."""
+        tokenizer = self._model.tokenizer
+        chat = [Message("user", user)]
+        segments = self._model.chat_template.render(chat, control=tokenizer.special_tokens)
+        return tokenizer.encode_parts(segments)
+
+    def _opening(self) -> list[int]:
+        """A chat up to where the user begins."""
+        segments = self._model.chat_template.render([Message("user", "?")])
+        chat = "".join(segment.text for segment in segments)
+        return self._model.tokenizer.encode(chat[: chat.rindex("?")])
 
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--count", default=1000, show_default=True, help="Chats of two questions.")
+@click.option("--count", default=1000, show_default=True, help="Questions that are answered.")
 @click.option("--seed", default=1, show_default=True)
 def main(model: Path, out: Path, count: int, seed: int) -> None:
     """Asks MODEL, without its memory, and writes its answers."""
-    loaded = Model.load(model, memory="off")
-    rng = random.Random(seed)
-    asked = questions(loaded, rng)
+    answers = Asker(Model.load(model, memory="off"), random.Random(seed)).answers()
     with out.open("w", encoding="utf-8") as file:
         for _ in track(range(count), "answers"):
-            chat = loaded.chat(
-                max_tokens=100, seed=rng.randrange(1 << 30), repetition_penalty=1.0, temperature=0.3
-            )
-            turns = []
-            for _ in range(2):
-                user = next(asked)
-                answer = "".join(chat.send(user))
-                turns.append([user, answer])
-            file.write(json.dumps(turns, ensure_ascii=False) + "\n")
+            file.write(json.dumps([next(answers)], ensure_ascii=False) + "\n")
             file.flush()
 
 

@@ -96,7 +96,8 @@ class Sequence:
 
     ids: list[int] = field(default_factory=list)
     answers: list[tuple[int, int, int]] = field(default_factory=list)
-    replies: list[tuple[int, int]] = field(default_factory=list)  # the whole reply around an answer
+    replies: list[tuple[int, int]] = field(default_factory=list)  # that are to be learned, word for word
+    wrong: list[tuple[int, int]] = field(default_factory=list)  # replies that nobody should give
     told: list[tuple[int, int]] = field(default_factory=list)  # what may be asked for
     filler: list[tuple[int, int]] = field(default_factory=list)  # what never is
     seen: dict[str, int] = field(default_factory=dict)  # where a value was seen last
@@ -197,8 +198,21 @@ class SequenceMaker:
                 seq.seen[key] = base + covered[0]
         seq.ids += encoded["input_ids"]
 
-    def _say(self, seq: Sequence, user: str, reply: str, values: dict[str, str], *, asked: bool) -> None:
-        """A turn. asked: the reply is an answer; else the user tells values and the reply may repeat them."""
+    def _say(
+        self,
+        seq: Sequence,
+        user: str,
+        reply: str,
+        values: dict[str, str],
+        *,
+        asked: bool = False,
+        learned: bool = False,
+        wrong: bool = False,
+    ) -> None:
+        """A turn. asked: the reply is an answer; else the user tells values and the reply may repeat them.
+
+        learned: the reply is to be learned, word for word. wrong: not even its teacher should have a say.
+        """
         first = len(seq.ids)
         self._add(
             seq, f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n", {} if asked else values
@@ -206,8 +220,8 @@ class SequenceMaker:
         start = len(seq.ids)
         said = {key: value for key, value in values.items() if value in reply}
         self._add(seq, f"{reply}<|im_end|>", said, ask=True)
-        if asked or values:  # what is said to a fact that is told has to be learned, too
-            seq.replies.append((start, len(seq.ids)))
+        if learned or wrong:
+            (seq.wrong if wrong else seq.replies).append((start, len(seq.ids)))
         if not asked:
             (seq.told if values else seq.filler).append((first, len(seq.ids)))
         self._add(seq, "\n")
@@ -234,14 +248,14 @@ class SequenceMaker:
         draw, paragraph = rng.random(), rng.choice(self.documents.paragraphs)
         if self.documents.chats and rng.random() < 0.4:
             for question, answer in rng.choice(self.documents.chats):
-                self._say(seq, question, answer, {}, asked=False)
+                self._say(seq, question, answer, {})
         elif draw < 0.3:
             turn = talk.small_talk()
-            self._say(seq, turn.user, turn.assistant, {}, asked=False)
+            self._say(seq, turn.user, turn.assistant, {})
         elif draw < 0.65:
-            self._say(seq, rng.choice(INTRODUCTIONS) + paragraph, rng.choice(RECEIPTS), {}, asked=False)
+            self._say(seq, rng.choice(INTRODUCTIONS) + paragraph, rng.choice(RECEIPTS), {})
         else:
-            self._say(seq, rng.choice(PROMPTS), paragraph, {}, asked=False)
+            self._say(seq, rng.choice(PROMPTS), paragraph, {})
 
     def tell(
         self,
@@ -250,8 +264,13 @@ class SequenceMaker:
         fact: Fact | Saying,
         talk: Generator,
         turn: Turn | None = None,
-    ) -> None:
-        """The turn in which a fact is told or, with `turn`, corrected."""
+        *,
+        instead: str | None = None,
+    ) -> str:
+        """The turn in which a fact is told or, with `turn`, corrected. -> The reply.
+
+        instead: a wrong reply, in the place of the right one.
+        """
         if isinstance(fact, Saying):
             user, reply = fact.tell(rng)
         else:
@@ -261,7 +280,9 @@ class SequenceMaker:
             user = rng.choice(BEFORE) + user
         if rng.random() < 0.25:
             user = user + ("" if user[-1] in ".!?" else ".") + rng.choice(AFTER)
-        self._say(seq, user, reply, {fact.key: fact.value}, asked=False)
+        wrong, reply = instead is not None, instead or reply
+        self._say(seq, user, reply, {fact.key: fact.value}, learned=not wrong, wrong=wrong)
+        return reply
 
     def ask(self, seq: Sequence, rng: random.Random, fact: Fact | Saying, talk: Generator) -> None:
         """A question for a told fact, and the answer."""
@@ -272,7 +293,7 @@ class SequenceMaker:
             user, reply = turn.user, turn.assistant
         if rng.random() < 0.2:
             user = rng.choice(LEADS) + user
-        self._say(seq, user, reply, {fact.key: fact.value}, asked=True)
+        self._say(seq, user, reply, {fact.key: fact.value}, asked=True, learned=True)
 
     def _ask_two(self, seq: Sequence, first: Fact, second: Fact) -> None:
         a, b = first.attribute.noun, second.attribute.noun
@@ -308,7 +329,7 @@ class SequenceMaker:
                 self._filler(seq, rng, talk)
             elif rng.random() < 0.04:
                 turn = talk.ask_unknown(fact for fact in known if isinstance(fact, Fact))
-                self._say(seq, turn.user, turn.assistant, {}, asked=True)
+                self._say(seq, turn.user, turn.assistant, {}, asked=True, learned=True)
             elif rng.random() < 0.05 and isinstance(known[-1], Fact):
                 new, turn = talk.correct(known[-1])
                 self.tell(seq, rng, new, talk, turn)
@@ -438,24 +459,29 @@ class SequenceMaker:
     def talk(self, rng: random.Random, length: int) -> Sequence:
         """Ordinary questions and the base model's own answers, and now and then a fact.
 
-        In every other one some answers are an earlier one once more, as in a conversation that has begun to
+        In every other one some replies are an earlier one once more, as in a conversation that has begun to
         go round in circles; the right ones after them are to be learned word for word, as the base, which
         reads the same, would go on in the circle.
         """
         talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
         seq = Sequence(list(self._start))
         circles, spoiled, said = rng.random() < 0.5, False, list[str]()
+
+        def again() -> str | None:
+            return rng.choice(said[-2:]) if circles and said and rng.random() < 0.4 else None
+
         while len(seq.ids) < length:
-            if rng.random() < 0.2:
+            if rng.random() < 0.4:
                 fact = talk.fact() if rng.random() < 0.5 else self._sayings(rng, 1)[0]
-                self.tell(seq, rng, fact, talk)
+                instead = again()
+                said.append(self.tell(seq, rng, fact, talk, instead=instead))
+                spoiled |= instead is not None
             for question, answer in rng.choice(self.documents.chats):
-                if circles and said and rng.random() < 0.4:
-                    self._say(seq, question, rng.choice(said[-2:]), {}, asked=False)
-                    spoiled = True
-                else:
-                    self._say(seq, question, answer, {}, asked=spoiled)
-                    said.append(answer)
+                instead = again()
+                wrong, reply = instead is not None, instead or answer
+                self._say(seq, question, reply, {}, learned=spoiled and not wrong, wrong=wrong)
+                said.append(reply)
+                spoiled |= wrong
         seq.answers.clear()
         return seq
 
@@ -467,21 +493,23 @@ class SequenceMaker:
         """`count` sequences of a kind, cut to `length`.
 
         ids [count, length]; answer [count, length], how far back the value of which this token is a part was
-        last seen (0: none); reply [count, length], whether the token belongs to the answer to a question;
-        needed [count, length], 1 for what may be asked for, −1 for what never is, 0 for the rest.
+        last seen (0: none); reply [count, length], whether the token belongs to a reply that is to be
+        learned; wrong [count, length], to one that nobody should give; needed [count, length], 1 for what may
+        be asked for, −1 for what never is, 0 for the rest.
         """
         ids = np.zeros((count, length), np.int64)
         answer = np.zeros((count, length), np.int64)
-        reply = np.zeros((count, length), bool)
+        reply, wrong = np.zeros((2, count, length), bool)
         needed = np.zeros((count, length), np.int8)
         for row in range(count):
             seq = self.kinds[kind](rng, length)
             ids[row] = seq.ids[:length]
             for start, end, distance in seq.answers:
                 answer[row, start:end] = distance
-            for start, end in seq.replies:
-                reply[row, start:end] = True
+            for marks, replies in ((reply, seq.replies), (wrong, seq.wrong)):
+                for start, end in replies:
+                    marks[row, start:end] = True
             for spans, mark in ((seq.told, 1), (seq.filler, -1)):
                 for start, end in spans:
                     needed[row, start:end] = mark
-        return {"ids": ids, "answer": answer, "reply": reply, "needed": needed}
+        return {"ids": ids, "answer": answer, "reply": reply, "wrong": wrong, "needed": needed}

@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
@@ -20,11 +19,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import memories
 import tiny
+from allmem_edge import Model
+from allmem_edge import __file__ as package
 from allmem_edge.dialogues.values import Values
 from allmem_edge.dialogues.values import is_held_out as is_held_out_value
 from allmem_edge.evaluation.divergence import questions
 from allmem_edge.evaluation.recall import told
-from allmem_edge.words import Segment
+from allmem_export import own_answers
 from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
 from allmem_export.distill_task import load_student
@@ -32,11 +33,12 @@ from allmem_export.fit_rates import fit_rates
 from allmem_export.free_talk import MINE, THEIRS, saying
 from allmem_export.graft_task import REPLY_WEIGHT, STAGES, GraftTask, full_attention
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
-from allmem_export.own_answers import own_question, question
+from allmem_export.own_answers import question
 from allmem_export.sequences import SequenceMaker, load_documents
 from allmem_export.task import ConfigError
 from allmem_export.train import checkpoints, last_checkpoint, load_config, train
 
+BUNDLED = Path(package).parent / "models" / "small"
 PROSE = (
     "The lazy dog sleeps in the warm sun while the quick fox runs over the green hill and back again. Nobody "
     "in the village has ever seen the two of them together, but everybody is sure that they are best friends."
@@ -182,9 +184,17 @@ def test_what_is_said_to_a_fact_is_learned_and_the_right_answer_after_a_circle(m
     chats = [[pair] for pair in right.items()]
     talker = SequenceMaker(maker.tokenizer, replace(maker.documents, chats=chats), held_out=False)
     turn = re.compile(r"<\|im_start\|>user\n(.*?)<\|im_end\|>\n<\|im_start\|>assistant\n$", re.DOTALL)
-    learned, circles = Counter[bool](), 0
-    for seed in range(30):
+    learned, wrong, circles = Counter[bool](), Counter[bool](), 0
+    for seed in range(60):
         seq = talker.talk(random.Random(seed), 400)
+        replies = re.findall(r"assistant\n(.*?<\|im_end\|>)", talker.tokenizer.decode(seq.ids), re.DOTALL)
+        for start, end in seq.wrong:
+            asked = turn.search(talker.tokenizer.decode(seq.ids[:start]))
+            assert asked is not None
+            question = asked.group(1).rpartition("user\n")[2]
+            before = len(re.findall(r"assistant\n", asked.string)) - 1
+            assert talker.tokenizer.decode(seq.ids[start:end]) in replies[max(0, before - 2) : before]
+            wrong[question in right] += 1
         for start, end in seq.replies:
             asked = turn.search(talker.tokenizer.decode(seq.ids[:start]))
             assert asked is not None
@@ -195,7 +205,9 @@ def test_what_is_said_to_a_fact_is_learned_and_the_right_answer_after_a_circle(m
         text = talker.tokenizer.decode(seq.ids)
         said = re.findall(r"user\n(Question \d\?)<.*?assistant\n(Answer \d\.)", text, re.DOTALL)
         circles += sum(right[question] != answer for question, answer in said)
-    assert learned[True] > 30 and learned[False] > 10 and circles > 30
+    assert min(learned.values()) > 10 and min(wrong.values()) > 10 and circles > 30
+    made = talker.batch(random.Random(5), "talk", 8, 400)
+    assert made["wrong"].any() and not (made["wrong"] & made["reply"]).any()
 
 
 def _transferred(task: GraftTask) -> list[float]:
@@ -448,24 +460,31 @@ def test_the_questions_of_the_divergence_are_not_those_of_training() -> None:
     assert not asked & {question(rng) for _ in range(20_000)}
 
 
-@pytest.mark.parametrize(
-    ("pieces", "reason", "expected"),
-    [
-        ([" What is", " jazz?\n"], "stop_token", "What is jazz?"),
-        (["And then", " and then"], "max_tokens", ""),  # rambles on
-        ([questions()[0]], "stop_token", ""),  # asked by `eval divergence`
-    ],
-)
-def test_a_question_of_the_model_itself_is_short_and_new(
-    pieces: list[str], reason: str, expected: str
-) -> None:
-    model, session, generator = Mock(), Mock(), MagicMock(finish_reason=reason)
-    model.chat_template.render.return_value = [
-        Segment("Help?<user>", plain=False),
-        Segment("?<end>", plain=False),
-    ]
-    session.generate.return_value = generator
-    generator.__iter__.return_value = iter(pieces)
-    assert own_question(model, session, 1) == expected
-    session.reset.assert_called_once()
-    assert session.generate.call_args.args == ("Help?<user>",)
+@pytest.fixture
+def asker() -> own_answers.Asker:
+    """The bundled model, asked without its memory."""
+    return own_answers.Asker(Model.load(BUNDLED, memory="off"), random.Random(1))
+
+
+def test_answers_that_are_made_together_are_those_of_each_chat(asker: own_answers.Asker) -> None:
+    asked = ["What is the capital of France?", "Hello!", "My dog is called Rex."]
+    chats = [Model.load(BUNDLED, memory="off").chat(temperature=0.0) for _ in asked]
+    alone = ["".join(chat.send(text)).strip() for chat, text in zip(chats, asked, strict=True)]
+    prompts = [asker._prompt(text) for text in asked]
+    assert all(alone) and asker.written(prompts, [{"temperature": 0.0}] * 3) == alone
+    assert asker.written(prompts, [{"max_tokens": 1}] * 3) == [""] * 3  # not ended
+
+
+def test_what_a_model_asks_itself_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> list[str]:
+        answers = own_answers.Asker(Model.load(BUNDLED, memory="off"), random.Random(7)).answers()
+        made = [next(answers) for _ in range(30)]
+        assert all(user and answer for user, answer in made)
+        return [user for user, _ in made]
+
+    rng = random.Random(1)
+    ours = {question(rng) for _ in range(20_000)}
+    own = [text for text in asked() if text not in ours]
+    assert own
+    monkeypatch.setattr(own_answers, "KEPT_OUT", frozenset(own))
+    assert own[0] not in asked()
