@@ -30,7 +30,7 @@ from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
 from allmem_export.distill_task import load_student
 from allmem_export.fit_rates import fit_rates
-from allmem_export.free_talk import MINE, THEIRS, saying
+from allmem_export.free_talk import MINE, PERSONS, THEIRS, Relation, Saying, saying
 from allmem_export.graft_task import REPLY_WEIGHT, STAGES, GraftTask, full_attention
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
 from allmem_export.own_answers import question
@@ -444,10 +444,46 @@ def test_people_say_things_in_ways_of_their_own() -> None:
         assert "{" not in told + question + answer and not is_held_out_value(fact.value)
 
 
-def test_the_sayings_of_training_are_not_those_of_the_evaluation() -> None:
-    def plain(text: str) -> str:
-        return re.sub(r"[^a-z ]", "", text.lower())
+def test_a_saying_of_each_relation_states_its_value_and_names_its_person() -> None:
+    rng = random.Random(1)
+    values = Values(rng, held_out=False)
+    for relation in (*MINE, *THEIRS):
+        assert all(template.count("{v}") == 1 for template in (*relation.tells, *relation.answers)), relation
+        assert not any("{v}" in template for template in relation.asks), relation
+        assert min(len(relation.tells), len(relation.asks)) >= 5 and len(relation.answers) >= 2, relation
+        named = [
+            "{p}" in template.lower() for template in (*relation.tells, *relation.asks, *relation.answers)
+        ]
+        assert all(named) if relation in THEIRS else not any(named), relation
+        person = rng.choice(PERSONS) if relation in THEIRS else ""
+        fact = Saying(relation, person, values.draw(relation.kind))
+        told, (question, answer) = fact.tell(rng)[0], fact.ask(rng)
+        assert fact.value in told and fact.value in answer and "{" not in told + question + answer
 
+
+def test_a_question_belongs_to_one_relation_alone() -> None:
+    for relations in (MINE, THEIRS):
+        asks = Counter(plain(ask) for relation in relations for ask in relation.asks)
+        tells = Counter(plain(tell) for relation in relations for tell in relation.tells)
+        assert not [text for text, count in (asks + tells).items() if count > 1]
+    assert len(set(PERSONS)) == len(PERSONS)
+
+
+@pytest.mark.parametrize(
+    ("person", "answer"),
+    [("my uncle", "Your uncle"), ("our new neighbour", "Your new neighbour"), ("Amy", "Amy")],
+)
+def test_the_model_speaks_of_the_users_people_as_theirs(person: str, answer: str) -> None:
+    relation = Relation("age", ("{P} is {v}.",), ("How old is {p}?",), ("{P} is {v}.",))
+    fact = Saying(relation, person, "40")
+    assert fact.ask(random.Random(1)) == (f"How old is {person}?", f"{answer} is 40.")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[^a-z ]", "", text.lower())
+
+
+def test_the_sayings_of_training_are_not_those_of_the_evaluation() -> None:
     evaluation = {plain(line) for kind in told()["kinds"] for line in (*kind["tells"], *kind["asks"])}
     training = {plain(line) for relation in (*MINE, *THEIRS) for line in (*relation.tells, *relation.asks)}
     assert not evaluation & training
