@@ -28,6 +28,9 @@ fit() { # NAME OF THE STAGE BEFORE, NAME OF THE NEXT: says what is worth learnin
   [ -f runs/smollm2-fitted.safetensors ] || python -m allmem_export.fit_rates "$configs/smollm2-$kind$2.toml" \
     "runs/smollm2-$1/adapter.safetensors" --out runs/smollm2-fitted.safetensors
 }
+mean() { # NAME: what the last steps of a stage learned, on average
+  [ -d "runs/smollm2-$1-mean" ] || python -m allmem_export.average "runs/smollm2-$1" --out "runs/smollm2-$1-mean"
+}
 stage tune
 stage transfer
 if [ -n "$kind" ]; then # a GPU has room for long sequences from the start
@@ -43,7 +46,9 @@ else
   stage joint-4
   stage joint-5
   stage joint-6
-  [ -d runs/smollm2-joint-6-mean ] || python -m allmem_export.average runs/smollm2-joint-6 --out runs/smollm2-joint-6-mean
+  mean joint-6
   stage joint-7
-  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-7 --out runs/smollm2-trained --window 1024
+  mean joint-7
+  stage joint-8
+  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-8 --out runs/smollm2-trained --window 1024
 fi

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "graph/binder.h"
+#include "ops/widths.h"
 
 namespace allmem::ops {
 
@@ -20,6 +21,7 @@ inline MemoryHeads bind_memory_inputs(Binder& node) {
   const int64_t heads = node.size_attribute("num_heads", 1),
                 kv_heads = node.size_attribute("num_kv_heads", 1), dim = node.size_attribute("head_dim", 1);
   node.require(heads % kv_heads == 0, "needs num_heads to be a multiple of num_kv_heads");
+  check_heads(node, heads, dim);
   node.input(kQ, DataType::kFloat, {kTokens, heads * dim});
   for (const size_t i : {kK, kV}) node.input(i, DataType::kFloat, {kTokens, kv_heads * dim});
   for (const size_t i : {kEta, kBeta}) node.input(i, DataType::kFloat, {kTokens, kv_heads});

@@ -10,6 +10,7 @@
 #include "kernels/kernels.h"
 #include "ops/registry.h"
 #include "ops/rope.h"
+#include "ops/widths.h"
 
 namespace allmem::ops {
 
@@ -187,6 +188,7 @@ MadeOp make_sliding_window_attention(Binder& node) {
   const int64_t sinks = node.choices().sinks.value_or(file_sinks);
   const float scale = node.float_attribute("rope_scale", 1.0f);
   node.require(heads % kv_heads == 0, "needs num_heads to be a multiple of num_kv_heads");
+  check_heads(node, heads, dim);
   const auto* inv_freq = node.attribute("rope_inv_freq", onnx::Attribute::Type::kFloats);
   node.require(inv_freq != nullptr && dim % 2 == 0 && inv_freq->floats.size() == static_cast<size_t>(dim / 2),
                "needs an even head_dim and head_dim/2 values in 'rope_inv_freq'");

@@ -9,6 +9,7 @@
 
 #include "ops/kept_memory.h"
 #include "ops/registry.h"
+#include "ops/widths.h"
 
 namespace allmem::ops {
 
@@ -240,9 +241,10 @@ bool starts_at_zero(const Binder& node, size_t begin, size_t end) {
 
 MadeOp make_test_time_memory(Binder& node) {
   node.expect_inputs(kInputs, kInputs);
+  const int64_t hidden = node.size_attribute("hidden", 1), file_chunk = node.size_attribute("chunk", 1);
+  check_hidden(node, node.size_attribute("num_heads", 1), node.size_attribute("head_dim", 1), hidden);
   const MemoryHeads heads = bind_memory_inputs(node);
   const auto kv_heads = static_cast<int64_t>(heads.kv_heads), dim = static_cast<int64_t>(heads.dim);
-  const int64_t hidden = node.size_attribute("hidden", 1), file_chunk = node.size_attribute("chunk", 1);
   const int64_t chunk = node.choices().chunk.value_or(file_chunk);
   const bool frozen = node.choices().memory == MemoryUse::kFrozen;
   node.input(kNormGate, DataType::kFloat, {kv_heads, hidden});

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <system_error>
 
 #include "kernels/kernels.h"
@@ -23,6 +24,13 @@ int thread_count(int wanted) {
   }
   if (wanted > 0) return wanted;
   return std::min(fast_cores(), ThreadPool::kMaxThreads);
+}
+
+// Of all threads. Throws std::bad_alloc where no size_t counts them.
+size_t scratch_bytes(const Program& program, int threads) {
+  const uint64_t bytes = uint64_t{program.scratch_floats} * sizeof(float) * static_cast<uint64_t>(threads);
+  if (bytes > std::numeric_limits<size_t>::max()) throw std::bad_alloc();
+  return static_cast<size_t>(bytes);
 }
 
 // How many of `count` tokens, the next of the reading, are asked for their logits; these are the last ones.
@@ -89,7 +97,7 @@ Runner::Runner(const Program& program, const SessionOptions& options)
       has_host_threads_(options.run_tasks != nullptr),
       own_(has_host_threads_ ? threads_ : 1, options.run_tasks),
       arena_(program.arena_bytes),
-      scratch_(program.scratch_floats * sizeof(float) * static_cast<size_t>(threads_)),
+      scratch_(scratch_bytes(program, threads_)),
       ids_(program.block) {
   segments_.reserve(1);
   of_segment_.reserve(1);

@@ -250,6 +250,11 @@ inline void BadModels::add_operators() {
   file("attention with a constant position", Attention{.position = "number"}.build(), kBad, "'position'");
   file("attention with the state as its values", Attention{.third = "v.state"}.build(), kBad, "stateful");
   file("attention wider than its input", Attention{.dim = 4}.build(), kBad, "needs");
+  file("attention wider than any", Attention{.dim = int64_t{1} << 20}.build(), kBad, "2^20");
+  file("memory wider than any", Memory{.dim = int64_t{1} << 20}.build(), kBad, "2^20");
+  file("memory with more hidden channels than any", Memory{.hidden = int64_t{1} << 22}.build(), kBad, "2^22");
+  file("memory with larger matrices than any",
+       Memory{.dim = int64_t{1} << 10, .hidden = int64_t{1} << 15}.build(), kBad, "2^24");
   file("memory with no chunk", Memory{.chunk = 0}.build(), kBad, "'chunk'");
   file("memory with hidden below none", Memory{.hidden = -3}.build(), kBad, "'hidden'");
   file("memory with another hidden size than its norms", Memory{.hidden = 4}.build(), kBad,

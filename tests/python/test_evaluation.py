@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from tiny_model import rounding
 
 import allmem_edge as ae
 from allmem_edge.cli import perplexity
+from allmem_edge.cli.eval import Talk
 from allmem_edge.cli.perplexity import token_losses
+from allmem_edge.dialogues import Turn
 from allmem_edge.errors import AllMemError, StorageError
 from allmem_edge.evaluation import by_position, divergence, plot
 from allmem_edge.evaluation.journal import Journal, lines_of
@@ -247,12 +250,21 @@ def test_recall_is_kept_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
     assert other.returncode == 1 and b"seed 1, not 2" in other.stderr
 
 
+def test_replies_that_repeat_an_earlier_one_are_counted() -> None:
+    chat = MagicMock(sampling={})
+    chat.send.side_effect = [["Hello."], ["I ", "see."], ["Hel", "lo."], ["Hello."]]
+    talk = Talk(chat, ("", False), 2, Mock())
+    facts = [Turn("I am Ada.", "Hello, Ada.", "fact"), Turn("I live in Rome.", "I see.", "fact")]
+    (answer,) = talk.answers(facts, [Turn("Who am I?", "Ada", "ask", "Ada")], "seed")
+    assert answer["repeated"] == 0.5
+
+
 def test_recall_across_a_chat_of_the_models_own_repeats_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["eval", "recall", tiny_dir, "--turns", "3", "--questions", "4"]
     arguments += ["--out", tmp_path / "results"]
     first = report_of(*arguments)
     (row,) = first["results"]
-    assert row["turns"] == 3 and row["total"] == 4
+    assert row["turns"] == 3 and row["total"] == 4 and 0 <= row["repeated"] < 1
     head, *kept = (tmp_path / "results").read_text().splitlines(keepends=True)
     away = [answer["away"] for line in kept for answer in json.loads(line)["result"]]
     assert len(kept) == 2 and len(away) == 4

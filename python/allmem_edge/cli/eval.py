@@ -141,7 +141,7 @@ def recall(
             cases = Cases(
                 seed, lambda text: len(tokenizer.encode(text, False)), phrasings=phrasings, filler=filler
             )
-            talk = _Talk(chat, (pasted, paste_frozen), turns, progress.refresh)
+            talk = Talk(chat, (pasted, paste_frozen), turns, progress.refresh)
             answers: list[dict[str, Any]] = []
             while len(answers) < questions:
                 key = f"{tokens} {len(answers)}"
@@ -168,6 +168,8 @@ def recall(
                     "correct": sum(right),
                     "total": questions,
                     "accuracy": sum(right) / questions,
+                    # the share of replies before the questions that an earlier one was, word for word
+                    "repeated": sum(answer["repeated"] for answer in answers) / questions if turns else None,
                     "by_phrasing": _by_phrasing(answers),
                 }
             )
@@ -180,7 +182,7 @@ def recall(
 
 
 @dataclass
-class _Talk:
+class Talk:
     """How conversations go."""
 
     chat: Chat
@@ -192,15 +194,16 @@ class _Talk:
         """What is answered to each question of a conversation, and how far away it was told, in tokens."""
         chat = self.chat
         chat.reset()
+        begin, repeated = 0, 0.0
         if self.turns:
             ordinary, rng = ordinary_questions(), random.Random(seed)
             rng.shuffle(ordinary)
             chat.sampling = {**chat.sampling, "seed": rng.getrandbits(64)}
-            self._say([turn.user for turn in told])
+            said = self._say([turn.user for turn in told])
             begin = chat.session.position
-            self._say([ordinary[i % len(ordinary)] for i in range(self.turns)])
+            said += self._say([ordinary[i % len(ordinary)] for i in range(self.turns)])
+            repeated = 1 - len(set(said)) / len(said)
         else:
-            begin = 0
             for first in range(0, len(told), _READ_TURNS):
                 chat.read((turn.user, turn.assistant) for turn in told[first : first + _READ_TURNS])
                 self.refresh()
@@ -217,14 +220,18 @@ class _Talk:
                 "value": turn.answer,
                 "answer": "".join(chat.fork().send(turn.user)),
                 "away": away,
+                "repeated": repeated,
             }
             for turn in asked
         ]
 
-    def _say(self, messages: list[str]) -> None:
+    def _say(self, messages: list[str]) -> list[str]:
+        """What the model says to each message."""
+        said = []
         for message in messages:
-            list(self.chat.send(message))
+            said.append("".join(self.chat.send(message)))
             self.refresh()
+        return said
 
 
 def _by_phrasing(answers: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -268,6 +275,8 @@ def _print(report: dict[str, Any]) -> None:
             f"{row['accuracy']:.1%}",
         )
     out.print(table)
+    if turns:
+        out.print(f"replies that repeat an earlier one: {report['results'][0]['repeated']:.0%}")
     for row in report["results"] if report["phrasings"] == "both" else ():
         parts = [f"{k} {v['correct']} of {v['total']}" for k, v in sorted(row["by_phrasing"].items())]
         out.print(f"distance {row['distance']:,}, by whose phrasing: {', '.join(parts)}")
