@@ -60,6 +60,7 @@ STAGES = ("tune", "transfer", "memory")
 FULL = 1 << 20  # a window that no sequence fills
 NEAR_WEIGHT = 0.3  # of answers whose value is still in the window
 REPLY_WEIGHT = 0.2  # of an answer's other tokens
+LEAST_WEIGHT = 20.0  # of a batch; with less, its few tokens do not count as much as those of a whole batch
 TALK_SHARE = 0.5  # the same, of the base model's own answers
 FIRST_GATE = 0.1  # α where no memory has learned yet
 KL_SHARE = {"tune": 0.1, "transfer": 0.0, "memory": 0.2}  # of the positions that are no answers
@@ -178,7 +179,7 @@ class GraftTask:
         generator = torch.Generator().manual_seed(seed)
         teach = torch.rand(answer.shape, generator=generator) < share
         weight = torch.where(
-            answer > 0, torch.where(answer >= window, 1.0, NEAR_WEIGHT), REPLY_WEIGHT * reply
+            answer > 0, torch.where(answer > window, 1.0, NEAR_WEIGHT), REPLY_WEIGHT * reply
         )
         if kind == "copy":  # what is copied is the teacher's to say
             teach |= answer > 0
@@ -187,7 +188,7 @@ class GraftTask:
             "input_ids": torch.from_numpy(made["ids"]),
             "spans": spans,
             "weight": weight,  # of the cross-entropy of a token
-            "far": answer >= window,
+            "far": answer > window,
             "teach": teach & (weight == 0) & ~torch.from_numpy(made["wrong"]),
             "needed": torch.from_numpy(made["needed"]),
         }
@@ -214,7 +215,7 @@ class GraftTask:
                 logits = model(input_ids=ids, logits_at=where).logits
         targets, weights, taught = (F.pad(x, (0, 1))[where] for x in (ids[:, 1:], weight, teach))
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
-        loss = (losses * weights).sum() / weights.sum().clamp_min(1e-6)
+        loss = (losses * weights).sum() / weights.sum().clamp_min(LEAST_WEIGHT)
         metrics: Metrics = {}
         if self._price:
             price, rates = self._learning_price(batch["needed"])

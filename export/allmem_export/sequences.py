@@ -22,7 +22,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from allmem_edge.dialogues import Fact, Generator, Turn
-from allmem_edge.dialogues.values import Values, words
+from allmem_edge.dialogues.values import Values, is_held_out, words
 
 from .free_talk import Saying, saying
 from .task import ConfigError
@@ -368,11 +368,13 @@ class SequenceMaker:
 
     def _codes(self, rng: random.Random, count: int) -> list[dict[str, str]]:
         pairs = rng.sample([(name, thing) for name in PEOPLE for thing in THINGS], count)
-        digits = [rng.choice((4, 4, 5, 6)) for _ in pairs]
-        return [
-            {"name": name, "thing": thing, "value": "".join(rng.choices("0123456789", k=n))}
-            for (name, thing), n in zip(pairs, digits, strict=True)
-        ]
+        return [{"name": name, "thing": thing, "value": self._code(rng)} for name, thing in pairs]
+
+    def _code(self, rng: random.Random) -> str:
+        while True:
+            code = "".join(rng.choices("0123456789", k=rng.choice((4, 4, 5, 6))))
+            if is_held_out(code) == self.held_out:
+                return code
 
     def needle(self, rng: random.Random, length: int) -> Sequence:
         """Statements scattered in real text, and questions for them."""
