@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from allmem_edge.appearing import appearing, locked, recover
 from allmem_edge.arguments import native_path
 from allmem_edge.checksums import CHECKSUMS, damaged_files
 from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageError
@@ -82,7 +83,8 @@ def _from_hub(repo: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     local = Path(constants.HF_HOME) / "allmem-edge" / repo
-    whole = all((local / name).is_file() for name in _COMPLETE) and not (local / _BEGUN).exists()
+    recover(local)
+    whole = _is_whole(local)
     try:
         newest = model_info(repo, timeout=_PATIENCE if whole else None)
     except Exception as error:  # whatever the transport raises, and being offline on purpose
@@ -91,7 +93,7 @@ def _from_hub(repo: str) -> Path:
         if isinstance(error, HfHubHTTPError):
             raise _refused(repo, error) from error
         raise _unreachable(repo) from error
-    if whole and (local / _REVISION).is_file() and (local / _REVISION).read_text() == newest.sha:
+    if _is_newest(local, newest):
         return local
     try:
         _fetch(repo, newest, local)
@@ -104,37 +106,49 @@ def _from_hub(repo: str) -> Path:
 
 def _fetch(repo: str, newest: ModelInfo, local: Path) -> None:
     """Downloads a revision into the hub's cache, checks it, and makes it the content of `local`."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     there = {file.rfilename for file in newest.siblings or ()}
     if "model.onnx" not in there:
         raise ModelNotFoundError(
             f"The hub repository {repo!r} has no model.onnx, so it is not an AllMem model."
         )
-    fresh, old = local.with_name(f".{local.name}.new"), local.with_name(f".{local.name}.old")
+    names = [name for name in FILES if name in there]
+    with locked(local):
+        if _is_newest(local, newest):  # another process has fetched it meanwhile
+            return
+        snapshot = _download(repo, newest, names)
+        with appearing(local) as fresh:
+            for name in names:
+                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                _link((snapshot / name).resolve(), fresh / name)
+            _check(fresh, snapshot)
+            (fresh / _REVISION).write_text(newest.sha or "")
+
+
+def _is_whole(local: Path) -> bool:
+    return all((local / name).is_file() for name in _COMPLETE) and not (local / _BEGUN).exists()
+
+
+def _is_newest(local: Path, newest: ModelInfo) -> bool:
+    revision = local / _REVISION
+    return _is_whole(local) and revision.is_file() and revision.read_text() == newest.sha
+
+
+def _download(repo: str, newest: ModelInfo, names: list[str]) -> Path:
+    """The directory of a revision in the hub's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
     try:
         snapshot = Path(snapshot_download(repo, revision=newest.sha, allow_patterns=FILES))
-        names = [name for name in FILES if name in there]
-        if not all((snapshot / name).is_file() for name in names):  # what it gives when the network goes away
-            raise _unreachable(repo)
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for name in names:
-            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            _link((snapshot / name).resolve(), fresh / name)
-        _check(fresh, snapshot)
-        (fresh / _REVISION).write_text(newest.sha or "")
-        if local.exists():
-            local.rename(old)
-        fresh.rename(local)
-        shutil.rmtree(old, ignore_errors=True)
     except LocalEntryNotFoundError as error:
         raise _unreachable(repo) from error
     except HfHubHTTPError as error:
         raise _refused(repo, error) from error
-    except OSError as error:
+    except Exception as error:  # a full disk, whatever the transport raises
         raise StorageError(f"The hub model {repo!r} could not be downloaded or stored: {error}.") from error
+    if not all((snapshot / name).is_file() for name in names):  # what it gives when the network goes away
+        raise _unreachable(repo)
+    return snapshot
 
 
 def _unreachable(repo: str) -> ModelNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 import allmem_edge as ae
 from allmem_edge import hub
-from allmem_edge.checksums import write_checksums
+from allmem_edge.checksums import check_files, write_checksums
 
 
 class FakeHub:
@@ -108,7 +109,7 @@ def test_the_newest_revision_is_downloaded_once(fake: FakeHub, online: Path, cac
         assert model.sampling["temperature"] == 0.25
         assert not (cache / "tokenizer_config.json").exists()
     assert len(fake.calls) == 2
-    assert list(cache.parent.iterdir()) == [cache]
+    assert {path.name for path in cache.parent.iterdir()} == {"name", ".name.lock"}
 
 
 def test_a_revision_that_cannot_be_had_leaves_the_one_in_the_cache(
@@ -182,6 +183,43 @@ def test_a_damaged_download_is_refused_and_fetched_anew(fake: FakeHub, online: P
     (online / "model.onnx.data").write_bytes(whole)
     assert hub.find_model("org/name") == cache
     assert (cache / "model.onnx.data").read_bytes() == whole
+
+
+def test_two_that_load_a_revision_at_once_fetch_it_once_and_whole(
+    fake: FakeHub, online: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checksums(online)
+    hub.find_model("org/name")
+    (online / "generation_config.json").write_text('{"temperature": 0.25}')
+    write_checksums(online)
+    link, found = hub._link, list[Path]()
+    second = threading.Thread(target=lambda: found.append(hub.find_model("org/name")))
+
+    def meanwhile(source: Path, target: Path) -> None:
+        link(source, target)
+        if target.name == "SHA256SUMS" and not second.ident:  # the first is about to check what it has
+            second.start()
+            second.join(0.5)  # which it must not be done in
+
+    monkeypatch.setattr(hub, "_link", meanwhile)
+    assert hub.find_model("org/name") == cache
+    second.join()
+    assert found == [cache] and len(fake.calls) == 2
+    check_files(cache)
+    assert {path.name for path in cache.parent.iterdir()} == {"name", ".name.lock"}
+
+
+def test_killed_between_moving_a_revision_away_and_another_in_it_is_put_back(
+    fake: FakeHub, online: Path, cache: Path
+) -> None:
+    hub.find_model("org/name")
+    left = cache.with_name(".name.partial-x")
+    left.mkdir()
+    cache.rename(left / "old")
+    fake.online = None
+    assert hub.find_model("org/name") == cache
+    ae.Model.load(cache)
+    assert {path.name for path in cache.parent.iterdir()} == {"name", ".name.lock"}
 
 
 def test_offline_and_unknown_is_a_sentence(fake: FakeHub) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from allmem_edge.appearing import appearing, locked, recover
 from allmem_edge.assembly.adapter import (
     MANIFEST,
     MODES,
@@ -70,7 +69,7 @@ def pull(
             f"rename it in its {MANIFEST}."
         )
     out = cached_path(adapter.name, mode)
-    with _locked(out):
+    with locked(out):
         if is_current(out, adapter):
             return out
         with found_base(adapter.base, base, progress) as path:
@@ -90,6 +89,7 @@ def find_assembled(name: str) -> Path | None:
         return None
     try:
         path = cached_path(name, mode)
+        recover(path)
     except StorageError:  # no place for a cache
         return None
     return path if (path / MANIFEST).is_file() else None
@@ -138,7 +138,7 @@ def assemble(adapter: Adapter, base: BaseModel, out: Path, mode: str, progress: 
             f"The adapter {adapter.name} has no {mode} version; it has {' and '.join(adapter.modes)}."
         )
     adapter.check_files()
-    with _appearing(out) as folder:
+    with appearing(out) as folder:
         digest = write_weights(adapter, base, folder / DATA_FILE, mode, progress)
         if digest != adapter.results[mode]:
             raise ModelFormatError(
@@ -211,45 +211,3 @@ def _add_generation(path: Path, options: dict[str, Any]) -> None:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place if the block succeeds, and is removed if it does not."""
-    partial = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
-        yield partial
-        partial.chmod(0o755)  # mkdtemp's directory is private
-        if out.exists():
-            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
-            out.replace(old / "old")
-            partial.replace(out)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.replace(out)
-    except OSError as error:
-        raise StorageError(f"{out} cannot be written: {error.strerror or error}.") from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One process at a time puts `out` together; what a killed one left behind is removed."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two at a time do the work twice
-        yield
-        return
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(out.parent / f".{out.name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            for left in out.parent.glob(f".{out.name}.partial-*"):
-                shutil.rmtree(left, ignore_errors=True)
-            yield
-    except OSError as error:
-        raise StorageError(f"{out} cannot be written: {error.strerror or error}.") from error

@@ -11,6 +11,7 @@ import pytest
 import allmem_edge as ae
 from adapters import change_manifest
 from allmem_edge.assembly import assemble as assemble_module
+from allmem_edge.assembly.adapter import MANIFEST
 from allmem_edge.assembly.assemble import cached_path, pull
 from allmem_edge.checksums import check_files
 from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageError
@@ -69,6 +70,66 @@ def test_killed_in_the_middle_nothing_half_written_is_there_and_the_next_pull_cl
     pull(adapter, base=base)
     check_files(cached_path("tiny"))
     assert {p.name for p in (cache / "allmem-edge" / "models").iterdir()} == {"tiny", ".tiny.lock"}
+
+
+def test_a_model_that_cannot_take_its_place_leaves_the_one_that_was_there(
+    copied: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter = copied
+    out = pull(adapter, base=base)
+    before = (out / MANIFEST).read_bytes()
+    change_manifest(adapter, about=["Better."])
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target == out and self.name != "old":
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refuse)
+        with pytest.raises(StorageError, match="Input/output error"):
+            pull(adapter, base=base)
+    assert (out / MANIFEST).read_bytes() == before
+    check_files(out)
+    assert sorted(path.name for path in out.parent.iterdir()) == [".tiny.lock", "tiny"]
+
+
+@pytest.mark.parametrize("reader", ["load", "pull"])
+def test_killed_between_moving_the_old_model_away_and_the_new_one_in_the_old_one_is_put_back(
+    copied: tuple[Path, Path], reader: str
+) -> None:
+    base, adapter = copied
+    out = pull(adapter, base=base)
+    change_manifest(adapter, about=["Better."])
+    code = (
+        "import os\nfrom pathlib import Path\n"
+        "from allmem_edge.assembly.assemble import cached_path, pull\n"
+        "replace = Path.replace\n"
+        "def kill(self, target):\n"
+        "    os._exit(9) if target == cached_path('tiny') else replace(self, target)\n"
+        "Path.replace = kill\n"
+        f"pull({str(adapter)!r}, base=Path({str(base)!r}))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert not out.exists()
+    if reader == "load":
+        assert ae.Model.load("tiny").about != ["Better."]
+    else:
+        with pytest.raises(ModelNotFoundError):
+            pull(adapter, base=base / "nowhere")
+    check_files(out)
+    assert sorted(path.name for path in out.parent.iterdir()) == [".tiny.lock", "tiny"]
+
+
+def test_without_locks_a_model_is_made_all_the_same(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    check_files(pull(made[1], base=made[0]))
 
 
 def test_interrupted_pull_leaves_nothing(made: tuple[Path, Path], cache: Path) -> None:
