@@ -195,8 +195,13 @@ class MergedWeights:
 def merged(weight: Floats, down: Floats, up: Floats) -> Floats:
     """W + B A of W [out, in], A [r, in] and B [out, r], the same on every machine.
 
-    A product by the machine's linear algebra would add in an order of its own.
+    A product by the machine's linear algebra would add in an order of its own. Raises ValueError for shapes
+    that are not so.
     """
+    rank = down.shape[:1]
+    if weight.ndim != 2 or up.shape != weight.shape[:1] + rank or down.shape != rank + weight.shape[1:]:
+        shapes = (list(array.shape) for array in (weight, up, down))
+        raise ValueError("a weight {} and its update {} · {}".format(*shapes))
     result: Floats = weight.copy()
     for a, b in zip(down, up.T, strict=True):
         result += b[:, None] * a

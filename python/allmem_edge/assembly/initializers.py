@@ -148,8 +148,10 @@ def _weight(name: str, read: Read) -> Floats:
         heads = len(read(f"{memory}.query_scale"))
         alpha: Floats = read(f"{memory}.alpha").reshape(heads, -1)
         return alpha + alpha
-    scales: Floats = read(f"{memory}.{what.removesuffix('_map')}_scale")[..., None]
-    scaled: Floats = scales * read(f"{memory}.{what}")
+    scales, maps = read(f"{memory}.{what.removesuffix('_map')}_scale"), read(f"{memory}.{what}")
+    if scales.shape != maps.shape[:-1]:
+        raise ValueError(f"scales {list(scales.shape)} of maps {list(maps.shape)}")
+    scaled: Floats = scales[..., None] * maps
     return scaled
 
 

@@ -7,12 +7,16 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -21,6 +25,7 @@ import bases
 from adapters import CARD, make_adapter, make_base, train
 from allmem_edge.assembly.adapter import MANIFEST, MODES, Mode
 from allmem_edge.assembly.assemble import cached_path, merged, pull
+from allmem_edge.assembly.initializers import Tensor, slots, write_data
 from allmem_edge.checksums import check_files
 from allmem_edge.cli import run
 from allmem_export.export import export
@@ -68,12 +73,58 @@ def test_the_assembled_model_is_the_export_of_the_merged_checkpoint(case: str, t
             assert (assembled / file).read_bytes() == (tmp_path / mode / file).read_bytes(), file
 
 
+@contextmanager
+def bounded_memory(peak: int) -> Iterator[None]:
+    """Fails if the block allocates more bytes."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] <= peak
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_update_of_a_weight_is_the_product_of_its_two_factors() -> None:
     rng = np.random.default_rng(0)
     weight, down, up = (rng.normal(size=shape).astype(np.float32) for shape in ((40, 30), (5, 30), (40, 5)))
     exact = weight.astype(np.float64) + up.astype(np.float64) @ down.astype(np.float64)
     bound = 6 * np.finfo(np.float32).eps * (np.abs(weight) + np.abs(up) @ np.abs(down))
     assert (np.abs(merged(weight, down, up) - exact) <= bound).all()
+
+
+@pytest.mark.parametrize(
+    ("weight", "down", "up"),
+    [
+        ((2, 2), (1, 4000), (4000, 1)),
+        ((4000, 1), (1, 4000), (4000, 1)),
+        ((1, 4000), (1, 4000), (4000, 1)),
+        ((4, 4), (4,), (4, 1)),
+        ((4, 4), (1, 4), (4,)),
+        ((4, 4), (1, 4), (4, 2)),
+        ((4,), (1, 4), (4, 1)),
+        ((), (), ()),
+    ],
+)
+def test_an_update_of_other_shapes_is_refused_before_it_is_multiplied(
+    weight: tuple[int, ...], down: tuple[int, ...], up: tuple[int, ...]
+) -> None:
+    arrays = [np.ones(shape, np.float32) for shape in (weight, down, up)]
+    with bounded_memory(1 << 20), pytest.raises(ValueError, match="update"):
+        merged(*arrays)
+
+
+@pytest.mark.parametrize(
+    ("scale", "maps"), [((4000, 1), (1, 4000)), ((4000,), (4000,)), ((2,), (2000, 2, 1))]
+)
+def test_scales_of_other_shapes_than_their_maps_are_refused_before_they_are_multiplied(
+    scale: tuple[int, ...], maps: tuple[int, ...], tmp_path: Path
+) -> None:
+    def read(name: str) -> NDArray[np.float32]:
+        return np.ones(scale if name.endswith("_scale") else maps, np.float32)
+
+    places = slots({"derived.0.query_map": Tensor("float32", (1,))})
+    with bounded_memory(1 << 20), pytest.raises(ValueError, match="scales"):
+        write_data(tmp_path / "data", places, read)
 
 
 def test_an_assembled_model_chats_and_says_what_it_is(
