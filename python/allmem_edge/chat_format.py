@@ -191,5 +191,10 @@ class _Format:
 
 
 def _text(template: ChatTemplate, messages: Sequence[Message], year: int = 2000) -> str:
-    """The template's rendering in a year."""
-    return text_of(template.render(messages, now=datetime(year, 11, 12, 13, 14, 15)))
+    """The template's rendering in a year. Raises ChatTemplateError."""
+    text = text_of(template.render(messages, now=datetime(year, 11, 12, 13, 14, 15)))
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ChatTemplateError(f"The chat template writes what is no character ({error}).") from error
+    return text

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# What Python raises where a file that is being parsed is not what it should be.
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
 
 class AllMemError(Exception):
     """Base of everything that allmem_edge raises on purpose."""

@@ -17,6 +17,7 @@ import tiny
 from allmem_edge import _core
 from allmem_edge.assembly import gguf_file
 from allmem_edge.assembly.gguf_file import GgufFile
+from allmem_edge.assembly.gguf_tokenizer import write_tokenizer
 from allmem_edge.errors import AllMemError, ModelFormatError, UnsupportedModelError
 from allmem_export.convert import ConvertError, convert
 
@@ -174,14 +175,23 @@ def test_text_is_split_as_the_makers_of_the_model_say(
 ) -> None:
     from tokenizers import Tokenizer
 
-    from allmem_edge.assembly.gguf_tokenizer import write_tokenizer
-
     path = bases.save_gguf(bases.random_base("llama"), tmp_path / "base.gguf")
     file = GgufFile(path)
     file.metadata["tokenizer.ggml.pre"] = pre
     write_tokenizer(file, tmp_path)
     pre_tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).pre_tokenizer
     assert [piece for piece, _ in pre_tokenizer.pre_tokenize_str(text)] == pieces
+
+
+@pytest.mark.parametrize("number", [-99, -1, 10**6, 1.0, "a", [0]])
+def test_a_token_that_is_none_is_left_out(number: object, tmp_path: Path, good_gguf: bytes) -> None:
+    (tmp_path / "base.gguf").write_bytes(good_gguf)
+    file = GgufFile(tmp_path / "base.gguf")
+    file.metadata |= {f"tokenizer.ggml.{key}_token_id": number for key in ("bos", "eos", "padding")}
+    write_tokenizer(file, tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert not {"bos_token", "eos_token", "pad_token"} & config.keys()
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == {}
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +208,24 @@ def test_a_gguf_file_cut_anywhere_is_refused_with_a_sentence(good_gguf: bytes, t
         path.write_bytes(good_gguf[:cut])
         with pytest.raises(ModelFormatError, match="not a complete GGUF file"):
             GgufFile(path)
+
+
+def test_tensors_that_share_bytes_are_refused(
+    good_gguf: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "shared.gguf"
+    path.write_bytes(good_gguf)
+    read = gguf_file._Header.read
+
+    def shared(self: Any) -> Any:
+        metadata, tensors = read(self)
+        return metadata, {name: tensor._replace(offset=0) for name, tensor in tensors.items()} | {
+            f"blk.{i}.attn_q.weight": tensors["blk.0.attn_q.weight"] for i in range(100)
+        }
+
+    monkeypatch.setattr(gguf_file._Header, "read", shared)
+    with pytest.raises(ModelFormatError, match="not a complete GGUF file"):
+        GgufFile(path)
 
 
 def test_changed_bytes_of_a_gguf_header_raise_nothing_but_our_errors(
@@ -225,7 +253,9 @@ def test_changed_bytes_of_a_gguf_header_raise_nothing_but_our_errors(
     [
         ("tokenizer.ggml.model", "llama", "byte-level BPE"),
         ("tokenizer.ggml.pre", "klingon", "splits text in the way 'klingon'"),
+        ("tokenizer.ggml.pre", ["gpt-2"], "inconsistent vocabulary"),
         ("tokenizer.ggml.tokens", ["a"], "inconsistent vocabulary"),
+        ("tokenizer.ggml.token_type", 1, "inconsistent vocabulary"),
         ("tokenizer.ggml.merges", None, "no tokenizer.ggml.merges"),
         ("llama.attention.head_count", None, "lacks llama.attention.head_count"),
         ("llama.rope.scaling.type", "spiral", "'spiral'"),

@@ -381,3 +381,10 @@ def test_only_templates_that_c_cannot_know_are_not_written_down() -> None:
         "llama 3.2, date and tools": "writes the date",
         "thinking on request (smollm3)": "looks into messages or counts them",
     }
+
+
+def test_a_template_that_writes_half_a_character_is_not_written_down() -> None:
+    for source in ("{{ '\\ud800' }}", "{{ '\\ud800' ~ messages[0].content }}"):
+        loop = "{% for m in messages %}" + source + "{{ m.role }}{{ m.content }}{% endfor %}"
+        content = chat_format(ChatTemplate(loop, "a template"))
+        assert "unusable" in content and json.dumps(content, ensure_ascii=False).encode()

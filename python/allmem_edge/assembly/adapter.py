@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from allmem_edge.errors import ModelFormatError, ModelNotFoundError, StorageError, UnsupportedModelError
+from allmem_edge.errors import (
+    MALFORMED,
+    ModelFormatError,
+    ModelNotFoundError,
+    StorageError,
+    UnsupportedModelError,
+)
 
 FORMAT = 1
 MANIFEST, WEIGHTS = "adapter.json", "adapter.safetensors"
@@ -149,7 +155,7 @@ def read_adapter(path: Path) -> Adapter:
                 "Update allmem-edge."
             )
         return _parse(path, value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise ModelFormatError(
             f"{path / MANIFEST} is not a valid adapter ({error}); docs/adapters.md says what belongs there."
         ) from error
@@ -192,7 +198,13 @@ def _source(value: dict[str, Any]) -> Source:
         _matching(_HUB_ID, hub, "hub")
         _matching(_REVISION, value["revision"], "revision")
     member = _relative(value["member"]) if package else ""
-    return Source(files, int(value.get("size", 0)), package, member, hub, value.get("revision", ""))
+    return Source(files, _size(value.get("size", 0)), package, member, hub, value.get("revision", ""))
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is no size")
+    return value
 
 
 def _text(value: Any) -> str:
@@ -243,7 +255,9 @@ def _read_json(path: Path) -> Any:
             content = file.read(_LIMIT + 1)
         if len(content) > _LIMIT:
             raise _damaged(path)
-        return json.loads(content)
+        value = json.loads(content)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # Infinity and half characters
+        return value
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

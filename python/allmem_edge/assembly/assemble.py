@@ -31,6 +31,7 @@ from allmem_edge.assembly.safetensors_file import SafetensorsFile
 from allmem_edge.chat_format import write_chat_format
 from allmem_edge.checksums import write_checksums
 from allmem_edge.errors import (
+    MALFORMED,
     ChatTemplateError,
     InvalidArgumentError,
     ModelFormatError,
@@ -42,6 +43,7 @@ Floats = NDArray[np.float32]
 DEFAULT_MODE = MODES[0]
 EMBEDDING, PROJECTION = "model.embed_tokens.weight", "lm_head.weight"
 _LOW_RANK = (".lora_A", ".lora_B")
+_TYPES = ("float32", "float16", "uint8")
 
 
 def quiet(step: str, fraction: float) -> None:
@@ -148,7 +150,7 @@ def assemble(adapter: Adapter, base: BaseModel, out: Path, mode: str, progress: 
         shutil.copyfile(adapter.path / graph_file(mode), folder / "model.onnx")
         base.write_tokenizer(folder)
         _write_json(folder / "config.json", adapter.config)
-        _add_generation(folder / "generation_config.json", adapter.generation)
+        _add_generation(folder / "generation_config.json", adapter.generation, base)
         shutil.copyfile(adapter.path / MANIFEST, folder / MANIFEST)
         with suppress(ChatTemplateError):  # a base without a template cannot chat, but go on with a text
             write_chat_format(folder)
@@ -161,14 +163,20 @@ def write_weights(
     """Writes model.onnx.data and returns its SHA-256."""
     weights = MergedWeights(SafetensorsFile(adapter.path / WEIGHTS), base)
     try:
-        tensors = {name: Tensor(str(kind), tuple(shape)) for name, kind, shape in adapter.slots(mode)}
+        tensors = {name: _tensor(kind, shape) for name, kind, shape in adapter.slots(mode)}
         write_data(path, slots(tensors), weights, lambda done: progress("putting the model together", done))
-    except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
+    except MALFORMED as error:
         raise ModelFormatError(
             f"The graph and the weights of {adapter.path} do not fit each other or the base ({error}); "
             "fetch the adapter again."
         ) from error
     return sha256_of(path)
+
+
+def _tensor(kind: Any, shape: Any) -> Tensor:
+    if kind not in _TYPES:
+        raise ValueError(f"{kind!r} is no type of a tensor")
+    return Tensor(kind, tuple(shape))
 
 
 class MergedWeights:
@@ -208,11 +216,16 @@ def merged(weight: Floats, down: Floats, up: Floats) -> Floats:
     return result
 
 
-def _add_generation(path: Path, options: dict[str, Any]) -> None:
+def _add_generation(path: Path, options: dict[str, Any], base: BaseModel) -> None:
     """Puts the adapter's options over those of the base."""
-    value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    _write_json(path, {**value, **options})
+    try:
+        value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        _write_json(path, {**value, **options})
+    except MALFORMED as error:
+        raise ModelFormatError(
+            f"The {path.name} of {base.path} is not a JSON object ({error}); fetch the base model again."
+        ) from error
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -96,10 +96,10 @@ class CheckpointBase:
         if not (self.path / INDEX).is_file():
             return ["model.safetensors"]
         weight_map = self._read_json(INDEX).get("weight_map")
-        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+        names = list(weight_map.values()) if isinstance(weight_map, dict) else []
         if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
             raise ModelFormatError(f"{self.path / INDEX} lists no weight files.")
-        return sorted(names)
+        return sorted(set(names))
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allmem_edge.assembly.mapped_file import mapped
-from allmem_edge.errors import MissingDependencyError, ModelFormatError, UnsupportedModelError
+from allmem_edge.errors import MALFORMED, MissingDependencyError, ModelFormatError, UnsupportedModelError
 
 Floats = NDArray[np.float32]
 
@@ -68,14 +68,18 @@ class GgufFile:
             raise UnsupportedModelError(
                 f"{path} is GGUF version {error}; only 2 and 3 can be read."
             ) from error
-        except (ValueError, IndexError, OverflowError, struct.error, MemoryError) as error:
+        except (*MALFORMED, struct.error, MemoryError) as error:
             raise self._damaged() from error
         self._start = reader.end
         self._types = _block_types()
         self._tensors = {name: tensor for name, tensor in tensors.items() if name != _ROPE_FACTORS}
         self._rope_factors = tensors.get(_ROPE_FACTORS)
+        room = len(self._data) - self._start
         for name, tensor in tensors.items():
             self._check_place(name, tensor)
+            room -= self._bytes(tensor)
+        if room < 0:  # tensors that share bytes
+            raise self._damaged()
         self._prefix = self._text("general.architecture")
         if self._prefix not in _FAMILIES:
             raise UnsupportedModelError(
@@ -203,14 +207,17 @@ class GgufFile:
     def _check_place(self, name: str, tensor: _Tensor) -> None:
         if tensor.kind not in self._types:
             raise UnsupportedModelError(f"{name} in {self.path} has the unknown type {tensor.kind}.")
-        block, size = self._types[tensor.kind]
-        count = math.prod(tensor.shape)
+        block, _ = self._types[tensor.kind]
         if (
             not tensor.shape
             or tensor.shape[-1] % block
-            or self._start + tensor.offset + count // block * size > len(self._data)
+            or self._start + tensor.offset + self._bytes(tensor) > len(self._data)
         ):
             raise self._damaged()
+
+    def _bytes(self, tensor: _Tensor) -> int:
+        block, size = self._types[tensor.kind]
+        return math.prod(tensor.shape) // block * size
 
     def _dequantised(self, name: str, tensor: _Tensor) -> Floats:
         from gguf import GGMLQuantizationType
@@ -219,8 +226,7 @@ class GgufFile:
         block, size = self._types[tensor.kind]
         *rows, columns = tensor.shape
         start = self._start + tensor.offset
-        count = math.prod(tensor.shape) // block * size
-        raw = self._data[start : start + count].reshape(*rows, columns // block * size)
+        raw = self._data[start : start + self._bytes(tensor)].reshape(*rows, columns // block * size)
         kind = GGMLQuantizationType(tensor.kind)
         try:
             if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from allmem_edge.assembly.gguf_file import GgufFile
-from allmem_edge.errors import ModelFormatError, UnsupportedModelError
+from allmem_edge.errors import MALFORMED, ModelFormatError, UnsupportedModelError
 
 _CONTROL, _USER_DEFINED = 3, 4  # token types
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -48,6 +48,13 @@ _KINDS: dict[str, tuple[dict[str, Any], dict[str, Any] | None, bool]] = {
 
 def write_tokenizer(file: GgufFile, folder: Path) -> None:
     """Writes the tokenizer's files into `folder`. Raises UnsupportedModelError or ModelFormatError."""
+    try:
+        _write(file, folder)
+    except MALFORMED as error:
+        raise _inconsistent(file) from error
+
+
+def _write(file: GgufFile, folder: Path) -> None:
     metadata = file.metadata
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2":
@@ -63,7 +70,7 @@ def write_tokenizer(file: GgufFile, folder: Path) -> None:
     merges = _texts(file, "merges")
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     if len(types) != len(tokens) or any(merge.count(" ") != 1 for merge in merges):
-        raise ModelFormatError(f"{file.path} has an inconsistent vocabulary; fetch it again.")
+        raise _inconsistent(file)
     pre_tokenizer, normalizer, ignore_merges = _KINDS[pre]
     added = [
         _added(number, token, special=token_type == _CONTROL)
@@ -98,10 +105,10 @@ def write_tokenizer(file: GgufFile, folder: Path) -> None:
     }
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
         number = metadata.get(f"tokenizer.ggml.{key}_token_id")
-        if isinstance(number, int) and number < len(tokens):
+        if isinstance(number, int) and 0 <= number < len(tokens):
             config[f"{name}_token"] = tokens[number]
     context = metadata.get(f"{metadata['general.architecture']}.context_length")
-    if context is not None:
+    if isinstance(context, int):
         config["model_max_length"] = context
     _write_json(folder / "tokenizer.json", tokenizer)
     _write_json(folder / "tokenizer_config.json", config)
@@ -118,6 +125,10 @@ def _texts(file: GgufFile, key: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ModelFormatError(f"{file.path} has no tokenizer.ggml.{key}; it is not a complete model.")
     return value
+
+
+def _inconsistent(file: GgufFile) -> ModelFormatError:
+    return ModelFormatError(f"{file.path} has an inconsistent vocabulary; fetch it again.")
 
 
 def _added(number: int, token: str, *, special: bool) -> dict[str, Any]:

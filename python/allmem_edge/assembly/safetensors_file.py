@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allmem_edge.assembly.mapped_file import mapped
-from allmem_edge.errors import ModelFormatError
+from allmem_edge.errors import MALFORMED, ModelFormatError
 
 Floats = NDArray[np.float32]
 
@@ -31,7 +31,7 @@ class SafetensorsFile:
         self._data = mapped(path)
         try:
             self._entries = self._read_header()
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except MALFORMED as error:
             raise self._damaged() from error
 
     def __contains__(self, name: str) -> bool:
@@ -71,6 +71,8 @@ class SafetensorsFile:
             if width is not None and end - begin != width * math.prod(shape):
                 raise ValueError(name)
             entries[name] = (str(entry["dtype"]), shape, begin, end)
+        if sum(end - begin for _, _, begin, end in entries.values()) > len(self._data) - 8 - size:
+            raise ValueError("tensors that share bytes")
         return entries
 
     def _damaged(self) -> ModelFormatError:
