@@ -1,5 +1,5 @@
-// How wide attention and memories may be. No model is near; up to here the sizes of their scratch memory, some
-// of them a hundred times as large, are what 32 bits can count.
+// How wide attention and memories may be. No model is near; up to here the sizes of their scratch memory,
+// some of them a hundred times as large, are what 32 bits can count.
 #pragma once
 
 #include "graph/binder.h"

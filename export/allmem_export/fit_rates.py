@@ -14,7 +14,7 @@ import click
 import torch
 from rich.progress import track
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .graft_task import GraftTask, full_attention, load_adapter, mixed_precision
 from .long_term_memory import LongTermMemory
@@ -98,7 +98,7 @@ def main(config: Path, adapter: Path, out: Path, batches: int, told: float, fill
     """Fits the η of ADAPTER on the sequences of CONFIG, a stage "memory" of a graft."""
     settings = load_config(config) | {"adapter": str(adapter)}
     task = GraftTask(settings)
-    task.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    nn.Module.to(task.model, "cuda" if torch.cuda.is_available() else "cpu")
     fit_rates(task, batches, told, filler)
     fitted = {name: x for name, x in task.model.state_dict().items() if ".eta_proj." in name}
     save_file({**load_adapter(adapter), **fitted}, out)

@@ -178,9 +178,7 @@ class GraftTask:
             share = 0.0  # the teacher is expensive, and answers need none
         generator = torch.Generator().manual_seed(seed)
         teach = torch.rand(answer.shape, generator=generator) < share
-        weight = torch.where(
-            answer > 0, torch.where(answer > window, 1.0, NEAR_WEIGHT), REPLY_WEIGHT * reply
-        )
+        weight = torch.where(answer > 0, torch.where(answer > window, 1.0, NEAR_WEIGHT), REPLY_WEIGHT * reply)
         if kind == "copy":  # what is copied is the teacher's to say
             teach |= answer > 0
             weight.zero_()
