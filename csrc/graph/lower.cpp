@@ -91,7 +91,8 @@ void Lowering::check_opsets() const {
     fail(ErrorCode::kBadModel, "the model does not say which version of the ONNX operators it uses");
 }
 
-// Sizes cannot overflow later: the rank and the product are bounded, and T occurs once at most.
+// Sizes cannot overflow later: the rank and the product are bounded, also beside a 0, and T occurs once at
+// most.
 void Lowering::check_size(const std::string& name, const Shape& shape) const {
   if (shape.size() > kMaxRank) {
     fail(ErrorCode::kUnsupported, "'" + name + "' has " + std::to_string(shape.size()) +
@@ -103,8 +104,8 @@ void Lowering::check_size(const std::string& name, const Shape& shape) const {
     symbols += dim == kTokens;
     const uint64_t size = dim == kTokens ? kMaxBlock
                           : dim < 0      ? kMaxValueElements
-                                         : static_cast<uint64_t>(dim);
-    if (size != 0 && count > kMaxValueElements / size) count = kMaxValueElements + 1;
+                                         : std::max<uint64_t>(static_cast<uint64_t>(dim), 1);
+    if (count > kMaxValueElements / size) count = kMaxValueElements + 1;
     if (count <= kMaxValueElements) count *= size;
   }
   if (count > kMaxValueElements) {

@@ -149,7 +149,8 @@ MadeOp make_dequantize_linear(Binder& node) {
   const size_t rank = codes.shape.size();
   const int64_t block = node.int_attribute("block_size", 0), axis = node.int_attribute("axis", 1);
   if (node.int_attribute("output_dtype", 0) > 1 || rank < 2 || block < 16 || block > 256 ||
-      (block & (block - 1)) != 0 || node.axis(axis, rank) != rank - 1 || codes.shape.back() % block != 0) {
+      (block & (block - 1)) != 0 || node.axis(axis, rank) != rank - 1 || codes.shape.back() < block ||
+      codes.shape.back() % block != 0) {
     node.unsupported(
         "is not one of 8-bit codes in blocks of 16 to 256 that divide the last axis, which makes float32");
   }

@@ -164,6 +164,22 @@ inline void BadModels::add_operators() {
         .node("Reshape", {"y", "j"}, {"logits"});
   };
   logits(
+      "codes that are less than a block",
+      [](auto& b) {
+        b.bytes("c", {1, 2, 0}, {}).floats("s", {1, 2, 0}, {}).bytes("z", {1, 2, 0}, {});
+        b.ints("one", {-1, 1, 4}).node("Reshape", {"h", "one"}, {"x"});
+        b.node("DequantizeLinear", {"c", "s", "z"}, {"w"}, {Attr::i("axis", 2), Attr::i("block_size", 16)});
+        b.node("Einsum", {"x", "w"}, {"logits"}, {Attr::s("equation", "thk,hnk->thn")});
+      },
+      kUnsupported, "blocks");
+  logits(
+      "an empty dimension beside one that no size holds",
+      [](auto& b) {
+        b.bytes("c", {0, int64_t{1} << 62}, {}).floats("s", {1, 1}, {1});
+        b.node("GatherBlockQuantized", {"c", "input_ids", "s"}, {"logits"}, {}, "com.microsoft");
+      },
+      kBad, "invalid shape");
+  logits(
       "a scale too many", [codes](auto& b) { codes(b, 2, 128); }, kBad, "the shape [1, 4, 1]");
   logits(
       "another zero point", [codes](auto& b) { codes(b, 1, 127); }, kUnsupported, "zero points");
