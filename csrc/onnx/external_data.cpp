@@ -19,9 +19,11 @@ namespace {
               printable(model.path + ": the data of tensor '" + tensor + "' " + problem + "."));
 }
 
-size_t parse_number(const Model& model, const std::string& tensor, std::string_view text, size_t otherwise) {
+// Of 64 bits wherever this runs: what is too large for a file says so, with the file's size.
+uint64_t parse_number(const Model& model, const std::string& tensor, std::string_view text,
+                      uint64_t otherwise) {
   if (text.empty()) return otherwise;
-  size_t value = 0;
+  uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) {
     fail(model, tensor, "has an offset or length that is not a number");
@@ -88,8 +90,8 @@ const MappedFile& map_once(Model& model, const std::string& tensor, std::string_
 std::span<const std::byte> external_bytes(Model& model, const std::string& tensor,
                                           const ExternalLocation& where, size_t size) {
   const MappedFile& file = map_once(model, tensor, where.location);
-  const size_t offset = parse_number(model, tensor, where.offset, 0);
-  const size_t length = parse_number(model, tensor, where.length, size);
+  const uint64_t offset = parse_number(model, tensor, where.offset, 0);
+  const uint64_t length = parse_number(model, tensor, where.length, size);
   if (length != size) {
     fail(model, tensor,
          "has " + std::to_string(length) + " bytes where its type and shape need " + std::to_string(size));
@@ -101,7 +103,7 @@ std::span<const std::byte> external_bytes(Model& model, const std::string& tenso
              std::string(where.location) + "', which has only " + std::to_string(bytes.size()) +
              " bytes; the file is truncated or belongs to another model");
   }
-  return bytes.subspan(offset, size);
+  return bytes.subspan(static_cast<size_t>(offset), size);
 }
 
 }  // namespace allmem::onnx

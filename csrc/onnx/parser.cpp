@@ -200,10 +200,29 @@ size_t Parser::byte_size(const Tensor& tensor) const {
   return static_cast<size_t>((count * bits + 7) / 8);
 }
 
-// Data is used where it is mapped, unless it lies at an address that its type cannot have.
+// Data is used where it is mapped, unless it lies at an address that its type cannot have. Tensors that share
+// it share the copy.
 std::span<const std::byte> Parser::aligned(std::span<const std::byte> data, const Tensor& tensor) {
   const size_t alignment = std::max<size_t>(type_bits(tensor.type) / 8, 1);
-  return reinterpret_cast<uintptr_t>(data.data()) % alignment == 0 ? data : copied(data);
+  if (reinterpret_cast<uintptr_t>(data.data()) % alignment == 0) return data;
+  const auto [copy, is_new] = copies_.try_emplace({data.data(), data.size()});
+  if (is_new) {
+    bytes_copied_ += data.size();
+    check_copies();
+    copy->second = copied(data);
+  }
+  return copy->second;
+}
+
+// Tensors that overlap could ask for copies that are far larger than all there is to copy.
+void Parser::check_copies() const {
+  uint64_t bytes = 0;
+  for (const auto& file : model_->files) bytes += file->bytes().size();
+  if (bytes_copied_ > bytes) {
+    fail(
+        "has tensors that overlap at offsets which their types cannot have, and copies would be larger than "
+        "the files; write its data with each tensor at a multiple of 64 bytes");
+  }
 }
 
 std::span<const std::byte> Parser::copied(std::span<const std::byte> data) {

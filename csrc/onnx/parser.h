@@ -2,6 +2,7 @@
 // tensors.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <protozero/pbf_reader.hpp>
 #include <span>
@@ -74,7 +75,11 @@ class Parser {
   void read_tensor_fields(pbf_reader reader, Tensor& tensor, RawTensor& raw);
   size_t byte_size(const Tensor& tensor) const;
   std::span<const std::byte> aligned(std::span<const std::byte> data, const Tensor& tensor);
+  void check_copies() const;
   std::span<const std::byte> copied(std::span<const std::byte> data);
+
+  std::map<std::pair<const std::byte*, size_t>, std::span<const std::byte>> copies_;  // by their originals
+  uint64_t bytes_copied_ = 0;
 };
 
 }  // namespace allmem::onnx

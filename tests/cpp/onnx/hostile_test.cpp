@@ -74,6 +74,35 @@ TEST_CASE("external data is read only from plain files inside the model's direct
   CHECK(std::string(reinterpret_cast<const char*>(model->initializers[1].data.data()), 8) == raw(8));
 }
 
+TEST_CASE("an offset beyond 4 GiB is a number wherever this runs") {
+  const TempDir directory;
+  directory.write("data", raw(64));
+  OnnxBuilder b = good();
+  b.external("w", kFloat, {2}, {{"location", "data"}, {"offset", "4294967296"}});
+  CHECK(refusal(directory.write("model.onnx", b.build()), ErrorCode::kBadModel).find("has only 64 bytes") !=
+        std::string::npos);
+}
+
+TEST_CASE(
+    "tensors that share data which must be copied share the copy, and copies are no larger than the files") {
+  const TempDir directory;
+  directory.write("data", raw(4096));
+  OnnxBuilder b = good();
+  const auto add = [&](const std::string& name, int offset) {
+    b.external(name, kFloat, {512}, {{"location", "data"}, {"offset", std::to_string(offset)}});
+  };
+  for (int i = 0; i < 100; ++i) add("tied" + std::to_string(i), 1);
+  add("other", 2047);
+  const auto model = onnx::read_model(directory.write("model.onnx", b.build()));
+  const auto data = [&](size_t i) { return model->initializers[i].data.data(); };
+  CHECK(data(1) == data(100));
+  CHECK(data(1) != data(101));
+  for (int i = 0; i < 100; ++i) add("overlapping" + std::to_string(i), 1 + 4 * (i + 1));
+  CHECK(
+      refusal(directory.write("model.onnx", b.build()), ErrorCode::kBadModel).find("larger than the files") !=
+      std::string::npos);
+}
+
 TEST_CASE("typed data fields read like raw data") {
   const TempDir directory;
   std::string floats, ints;
