@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <limits>
 #include <system_error>
+#include <utility>
 
 #include "platform/error.h"
 #include "platform/large_pages.h"
@@ -30,6 +32,11 @@ struct FileDescriptor {
   }
   if (error == ENOMEM)
     throw Error(ErrorCode::kOutOfMemory, printable("There is not enough memory to map '" + path + "'."));
+  if (error == EFBIG) {
+    throw Error(ErrorCode::kIo, printable("The file '" + path +
+                                          "' is larger than this processor can address; "
+                                          "use a smaller model, or a 64-bit system."));
+  }
   throw Error(ErrorCode::kIo, printable("The file '" + path +
                                         "' cannot be read: " + std::generic_category().message(error) + "."));
 }
@@ -46,6 +53,7 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   if (!S_ISREG(status.st_mode)) {
     throw Error(ErrorCode::kIo, printable("'" + path + "' is not a regular file."));
   }
+  if (!std::in_range<size_t>(status.st_size)) fail(path, EFBIG);
   map(file.value, 0, static_cast<size_t>(status.st_size));
 }
 
@@ -67,6 +75,7 @@ void MappedFile::map(int fd, uint64_t offset, size_t size) {
   size_ = size;
   if (size == 0) return;
   const size_t before = static_cast<size_t>(offset % static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)));
+  if (size > std::numeric_limits<size_t>::max() - before) fail(path_, EFBIG);
   void* address =
       ::mmap(nullptr, before + size, PROT_READ, MAP_PRIVATE, fd, static_cast<off_t>(offset - before));
   if (address == MAP_FAILED) fail(path_, errno);

@@ -1,4 +1,6 @@
 // Mapping files on Windows.
+#include <utility>
+
 #include "platform/error.h"
 #include "platform/file_path.h"
 #include "platform/mapped_file.h"
@@ -32,7 +34,9 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
       (info.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0) {
     throw Error(ErrorCode::kIo, printable("'" + path + "' is not a regular file."));
   }
-  size_ = static_cast<size_t>(uint64_t{info.nFileSizeHigh} << 32 | info.nFileSizeLow);
+  const uint64_t size = uint64_t{info.nFileSizeHigh} << 32 | info.nFileSizeLow;
+  if (!std::in_range<size_t>(size)) fail(path, ERROR_FILE_TOO_LARGE);
+  size_ = static_cast<size_t>(size);
   if (size_ == 0) return;
   const WindowsHandle mapping(::CreateFileMappingW(file.get(), nullptr, PAGE_READONLY, 0, 0, nullptr));
   if (!mapping) fail(path, ::GetLastError());

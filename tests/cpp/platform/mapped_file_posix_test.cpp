@@ -15,6 +15,18 @@ TEST_CASE("a file stays mapped when its name is gone") {
   CHECK(holds(file, content));
 }
 
+TEST_CASE("a file of more than 4 GiB is mapped whole, or refused where addresses are too short for it") {
+  const TempDir directory;
+  const std::string path = directory.write("file", "");
+  const auto size = (uint64_t{1} << 32) + 5;
+  std::filesystem::resize_file(path, size);  // without taking room on the disk
+  if (sizeof(size_t) >= sizeof(uint64_t)) {
+    CHECK(MappedFile(path).bytes().size() == size);
+  } else {
+    refused(path, ErrorCode::kIo);
+  }
+}
+
 TEST_CASE("pipes and devices are refused at once") {
   const TempDir directory;
   REQUIRE(::mkfifo((directory / "pipe").c_str(), 0600) == 0);  // that nobody writes to
