@@ -11,7 +11,7 @@
 namespace allmem {
 
 enum class Check {
-  kSmall,  // weights of up to 16 MiB, which have no form of their own that would show a damage
+  kSmall,  // weights of up to 16 MiB, 64 MiB in all: they have no form of their own that would show a damage
   kAll,    // every file that the list names; a model without a list is refused
   kNone,
 };

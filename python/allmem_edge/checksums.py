@@ -32,6 +32,11 @@ def write_checksums(folder: Path) -> None:
         raise StorageError(f"{folder / CHECKSUMS} cannot be written: {error.strerror or error}.") from error
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether `name` is a file's name inside a directory on every system, "/" between its parts."""
+    return not re.search(r"[\\:\0]", name) and not {"", ".", ".."}.intersection(name.split("/"))
+
+
 def read_checksums(folder: Path) -> dict[str, str]:
     """Name and SHA-256 of each file. Raises ModelNotFoundError when the model came without checksums."""
     path = folder / CHECKSUMS
@@ -46,12 +51,18 @@ def read_checksums(folder: Path) -> dict[str, str]:
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
     matches = [_LINE.fullmatch(line) for line in content.decode("utf-8", errors="replace").splitlines()]
-    sums = {match[2]: match[1] for match in matches if match}
-    if len(content) > _LIMIT or len(sums) != len(matches) or not sums:
+    if len(content) > _LIMIT or not matches or None in matches:
         raise ModelFormatError(f"{path} is not a list of checksums; fetch the model again.")
-    for name in sums:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ModelFormatError(f"{path} names {name!r}, which is outside the model's directory.")
+    sums: dict[str, str] = {}
+    for digest, name in (match.groups() for match in matches if match):
+        if not is_plain_name(name):
+            raise ModelFormatError(
+                f"{path} names {name!r}, which is no plain path inside the model's directory; fetch the "
+                "model again."
+            )
+        if name in sums:
+            raise ModelFormatError(f"{path} names {name!r} twice; fetch the model again.")
+        sums[name] = digest
     return sums
 
 
@@ -65,7 +76,7 @@ def damaged_files(folder: Path, *, needed: Iterable[str] | None = None) -> dict[
     must = set(sums if needed is None else needed)
     problems = {}
     for name, expected in sums.items():
-        if not (folder / name).is_file():
+        if not _is_file(folder / name):
             if name in must:
                 problems[name] = (
                     f"The model in {folder} lacks {name}, which {CHECKSUMS} names: it was not copied or "
@@ -87,6 +98,13 @@ def check_files(folder: Path) -> list[str]:
     for problem in damaged_files(folder).values():
         raise ModelFormatError(problem)
     return list(read_checksums(folder))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a name too long, a directory that may not be searched
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _digest(path: Path) -> str:

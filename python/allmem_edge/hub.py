@@ -178,7 +178,7 @@ def _check(fresh: Path, snapshot: Path) -> None:
     if not (fresh / CHECKSUMS).is_file():
         return
     problems = damaged_files(fresh, needed=FILES)
-    for name in problems:
+    for name in problems.keys() & set(FILES):
         (snapshot / name).resolve().unlink(missing_ok=True)
         (snapshot / name).unlink(missing_ok=True)
     for problem in problems.values():

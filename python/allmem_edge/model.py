@@ -66,7 +66,8 @@ class Model:
         exact: float32 everywhere, as the file's function bodies define the operators. Otherwise activations
         that meet quantised weights are rounded to 8 bits, several times faster. onnxruntime is always exact.
         check: compare all files with SHA256SUMS first, which costs a reading of them (docs/format.md);
-        ModelNotFoundError if the model has none. None compares weights of up to 16 MiB, if there is one.
+        ModelNotFoundError if the model has none. None compares weights of up to 16 MiB, 64 MiB in all, if
+        there is one.
         window, sinks, chunk: tokens, instead of the file's own. The state's size follows. A window as long
         as the text is full attention. The chunk is at most the window. A saved memory belongs to these.
         memory: "on"; "frozen", read as training left it and never written; or "off", neither computed nor

@@ -80,13 +80,29 @@ def test_a_model_without_checksums_is_checked_only_on_request(folder: Path) -> N
         b"abc  model.onnx\n",
         b"0" * 64 + b"  ../x\n",
         b"0" * 64 + b"  /etc/passwd\n",
+        b"0" * 64 + b"  C:model.onnx\n",
+        b"0" * 64 + b"  sub\\model.onnx\n",
+        b"0" * 64 + b"  ./model.onnx\n",
+        b"0" * 64 + b"  .//model.onnx\n",
+        b"0" * 64 + b"  sub/\n",
+        b"0" * 64 + b"  a\0b\n",
+        2 * (b"0" * 64 + b"  model.onnx\n"),
         b"\0" * (2 << 20),
     ],
-    ids=["empty", "no text", "short", "outside", "absolute", "huge"],
+    ids=[
+        *("empty", "no text", "short", "outside", "absolute", "drive", "backslash", "dot", "dots", "slash"),
+        *("NUL", "twice", "huge"),
+    ],
 )
 def test_a_list_that_is_none_is_a_sentence(folder: Path, content: bytes) -> None:
     (folder / CHECKSUMS).write_bytes(content)
     with pytest.raises(ae.ModelFormatError, match=CHECKSUMS):
+        read_checksums(folder)
+
+
+def test_a_name_that_the_system_refuses_is_a_sentence(folder: Path) -> None:
+    (folder / CHECKSUMS).write_text("0" * 64 + f"  {'x' * 300}\n")
+    with pytest.raises(ae.StorageError, match="cannot be read"):
         check_files(folder)
 
 

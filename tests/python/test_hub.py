@@ -222,6 +222,19 @@ def test_killed_between_moving_a_revision_away_and_another_in_it_is_put_back(
     assert {path.name for path in cache.parent.iterdir()} == {"name", ".name.lock"}
 
 
+def test_a_damaged_download_costs_only_files_of_a_model(
+    fake: FakeHub, online: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checksums(online)
+    other = fake.cache / fake.model_info("org/name").sha / "thesis.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("of another program")
+    monkeypatch.setattr(hub, "damaged_files", lambda *_, **__: {"thesis.txt": "It is damaged."})
+    with pytest.raises(ae.ModelFormatError, match="It is damaged"):
+        hub.find_model("org/name")
+    assert other.exists()
+
+
 def test_offline_and_unknown_is_a_sentence(fake: FakeHub) -> None:
     with pytest.raises(ae.ModelNotFoundError, match="neither in the local cache"):
         hub.find_model("org/name")

@@ -103,7 +103,7 @@ typedef enum allmem_memory {
  * One that is damaged gives ALLMEM_BAD_MODEL and a sentence with its name. */
 typedef enum allmem_check {
   ALLMEM_CHECK_NONE = -1,
-  ALLMEM_CHECK_SMALL = 0, /* weights of up to 16 MiB: nothing else shows that they are damaged */
+  ALLMEM_CHECK_SMALL = 0, /* weights of up to 16 MiB, 64 MiB in all: nothing else shows damage */
   ALLMEM_CHECK_ALL = 1    /* all, as after a download. ALLMEM_NOT_FOUND for a model without SHA256SUMS; of a
                              model in pieces those that are there, SHA256SUMS among them */
 } allmem_check;

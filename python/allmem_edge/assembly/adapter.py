@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
+from allmem_edge.checksums import is_plain_name
 from allmem_edge.errors import (
     MALFORMED,
     ModelFormatError,
@@ -231,10 +232,10 @@ def _sha256(value: Any) -> str:
 
 def _relative(name: Any) -> str:
     """A name inside a directory, with / between its parts."""
-    path = PurePosixPath(_text(name))
-    if path.is_absolute() or not path.parts or ".." in path.parts or "\\" in name or ":" in name:
-        raise ValueError(f"{name!r} is outside its directory")
-    return str(path)
+    text = _text(name)
+    if not is_plain_name(text):
+        raise ValueError(f"{text!r} is outside its directory")
+    return text
 
 
 def sha256_of(path: Path) -> str:
