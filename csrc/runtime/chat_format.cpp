@@ -2,6 +2,8 @@
 #include "runtime/chat_format.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "platform/error.h"
 #include "platform/printable.h"
@@ -20,6 +22,18 @@ constexpr std::string_view kAfter[] = {"system", "user", "assistant", "answer"};
 template <size_t kSize>
 size_t index_of(const std::string_view (&names)[kSize], std::string_view name) {
   return static_cast<size_t>(std::ranges::find(names, name) - names);
+}
+
+// Calls visit(place, value) for each field of an object whose keys are some of `names`.
+template <size_t kSize, class Visit>
+void each_role(const JsonNode& node, const std::string_view (&names)[kSize], const Visit& visit) {
+  std::array<bool, kSize> seen{};
+  for (const auto field : node.object()) {
+    const size_t place = index_of(names, field.key);
+    if (place == kSize) node.bad("has an unknown role");
+    if (std::exchange(seen[place], true)) node.bad("has the role " + std::string(field.key) + " twice");
+    visit(place, node.field(field.key));
+  }
 }
 
 std::string bounded(const JsonNode& node) {
@@ -79,18 +93,14 @@ ChatFormat ChatFormat::from_json(std::string_view json, const std::string& name_
     if (format.unusable_.empty()) reason->bad("is empty");
     return format;
   }
-  for (const auto [before, frames] : root.field("frames").object()) {
-    const size_t from = index_of(kBefore, before);
-    if (from == kPlaces) root.field("frames").bad("has an unknown role");
-    for (const auto entry : root.field("frames").field(before).object()) {
-      const size_t to = index_of(kAfter, entry.key);
-      if (to == kPlaces) root.field("frames").bad("has an unknown role");
-      format.frames_[from][to] = bounded(root.field("frames").field(before).field(entry.key));
-    }
-  }
+  const JsonNode frames = root.field("frames");
+  each_role(frames, kBefore, [&](size_t from, const JsonNode& following) {
+    each_role(following, kAfter,
+              [&](size_t to, const JsonNode& frame) { format.frames_[from][to] = bounded(frame); });
+  });
   if (!format.frames_[kStart][kUser] || !format.frames_[kUser][kAnswer] ||
       !format.frames_[kAssistant][kUser]) {
-    root.field("frames").bad("lacks the text between two turns");
+    frames.bad("lacks the text between two turns");
   }
   if (const auto trimmed = root.maybe("trim")) {
     for (const JsonNode& role : trimmed->items()) {

@@ -16,6 +16,7 @@ using VocabIds = std::unordered_map<std::string_view, int32_t>;
 constexpr size_t kMaxVocab = size_t{1} << 24;
 constexpr size_t kMaxAddedTokenBytes = 1024;
 constexpr int kMaxSequenceDepth = 8;
+constexpr size_t kMaxPrefix = 64;  // mostly one, BOS
 constexpr size_t kMaxSplits = 64;  // each splits the pieces of the one before, within its call
 
 // Ids index arrays, so a few bytes of JSON must not ask for gigabytes: holes are allowed, a desert is not.
@@ -236,11 +237,17 @@ void read_prefix(const JsonNode& node, TokenizerConfig& out, int depth = 0) {
     for (const JsonNode& part : node.field("processors").items()) read_prefix(part, out, depth + 1);
   }
   if (type != "TemplateProcessing") return;
+  size_t count = 0;
+  const auto check_room = [](const JsonNode& at, size_t used) {
+    if (used == kMaxPrefix) at.unsupported("more than 64 special tokens before a text");
+  };
   for (const JsonNode& item : node.field("single").items()) {
     const auto token = item.maybe("SpecialToken");
     if (!token) return;
+    check_room(item, count++);
     const JsonNode name = token->field("id");
     for (const JsonNode& id : node.field("special_tokens").field(name.string()).field("ids").items()) {
+      check_room(id, out.prefix.size());
       if (id.integer() < 0 || id.integer() >= out.vocab_size) id.bad("is out of range");
       out.prefix.push_back(static_cast<int32_t>(id.integer()));
     }

@@ -149,6 +149,8 @@ TEST_CASE("a damaged chat_format.json is refused with a sentence") {
   check_refused(R"({"format": 1, "frames": {}})", bad, "frames");
   check_refused(R"({"format": 1, "frames": {"tool": {}}})", bad, "role");
   check_refused(R"({"format": 1, "frames": {"user": 1}})", bad, "frames.user");
+  check_refused(R"({"format": 1, "frames": {"user": {}, "start": {}, "user": {}}})", bad, "user twice");
+  check_refused(R"({"format": 1, "frames": {"user": {"answer": "a", "answer": "b"}}})", bad, "answer twice");
   check_refused(R"({"format": 1, "frames": {"user": {"start": ""}}})", bad, "role");
   check_refused(R"({"format": 1, "frames": {"user": {"answer": null}}})", bad, "frames.user.answer");
   check_refused(R"({"format": 1, "unusable": ""})", bad, "unusable");

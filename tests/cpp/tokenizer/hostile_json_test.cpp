@@ -113,6 +113,21 @@ const Damage kUnsupportedCases[] = {
 
 TEST_CASE("the undamaged file loads") { CHECK(load(small_tokenizer_json())->vocab_size() == 263); }
 
+TEST_CASE("a text begins with at most 64 special tokens, however they are written") {
+  const auto processed = [](int items, int ids) {
+    std::string single, list;
+    for (int i = 0; i < items; ++i) single += R"({"SpecialToken":{"id":"x"}},)";
+    for (int i = 0; i < ids; ++i) list += i > 0 ? ",261" : "261";
+    return with(small_tokenizer_json(), R"("post_processor":{)",
+                R"("post_processor":{"type":"TemplateProcessing","single":[)" + single +
+                    R"({"Sequence":{"id":"A"}}],"special_tokens":{"x":{"ids":[)" + list + R"(]}}},"x":{)");
+  };
+  CHECK(load(processed(64, 1))->prefix().size() == 64);
+  CHECK(load(processed(1, 64))->prefix().size() == 64);
+  for (const std::string& json : {processed(65, 0), processed(65, 1), processed(1, 65), processed(33, 2)})
+    check_refused(json, ErrorCode::kUnsupported, "post_processor.");
+}
+
 TEST_CASE("a damaged field is refused by name") {
   for (const Damage& damage : kBad) {
     check_refused(with(small_tokenizer_json(), damage.from, damage.to), ErrorCode::kBadTokenizer,
