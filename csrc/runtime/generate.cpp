@@ -163,7 +163,7 @@ Generator::Generator(size_t vocab_size, std::shared_ptr<const Tokenizer> tokeniz
   check_ids(prompt, vocab_size);
   prompt_.assign(prompt.begin(), prompt.end());
   stats_.prompt_left = prompt_.size();
-  const std::vector<int32_t> stops = stop_tokens(options, *tokenizer);
+  const std::vector<int32_t> stops = known_ids(stop_tokens(options, *tokenizer), vocab_size);
   stop_ids_.assign(stops.begin(), stops.end());
 }
 
@@ -187,7 +187,7 @@ Generator::Generator(ByteReader& from, size_t vocab_size, std::shared_ptr<const 
     : prompt_(read_prompt(from, vocab_size)),
       sampler_(from, vocab_size),
       max_tokens_(read_count(from)),
-      stop_ids_(from.list<int32_t>(kMany)),
+      stop_ids_(known_ids(from.list<int32_t>(kMany), vocab_size)),
       decoder_(tokenizer),
       filter_(read_filter(from)),
       samplable_(std::min(vocab_size, static_cast<size_t>(tokenizer->vocab_size()))) {
@@ -219,7 +219,7 @@ bool Generator::prefill(const Forward& forward, GoOn go_on) {
   return counted == left.size();
 }
 
-bool Generator::stops(int32_t id) const { return std::ranges::find(stop_ids_, id) != stop_ids_.end(); }
+bool Generator::stops(int32_t id) const { return std::ranges::binary_search(stop_ids_, id); }
 
 // That the turns before have ended must not make it unlikely that this one does: stop tokens bear no penalty.
 void Generator::took_prompt(size_t count) {

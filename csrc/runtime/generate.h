@@ -28,6 +28,15 @@ struct GenerateOptions {
   bool speculate = true;               // reads drafts where that is likely to be faster; the text is the same
 };
 
+// Those of `ids` that a vocabulary has, in their order and each once.
+template <class Ids>
+Ids known_ids(Ids ids, size_t vocab_size) {
+  std::erase_if(ids, [&](int32_t id) { return id < 0 || static_cast<size_t>(id) >= vocab_size; });
+  std::ranges::sort(ids);
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
 // kNoToken: bias and filter leave no token that could follow.
 enum class FinishReason { kNone, kStopToken, kStopString, kMaxTokens, kNoToken };
 
@@ -164,7 +173,7 @@ class Generator {
   size_t prompt_read_ = 0;       // how many of them were
   Sampler sampler_;
   int64_t max_tokens_;
-  WipedVector<int32_t> stop_ids_;
+  WipedVector<int32_t> stop_ids_;  // known_ids()
   StreamDecoder decoder_;
   StopFilter filter_;
   WipedVector<float> logits_;  // [vocab_size], of the last token read

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <set>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -145,12 +146,14 @@ class TokenFiles {
   // By role, those that only this model has ("image_token") included.
   std::map<std::string, JsonNode> special_tokens() const {
     std::map<std::string, JsonNode> tokens;
+    std::set<std::string_view> mapped;
     for (const auto& [key, value] : map_fields()) {
+      mapped.insert(key);
       if (key.ends_with("_token") && !value.is_null()) tokens.insert_or_assign(std::string(key), value);
     }
     for (const auto& [key, value] : config.fields()) {
       const bool is_role = std::ranges::find(kRoles, key) != std::ranges::end(kRoles);
-      if (is_role ? value.is_null() || (!is_whole_ && map_.has(key))
+      if (is_role ? value.is_null() || mapped.contains(key)
                   : !key.ends_with("_token") || !value.is_string()) {
         continue;
       }
@@ -240,7 +243,8 @@ std::vector<int32_t> read_prefix(const Config& config, const ModelText& text) {
   return {*bos};
 }
 
-std::vector<int32_t> read_stop_ids(const Config& generation, const Config& model, const ModelText& text) {
+std::vector<int32_t> read_stop_ids(const Config& generation, const Config& model, const ModelText& text,
+                                   int64_t vocab_size) {
   std::vector<int32_t> ids;
   for (const Config* config : {&generation, &model}) {
     const auto field = config->maybe("eos_token_id");
@@ -249,11 +253,11 @@ std::vector<int32_t> read_stop_ids(const Config& generation, const Config& model
     break;
   }
   const auto add = [&](std::optional<int32_t> id) {
-    if (id && std::ranges::find(ids, *id) == ids.end()) ids.push_back(*id);
+    if (id) ids.push_back(*id);
   };
   add(id_of(text, "eos_token"));
   if (text.tokenizer && ChatFormat::chatml(text.tokenizer)) add(text.tokenizer->token_id("<|im_end|>"));
-  return ids;
+  return known_ids(std::move(ids), static_cast<size_t>(vocab_size));
 }
 
 }  // namespace
@@ -270,7 +274,7 @@ ModelText read_model_text(const FindFile& find, int64_t vocab_size) {
   text.prefix = read_prefix(tokens.config, text);
   text.defaults = default_options();
   text.defaults.sampling = read_sampling(generation, text.defaults.sampling);
-  text.defaults.stop_ids = read_stop_ids(generation, Config(find, "config.json"), text);
+  text.defaults.stop_ids = read_stop_ids(generation, Config(find, "config.json"), text, vocab_size);
   return text;
 }
 

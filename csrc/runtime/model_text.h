@@ -25,8 +25,8 @@ struct ModelText {
   // tokenizer.json says so, unless add_bos_token of tokenizer_config.json does.
   std::vector<int32_t> prefix;
   // How it is drawn: generation_config.json, else temperature 0.7, no filter and at most 512 tokens.
-  // stop_ids: eos_token_id of generation_config.json, else of config.json; the eos_token; and ChatML's
-  // <|im_end|> where the tokenizer has it, which ends a turn whatever the configs say.
+  // stop_ids: known_ids() of eos_token_id of generation_config.json, else of config.json; the eos_token; and
+  // ChatML's <|im_end|> where the tokenizer has it, which ends a turn whatever the configs say.
   GenerateOptions defaults;
 };
 

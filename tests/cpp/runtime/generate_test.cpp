@@ -240,6 +240,29 @@ TEST_CASE("a copy and a saved one go on as the original, wherever they are taken
   }
 }
 
+TEST_CASE("of stop tokens only which they are counts: not their order, nor how often, nor others' ids") {
+  const auto saved = [](const Ids& stop_ids) {
+    ByteWriter bytes;
+    Generator(kVocab, letters(), Ids{kC}, {.stop_ids = stop_ids}).save(bytes);
+    return bytes.bytes();
+  };
+  CHECK(saved({kEnd, -1, kB, kVocab, kEnd, 1 << 30, kB}) == saved({kB, kEnd}));
+  // Memories of earlier versions have them in any order.
+  WipedVector<std::byte> bytes = saved({kB, kEnd});
+  const Ids sorted{kB, kEnd}, reversed{kEnd, kB};
+  const auto at = std::ranges::search(bytes, std::as_bytes(std::span(sorted)));
+  REQUIRE(!at.empty());
+  std::ranges::copy(std::as_bytes(std::span(reversed)), at.begin());
+  for (const int32_t end : sorted) {
+    FakeModel model{{kA, end}};
+    ByteReader reader(bytes);
+    Generator generator(reader, kVocab, letters());
+    while (generator.next(model.forward())) {
+    }
+    CHECK(generator.stats().finish == FinishReason::kStopToken);
+  }
+}
+
 TEST_CASE("a saved generation that cannot be right is refused") {
   FakeModel model{{kA, kLead}};
   Generator generator(kVocab, letters(), Ids{kC}, {.stop = {"ab"}});

@@ -69,7 +69,8 @@ TEST_CASE("a text ends at what any of the files calls its end") {
   };
   CHECK(stop_ids({}) == Ids{});
   CHECK(stop_ids(generation("3")) == Ids{3});
-  CHECK(stop_ids(generation("[1, 0]")) == Ids{1, 0});
+  CHECK(stop_ids(generation("[1, 0]")) == Ids{0, 1});
+  CHECK(stop_ids(generation("[1, 5, 1, 2147483647, 0]")) == Ids{0, 1});  // of which the model has five
   Files files = generation("[1]");
   files["config.json"] = R"({"eos_token_id": 0})";
   CHECK(stop_ids(files) == Ids{1});  // what transformers takes, too: config.json only without the other
@@ -148,6 +149,19 @@ TEST_CASE("an integer that no integer holds is no reason to refuse a file that i
            1e-0000000000000000000007], "bos_token": "\"1000000000000000019884624838656\\", "eos_token": "e"})"}};
   CHECK(read(files).special_tokens.at("bos_token") == "\"1000000000000000019884624838656\\");
   CHECK(read(files).special_tokens.at("eos_token") == "e");
+}
+
+TEST_CASE("a hundred thousand fields of one name take no longer than others") {
+  std::string many = "{", more;
+  for (int i = 0; i < 100'000; ++i) {
+    many += R"("bos_token": "a", )";
+    more += "\"" + std::to_string(i) + "\": 0, ";
+  }
+  many += R"("eos_token": "b"})";
+  const Files files = {{"tokenizer_config.json", many},
+                       {"special_tokens_map.json", "{" + more + R"("bos_token": null, "unk_token": "c"})"}};
+  CHECK(read(files).special_tokens ==
+        std::map<std::string, std::string>{{"eos_token", "b"}, {"unk_token", "c"}});
 }
 
 TEST_CASE("damaged files are refused, and the sentence names them") {
