@@ -54,7 +54,5 @@ else
   stage joint-6
   mean joint-6
   stage joint-7
-  mean joint-7
-  stage joint-8
-  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-8 --out runs/smollm2-trained --window 1024
+  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-7 --out runs/smollm2-trained --window 1024
 fi
