@@ -142,13 +142,13 @@ void Session::wipe() {
 }
 
 void Session::freeze(bool frozen, bool learn) {
-  impl_->check_usable();
   if (!frozen && impl_->model->info().memory == MemoryUse::kFrozen) {
     throw Error(ErrorCode::kInvalidArgument,
                 "The model was loaded with its memory frozen, so its sessions cannot write it; load "
                 "it with its memory on.");
   }
-  if (frozen && !impl_->state.is_frozen && learn) impl_->runner.settle(impl_->state);
+  const bool is_usable = !impl_->state.is_poisoned;
+  if (frozen && !impl_->state.is_frozen && learn && is_usable) impl_->runner.settle(impl_->state);
   impl_->state.is_frozen = frozen;
 }
 

@@ -63,6 +63,7 @@ class Session {
   void wipe();                // the same, with every byte that this session held overwritten
   // Frozen, the memory is read but never written. What was read before is learned first, also what an
   // unfinished chunk has (unless `learn` is false): it would be gone from the window before that chunk ends.
+  // After an error it learns nothing, and only sets what holds once reset() or restore() has ended that.
   void freeze(bool frozen, bool learn = true);
   bool frozen() const;
   std::unique_ptr<Session> clone() const;  // an independent copy, same state

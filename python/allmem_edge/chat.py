@@ -68,21 +68,30 @@ class Chat:
 
         frozen: read and answered without writing the memory, so that a long text that was pasted does not
         overwrite what was told before. Later answers know it from the attention window, while it is there.
-        Interrupted while the message is read, the chat is as before; interrupted while it answers, what was
-        said so far counts as the answer. Raises InvalidArgumentError for an empty message.
+        Interrupted while the message is read, the chat is as before; but with undo_bytes=0, which keeps no
+        copy to go back to, the session has read a part of it: load() or reset() then. Interrupted while it
+        answers, what was said so far counts as the answer. Raises InvalidArgumentError for an empty message.
         """
         if not check_text("The message", text).strip():
             raise InvalidArgumentError("The message is empty; say something.")
         return self._frozen_answer(text) if frozen else self._answer(text)
 
     def read(self, turns: Iterable[tuple[str, str]]) -> None:
-        """Reads exchanges (what the user said, what the assistant answered) as if they had been held here."""
+        """Reads exchanges (what the user said, what the assistant answered) as if they had been held here.
+
+        Interrupted, the chat is as before, as with send().
+        """
         exchanges = _exchanges(turns)
         if not exchanges:
             return
         self._settle()
         ids = self._encode(self._format.exchanges(exchanges, after=self.turns, last=self._last))
-        self.session.forward(ids, last_only=True)
+        self._mark("")
+        try:
+            self.session.forward(ids, last_only=True)
+        except BaseException:
+            self.undo()
+            raise
         self._become(self.session, self.turns + len(exchanges), exchanges[-1].answer)
         self._message = exchanges[-1].message
 
@@ -215,10 +224,7 @@ class Chat:
     def _answer(self, text: str) -> Iterator[str]:
         self._settle()
         ids = self._encode(self._render_turn(text, after=self.turns))
-        before = _Turn(text, self.turns, self._message, self.answer, self.session.frozen)
-        if self._undo_bytes > 0:
-            self.session.mark(self._undo_bytes)
-            self._past = [*self._past, before][-self.session.marks :]
+        self._mark(text)
         generator = self.session.start_generator(ids, self.sampling)
         try:
             generator.prefill()
@@ -229,6 +235,13 @@ class Chat:
         self._message = text
         self.sampling = next_seed(self.sampling)  # each turn draws anew, and a whole chat still repeats
         yield from self._speak(generator)
+
+    def _mark(self, text: str) -> None:
+        """Keeps what undo() goes back to, before `text` is read."""
+        if self._undo_bytes > 0:
+            before = _Turn(text, self.turns, self._message, self.answer, self.session.frozen)
+            self.session.mark(self._undo_bytes)
+            self._past = [*self._past, before][-self.session.marks :]
 
     def _frozen_answer(self, text: str) -> Iterator[str]:
         """What went before is learned when the session freezes: before the mark that undo() goes back to."""

@@ -217,6 +217,16 @@ def test_a_model_that_computes_nan_is_a_sentence_and_not_a_token(tiny_copy: Path
         session.snapshot()
 
 
+def test_an_error_while_a_text_is_read_frozen_is_told_and_leaves_nothing_frozen(tiny_copy: Path) -> None:
+    set_attribute("SlidingWindowAttention", "rope_inv_freq", [float("nan")] * 4)(tiny_copy)
+    chat = ae.Model.load(tiny_copy).chat(undo_bytes=0)
+    with pytest.raises(ae.ModelFormatError, match="weights are damaged"):
+        list(chat.send("Hello", frozen=True))
+    assert not chat.session.frozen
+    chat.reset()
+    assert not chat.session.frozen
+
+
 def test_any_flipped_bit_of_the_graph_is_refused_or_harmless(tiny_copy: Path) -> None:
     """A flip may change a name or a weight's place within the file; it may never crash."""
     path = tiny_copy / "model.onnx"

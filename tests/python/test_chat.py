@@ -265,6 +265,29 @@ def test_an_interrupted_prefill_leaves_the_chat_as_it_was(
     assert (chat.turns, chat.session.position) == (1, position)
 
 
+def test_exchanges_that_are_not_read_to_their_end_leave_the_chat_as_it_was(
+    tiny: ae.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, other = (tiny.chat(max_tokens=5, temperature=0.0) for _ in range(2))
+    for each in (chat, other):
+        list(each.send("one"))
+    whole = ae.Session.forward
+
+    def half(self: ae.Session, ids: list[int], **options: bool) -> None:
+        whole(self, ids[: len(ids) // 2], **options)
+        raise ae.CancelledError("Cancelled.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ae.Session, "forward", half)
+        with pytest.raises(ae.CancelledError):
+            chat.read([("two", "three")])
+    assert (chat.turns, chat.session.position) == (1, other.session.position)
+    assert chat.undo_turns == 1
+    for each in (chat, other):
+        each.read([("two", "three")])
+    assert list(chat.send("four")) == list(other.send("four"))
+
+
 def test_undo_keeps_the_memory_frozen(tiny: ae.Model) -> None:
     chat = tiny.chat(max_tokens=2)
     list(chat.send("one"))

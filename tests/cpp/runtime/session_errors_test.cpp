@@ -136,6 +136,25 @@ TEST_CASE("an error in mid-read poisons the session until reset") {
   CHECK(row[0] == 1.5f);
 }
 
+TEST_CASE("a session can be frozen and thawed after an error, so that it goes on as it is wanted") {
+  const TempDir directory;
+  Session session(Model::load(directory.write("bad.onnx", failing_at_30().build())), {.threads = 1});
+  std::vector<float> row(40);
+  const auto fail = [&] {
+    const auto read = [&] { session.forward(std::vector<int32_t>{30}, LogitsFor::kLast, row); };
+    CHECK(code_of(read) == ErrorCode::kBadModel);
+    CHECK(code_of(read) == ErrorCode::kPoisoned);
+  };
+  for (const bool frozen : {true, false}) {
+    fail();
+    session.freeze(frozen);
+    CHECK(session.frozen() == frozen);
+    session.reset();
+    CHECK(session.frozen() == frozen);
+    session.forward(std::vector<int32_t>{1}, LogitsFor::kLast, row);
+  }
+}
+
 TEST_CASE("NaN and infinity in the weights are noticed, and so is what overflows") {
   for (const float value : {NAN, INFINITY, -INFINITY, 3e38f}) {
     CAPTURE(value);
