@@ -18,6 +18,8 @@
 namespace allmem {
 namespace {
 
+constexpr size_t kMaxTokenBytes = 1024;               // as in tokenizer.json
+constexpr size_t kMaxTokensBytes = size_t{1} << 20;   // of those that are looked for there
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;  // a config is some kilobytes
 
 std::string_view text_of(const MappedFile& file) {
@@ -170,7 +172,13 @@ class TokenFiles {
   // marks would be split into pieces that the model never saw. Not those that only pad or mask: no text has
   // them.
   void check(const Tokenizer& tokenizer) const {
+    size_t bytes = 0;
     const auto check_one = [&](const std::string& file, std::string_view token) {
+      bytes += token.size();
+      if (token.size() > kMaxTokenBytes)
+        throw Error(ErrorCode::kBadTokenizer, file + " has a token of more than 1024 bytes.");
+      if (bytes > kMaxTokensBytes)
+        throw Error(ErrorCode::kBadTokenizer, file + " has more than 1 MiB of tokens.");
       if (token.empty() || tokenizer.encode(token).size() == 1) return;
       throw Error(ErrorCode::kBadTokenizer,
                   file + " has the token " + printable(quoted(token)) +

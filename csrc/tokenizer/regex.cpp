@@ -26,12 +26,17 @@ using MatchContextPtr = std::unique_ptr<pcre2_match_context, Deleter<pcre2_match
 using MatchDataPtr = std::unique_ptr<pcre2_match_data, Deleter<pcre2_match_data_free>>;
 using JitStackPtr = std::unique_ptr<pcre2_jit_stack, Deleter<pcre2_jit_stack_free>>;
 
-// Bounds of one match, far above what a split pattern needs on any text. Backtracking over a run of white
-// space takes a step for each of its characters, so the number of steps grows with the text.
-constexpr uint32_t kMatchSteps = 5'000'000;
-constexpr uint32_t kMatchHeapKib = 256 * 1024;
-// How far PCRE2 looks for the beginning of a match at a time.
-constexpr size_t kSearched = size_t{1} << 16;
+// PCRE2 counts the steps of each place where a match may begin. A split pattern takes few of them, but for
+// runs of white space: backtracking takes one for each character. More than the few are paid for (Watch), so
+// they are allowed bit by bit, and to one place at a time: nobody can ask PCRE2 how many it took.
+constexpr uint32_t kFewSteps = 512;
+constexpr uint32_t kMoreSteps = 4;              // times as many
+constexpr uint32_t kMostSteps = 5'000'000;      // and four for each byte of the text: what one call may last
+constexpr uint32_t kMatchHeapKib = 256 * 1024;  // far above what a split pattern needs
+// How many bytes PCRE2 searches for the beginning of a match at a time, each with few steps.
+constexpr size_t kSearched = 32;
+// A place may, in one step, pass over all of the text behind it: so many bytes at the cost of one (Watch).
+constexpr size_t kPassedFast = 1024;
 constexpr size_t kJitStackStart = size_t{32} << 10, kJitStackMax = size_t{4} << 20;
 
 std::string message_of(int error) {
@@ -85,16 +90,20 @@ void Regex::for_each_match(std::string_view text, Watch& watch,
   MatchDataPtr data(pcre2_match_data_create(1, nullptr));  // the whole match only; groups are not asked for
   MatchContextPtr context(pcre2_match_context_create(nullptr));
   if (!data || !context) throw std::bad_alloc();
-  const uint64_t steps = kMatchSteps + 4 * static_cast<uint64_t>(text.size());
-  pcre2_set_match_limit(context.get(), static_cast<uint32_t>(std::min<uint64_t>(steps, UINT32_MAX)));
+  const auto most_steps =
+      static_cast<uint32_t>(std::min<uint64_t>(kMostSteps + 4 * uint64_t{subject.size()}, UINT32_MAX));
+  const size_t place_work = Watch::kLookup + subject.size() / kPassedFast;
   pcre2_set_heap_limit(context.get(), kMatchHeapKib);
   JitStackPtr stack;  // made when PCRE2 first runs out of its own 32 KiB
 
   const auto* bytes = reinterpret_cast<PCRE2_SPTR>(subject.data());
   size_t from = 0, last_end = std::string_view::npos;
+  uint32_t steps = kFewSteps;
   while (from <= subject.size()) {
-    const size_t last_begin = from + std::min(subject.size() - from, kSearched);
+    const size_t searched = steps > kFewSteps ? 0 : kSearched;
+    const size_t last_begin = from + std::min(subject.size() - from, searched);
     pcre2_set_offset_limit(context.get(), last_begin);
+    pcre2_set_match_limit(context.get(), steps);
     int status = pcre2_match(code_->code.get(), bytes, subject.size(), from, PCRE2_NO_UTF_CHECK, data.get(),
                              context.get());
     if (status == PCRE2_ERROR_JIT_STACKLIMIT && !stack) {
@@ -107,9 +116,17 @@ void Regex::for_each_match(std::string_view text, Watch& watch,
       status = pcre2_match(code_->code.get(), bytes, subject.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                            data.get(), context.get());
     }
+    const size_t places = last_begin - from + 1;
+    watch.did((status < 0 ? places : 1) * place_work);
+    const bool is_hard = status == PCRE2_ERROR_MATCHLIMIT || steps > kFewSteps;
+    const bool is_allowed = !is_hard || watch.take_steps(uint64_t{places} * steps);
+    if (status == PCRE2_ERROR_MATCHLIMIT && is_allowed && steps < most_steps) {
+      steps = static_cast<uint32_t>(std::min<uint64_t>(uint64_t{steps} * kMoreSteps, most_steps));
+      continue;
+    }
+    steps = kFewSteps;
     if (status == PCRE2_ERROR_NOMATCH) {
       if (last_begin == subject.size()) return;
-      watch.did(last_begin - from);
       from = last_begin + 1;
       while (from < subject.size() && (subject[from] & 0xC0) == 0x80) ++from;  // to the next character
       continue;
@@ -128,7 +145,6 @@ void Regex::for_each_match(std::string_view text, Watch& watch,
       from += utf8_step(subject, from).length;
       continue;
     }
-    watch.did(match.end - from);
     from = last_end = match.end;
     visit(match);
   }

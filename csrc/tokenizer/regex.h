@@ -24,8 +24,8 @@ class Regex {
   // Matches `text` itself.
   static Regex from_literal(std::string_view text, const std::string& where);
 
-  // Calls `visit` for the successive matches in valid UTF-8. Throws Error (kUnsupported) when a match takes
-  // more steps or memory than any sensible pattern needs.
+  // Calls `visit` for the successive matches in valid UTF-8. Throws Error (kUnsupported) when they
+  // take more steps (Watch) or memory than any sensible pattern needs.
   void for_each_match(std::string_view text, Watch& watch, const std::function<void(Match)>& visit) const;
 
  private:

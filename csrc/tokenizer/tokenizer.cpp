@@ -175,6 +175,7 @@ std::vector<int32_t> Tokenizer::encode(std::span<const TextPart> parts,
                                        const std::function<bool()>& go_on) const {
   Watch watch(go_on);
   const GuardedText whole = joined(parts, watch);
+  watch.allow_steps_for(whole.text.size());
   std::vector<int32_t> out;
   out.reserve(whole.text.size() / 3);  // of a long text: fewer copies that take their time
   Bpe::Scratch scratch;

@@ -182,6 +182,22 @@ TEST_CASE("damaged files are refused, and the sentence names them") {
     refused({{"generation_config.json", json}}, "generation_config.json");
   }
   refused({{"tokenizer_config.json", R"({"eos_token": 3})"}}, "eos_token");
+  const Files with_tokenizer = {{"tokenizer.json", tokenizer_json()}};
+  const auto refused_tokens = [&](const std::string& tokens, const char* part) {
+    Files files = with_tokenizer;
+    files["added_tokens.json"] = tokens;
+    try {
+      read(files);
+      FAIL("accepted");
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kBadTokenizer);
+      CHECK_MESSAGE(std::string(error.what()).find(part) != std::string::npos, error.what());
+    }
+  };
+  refused_tokens(R"({")" + std::string(1025, 'a') + R"(": 9})", "1024 bytes");
+  std::string many = R"({"a": 0)";
+  for (size_t i = 0; i < 220'000; ++i) many += R"(,"<end>": 2)";
+  refused_tokens(many + "}", "1 MiB");
   refused({{"tokenizer_config.json", R"({"add_bos_token": 1})"}}, "add_bos_token");
   refused({{"special_tokens_map.json", "[]"}}, "object");
   refused({{"config.json", R"({"eos_token_id": "x"})"}}, "eos_token_id");

@@ -1,6 +1,7 @@
 // Damaged and hostile tokenizer.json files: each is refused with one sentence that names file and field.
 #include <doctest/doctest.h>
 
+#include <ctime>
 #include <random>
 
 #include "fixture.h"
@@ -174,6 +175,45 @@ TEST_CASE("a text goes through 64 splitting steps at most") {
 TEST_CASE("a pattern that backtracks without end gives an Error, not a hang") {
   const auto tokenizer = load(with(small_tokenizer_json(), kRegex, R"({"Regex":"(?:a|a)*[bc]"})"));
   CHECK_THROWS_AS(tokenizer->encode(std::string(64, 'a')), Error);
+}
+
+TEST_CASE("a pattern that takes long at each place gives an Error for any text, not only for a long one") {
+  for (const char* pattern : {"(?:a|a){20}[xy]", "(?:a|a){12}[xy]", "(?:a|a){12}[xy]|a", "(?:|a|a){9}[xy]"}) {
+    CAPTURE(pattern);
+    const auto tokenizer =
+        load(with(small_tokenizer_json(), kRegex, std::string(R"({"Regex":")") + pattern + "\"}"));
+    for (const size_t size : {size_t{64}, size_t{1024}, size_t{1} << 16})
+      CHECK_THROWS_AS(tokenizer->encode(std::string(size, 'a')), Error);
+    CHECK(tokenizer->encode("hello") == load(small_tokenizer_json())->encode("hello"));
+  }
+}
+
+TEST_CASE("whoever waits is asked whether to go on in the middle of a pattern that takes long") {
+  for (const char* pattern :
+       {"(?:a|a){20}[xy]", "(?:a|a){5}[xy]", "(?:a|a){5}[xy]|a", "[ab]*[xy]", "[ab]*[xy]|a"}) {
+    CAPTURE(pattern);
+    const auto tokenizer =
+        load(with(small_tokenizer_json(), kRegex, std::string(R"({"Regex":")") + pattern + "\"}"));
+    const std::clock_t begin = std::clock();
+    try {
+      size_t left = 4;
+      tokenizer->encode(std::string(size_t{1} << 16, 'a'), true, [&] { return --left > 0; });
+      FAIL("went on");
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kCancelled);
+    }
+    CHECK(std::clock() - begin < 10 * CLOCKS_PER_SEC);
+  }
+}
+
+TEST_CASE("runs of white space are no such pattern, however long or many") {
+  const auto tokenizer =
+      load(with(small_tokenizer_json(), kRegex, R"x({"Regex":" ?\\p{L}+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"})x"));
+  for (const size_t run : {size_t{1}, size_t{130}, size_t{5000}, size_t{1} << 19}) {
+    std::string text;
+    while (text.size() < size_t{1} << 19) text += std::string(run, ' ') + "l";
+    CHECK(tokenizer->encode(text).size() == text.size());
+  }
 }
 
 TEST_CASE("bytes changed at random never crash the reader or the tokenizer it makes") {
