@@ -32,14 +32,6 @@ class Timer {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// How many bytes at the end of `text` could be the beginning of `stop`.
-size_t overlap(std::string_view text, std::string_view stop) {
-  for (size_t n = std::min(text.size(), stop.size() - 1); n > 0; --n) {
-    if (text.ends_with(stop.substr(0, n))) return n;
-  }
-  return 0;
-}
-
 int64_t checked_count(int64_t max_tokens) {
   if (max_tokens < 0) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -68,12 +60,15 @@ int64_t read_count(ByteReader& from) {
 StopFilter read_filter(ByteReader& from) {
   std::vector<std::string> stop;
   const auto count = from.number<uint64_t>();
+  if (count > kMaxStops) refuse_snapshot("it has more than " + std::to_string(kMaxStops) + " stop texts");
   for (uint64_t i = 0; i < count; ++i) {
-    stop.emplace_back(from.text(kMany));
+    stop.emplace_back(from.text(kMaxStopBytes));
     if (stop.back().empty()) refuse_snapshot("a stop text is empty");
   }
   StopFilter filter(stop);
-  filter.set_pending(from.text(kMany));
+  const WipedString pending = from.text(kMaxStopBytes);
+  if (!filter.push(pending).empty() || filter.stopped())
+    refuse_snapshot("the text held back is not the beginning of a stop text");
   return filter;
 }
 
@@ -120,26 +115,54 @@ void tell_drawn(std::span<const float> logits, int32_t id, const DrawHooks& hook
 
 }  // namespace
 
+StopText::StopText(std::string_view text) : text_(text), borders_(text.size()) {
+  for (size_t i = 1; i < text_.size(); ++i)
+    borders_[i] = static_cast<uint32_t>(with_next(borders_[i - 1], text_[i]));
+}
+
+// Of a text that ends with `begun` bytes of this one: with how many it ends after one more.
+size_t StopText::with_next(size_t begun, char next) const {
+  while (begun > 0 && text_[begun] != next) begun = borders_[begun - 1];
+  return text_[begun] == next ? begun + 1 : begun;
+}
+
+std::optional<size_t> StopText::read(std::string_view more) {
+  for (size_t i = 0; i < more.size(); ++i) {
+    begun_ = with_next(begun_, more[i]);
+    if (begun_ == text_.size()) return i + 1;
+  }
+  return std::nullopt;
+}
+
 StopFilter::StopFilter(std::span<const std::string> stop) {
+  const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
+  if (stop.size() > kMaxStops) {
+    refuse("There are " + std::to_string(stop.size()) + " stop strings; at most " +
+           std::to_string(kMaxStops) + " are possible.");
+  }
   for (const std::string& s : stop) {
-    if (s.empty())
-      throw Error(ErrorCode::kInvalidArgument, "A stop string is empty; it would stop everything.");
+    if (s.empty()) refuse("A stop string is empty; it would stop everything.");
+    if (s.size() > kMaxStopBytes) {
+      refuse("A stop string has " + std::to_string(s.size()) + " bytes; it may have " +
+             std::to_string(kMaxStopBytes) + ".");
+    }
     stop_.emplace_back(s);
   }
 }
 
 std::string StopFilter::push(std::string_view text) {
   if (stopped_) return {};
+  const size_t before = pending_.size();
   pending_ += text;
-  size_t found = std::string::npos;
-  for (const WipedString& s : stop_) found = std::min(found, pending_.find(s));
-  size_t shown = std::min(found, pending_.size());
-  stopped_ = found != std::string::npos;
-  if (!stopped_) {
-    size_t held = 0;
-    for (const WipedString& s : stop_) held = std::max(held, overlap(pending_, s));
-    shown -= held;
+  size_t shown = pending_.size(), held = 0;
+  for (StopText& stop : stop_) {
+    if (const auto end = stop.read(text)) {
+      stopped_ = true;
+      shown = std::min(shown, before + *end - stop.text().size());
+    }
+    held = std::max(held, stop.begun());
   }
+  if (!stopped_) shown -= held;
   std::string certain(pending_, 0, shown);
   pending_.erase(0, stopped_ ? std::string::npos : shown);
   return certain;
@@ -173,7 +196,7 @@ void Generator::save(ByteWriter& to) const {
   to.number(max_tokens_);
   to.list(std::span<const int32_t>(stop_ids_));
   to.number(uint64_t{filter_.stop().size()});
-  for (const WipedString& stop : filter_.stop()) to.text(stop);
+  for (const StopText& stop : filter_.stop()) to.text(stop.text());
   to.text(filter_.pending());
   to.text(decoder_.pending());
   const bool begun = prompt_read_ == prompt_.size();  // before that there are no logits

@@ -18,11 +18,14 @@
 
 namespace allmem {
 
+constexpr size_t kMaxStops = 256;
+constexpr size_t kMaxStopBytes = size_t{64} << 10;
+
 struct GenerateOptions {
   SamplerOptions sampling = {};
   int64_t max_tokens = 512;  // >= 0
-  // UTF-8, none empty; the text ends before the first of them, wherever tokens break. One that is a special
-  // token is a stop token too: such tokens have no text.
+  // UTF-8, none empty, at most kMaxStops of kMaxStopBytes; the text ends before the first of them, wherever
+  // tokens break. One that is a special token is a stop token too: such tokens have no text.
   std::vector<std::string> stop = {};
   std::vector<int32_t> stop_ids = {};  // tokens that end the text and are neither shown nor read
   bool speculate = true;               // reads drafts where that is likely to be faster; the text is the same
@@ -51,22 +54,38 @@ struct GenerateStats {
   FinishReason finish = FinishReason::kNone;
 };
 
+// One stop string, looked for in a text that comes in pieces, in linear time (Knuth, Morris, Pratt).
+class StopText {
+ public:
+  explicit StopText(std::string_view text);  // not empty
+  // Takes the next piece. At which of its bytes the string was complete, if it was; then that was all.
+  std::optional<size_t> read(std::string_view more);
+  size_t begun() const { return begun_; }  // with how many bytes of the string the text ends
+  std::string_view text() const { return text_; }
+
+ private:
+  size_t with_next(size_t begun, char next) const;
+
+  WipedString text_;
+  WipedVector<uint32_t> borders_;  // [i]: how many of the first bytes also end the first i + 1, not all
+  size_t begun_ = 0;
+};
+
 // Lets text through up to the first stop string, holding back what could still become one.
 class StopFilter {
  public:
-  // Throws Error (kInvalidArgument) if one is empty.
+  // Throws Error (kInvalidArgument) if one is empty or too long, or there are too many.
   explicit StopFilter(std::span<const std::string> stop);
   std::string push(std::string_view text);  // the text that is now certain to be shown
   std::string flush();                      // what was held back, when the text ends without a stop
   bool stopped() const { return stopped_; }
 
-  std::span<const WipedString> stop() const { return stop_; }
-  // What is held back, and its return: all that a filter remembers before it stops.
+  std::span<const StopText> stop() const { return stop_; }
+  // What is held back: all that a filter remembers before it stops. A new one that is given it goes on alike.
   std::string_view pending() const { return pending_; }
-  void set_pending(std::string_view text) { pending_ = text; }
 
  private:
-  WipedVector<WipedString> stop_;
+  WipedVector<StopText> stop_;
   WipedString pending_;
   bool stopped_ = false;
 };

@@ -21,7 +21,8 @@ class Sampling(TypedDict, total=False):
         stop token does not, however many turns of a chat it has ended.
     repetition_window: in [0, 1048576] tokens; 64.
     seed: in [0, 2^64); the same seed gives the same text. None draws one.
-    stop: strings that end the text; they are not part of it. A special token ends it as such.
+    stop: strings that end the text, at most 256 of 64 KiB; they are not part of it. A special token ends it
+        as such.
     speculate: where a text repeats what was read or written, read several tokens at once and keep those that
         are drawn: faster, and the same text. True. Texts with logprobs or a token filter are read one by one.
     logit_bias: what is added to the logits of tokens, by id: in [-100, 100], or -inf for never.

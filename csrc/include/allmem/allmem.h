@@ -269,8 +269,9 @@ typedef struct allmem_sampling {
   uint64_t seed;             /* the same seed and logits give the same tokens on every platform. Default 0:
                                 set your own, or the same question gets the same answer every time */
   int64_t max_tokens;        /* of one generation, >= 0. Default 512 */
-  const char* const* stop;   /* texts that end a generation and are not shown; may be NULL. One that is a
-                                special token ("<|im_end|>") ends it where the model writes that token */
+  const char* const* stop;   /* texts that end a generation and are not shown, at most 256 of 64 KiB; may be
+                                NULL. One that is a special token ("<|im_end|>") ends it where the model
+                                writes that token */
   size_t stop_count;
   /* Added to the logits of these tokens before anything else; may be NULL. */
   const allmem_logit_bias* logit_bias;

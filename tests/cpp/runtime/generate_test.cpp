@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 
 #include "platform/error.h"
 #include "texts.h"
@@ -82,6 +83,52 @@ TEST_CASE("held-back text and half a character come out last, in their order") {
   const Result result = run(model, {.max_tokens = 3, .stop = {"ab"}});
   CHECK(result.pieces == Pieces{"b", "", "", "a\xEF\xBF\xBD"});
   CHECK(result.stats.finish == FinishReason::kMaxTokens);
+}
+
+TEST_CASE("a text is held back exactly where it could become a stop string, however it repeats itself") {
+  std::mt19937 random(3);
+  const auto word = [&](size_t longest) {
+    std::string letters(1 + random() % longest, 'a');
+    for (char& letter : letters) letter = static_cast<char>('a' + random() % 2);
+    return letters;
+  };
+  for (int round = 0; round < 2000; ++round) {
+    const std::vector<std::string> stops = {word(7), word(7)};
+    StopFilter filter(stops);
+    std::string text, shown;
+    while (!filter.stopped() && text.size() < 40) {
+      const std::string more = word(3);
+      text += more;
+      shown += filter.push(more);
+      size_t expected = text.size();
+      for (size_t begin = text.size();
+           begin-- > 0;) {  // the first place where a stop string is, or may begin
+        const std::string_view rest = std::string_view(text).substr(begin);
+        const auto is_there = [&](const std::string& stop) { return rest.starts_with(stop); };
+        const auto may_be = [&](const std::string& stop) { return stop.starts_with(rest); };
+        const bool counts =
+            filter.stopped() ? std::ranges::any_of(stops, is_there) : std::ranges::any_of(stops, may_be);
+        if (counts) expected = begin;
+      }
+      REQUIRE(shown == text.substr(0, expected));
+    }
+    const bool has_one = std::ranges::any_of(
+        stops, [&](const std::string& stop) { return text.find(stop) != std::string::npos; });
+    REQUIRE(filter.stopped() == has_one);
+  }
+}
+
+TEST_CASE("the longest stop strings are looked for in no time") {
+  const std::vector<std::string> stops(kMaxStops, std::string(kMaxStopBytes, 'a'));
+  StopFilter filter(stops);
+  const std::string almost(kMaxStopBytes - 1, 'a');
+  CHECK(filter.push(almost).empty());
+  for (int i = 0; i < 3; ++i) {
+    CHECK(filter.push("b") == almost + "b");
+    CHECK(filter.push(almost).empty());
+  }
+  CHECK(filter.push("ab").empty());
+  CHECK(filter.stopped());
 }
 
 TEST_CASE("a character of two tokens comes out whole, and a stop string may hold one") {
@@ -300,6 +347,39 @@ TEST_CASE("a saved generation that cannot be right is refused") {
   }
 }
 
+TEST_CASE(
+    "a saved generation holds back what is the beginning of a stop string, and stop strings have bounds") {
+  FakeModel model{{kA, kA}};
+  Generator generator(kVocab, letters(), Ids{kC}, {.stop = {"ab"}});
+  CHECK(generator.next(model.forward()) == "");
+  ByteWriter saved, filter;
+  generator.save(saved);
+  filter.number(uint64_t{1});
+  filter.text("ab");
+  filter.text("a");
+  const auto at = std::ranges::search(saved.bytes(), filter.bytes()).begin();
+  REQUIRE(at != saved.bytes().end());
+  const auto read = [&](const std::vector<std::string>& stops, std::string_view pending) {
+    ByteWriter other;
+    other.number(uint64_t{stops.size()});
+    for (const std::string& stop : stops) other.text(stop);
+    other.text(pending);
+    std::vector<std::byte> bytes(saved.bytes().begin(), at);
+    bytes.insert(bytes.end(), other.bytes().begin(), other.bytes().end());
+    bytes.insert(bytes.end(), at + static_cast<ptrdiff_t>(filter.bytes().size()), saved.bytes().end());
+    ByteReader reader(bytes);
+    Generator(reader, kVocab, letters());
+  };
+  CHECK_NOTHROW(read({"ab"}, "a"));
+  CHECK_NOTHROW(read(std::vector<std::string>(kMaxStops, std::string(kMaxStopBytes, 'a')), "aaaa"));
+  CHECK_THROWS_AS(read({"ab"}, "c"), Error);
+  CHECK_THROWS_AS(read({"ab"}, "ca"), Error);
+  CHECK_THROWS_AS(read({"ab"}, "ab"), Error);
+  CHECK_THROWS_AS(read({}, "a"), Error);
+  CHECK_THROWS_AS(read({std::string(kMaxStopBytes + 1, 'a')}, "a"), Error);
+  CHECK_THROWS_AS(read(std::vector<std::string>(kMaxStops + 1, "ab"), "a"), Error);
+}
+
 TEST_CASE("a token that the tokenizer does not know is never said") {
   FakeModel model{{kVocab + 1}};  // the most likely of a model with a padded vocabulary
   Generator generator(kVocab + 2, letters(), Ids{kC}, {.max_tokens = 1});
@@ -316,5 +396,7 @@ TEST_CASE("prompts and options out of range are refused") {
   refused({INT32_MAX}, {});
   refused({kA}, {.max_tokens = -1});
   refused({kA}, {.stop = {"b", ""}});
+  refused({kA}, {.stop = {std::string(kMaxStopBytes + 1, 'b')}});
+  refused({kA}, {.stop = std::vector<std::string>(kMaxStops + 1, "b")});
   refused({kA}, {.sampling = {.temperature = -1.0f}});
 }
