@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -16,23 +15,23 @@ from typing import Any, NamedTuple, NoReturn
 
 import jinja2
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import FILTERS
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from allmem_edge.errors import ChatTemplateError, InvalidArgumentError
 from allmem_edge.files import TOOL_TEMPLATE, ModelFiles
+from allmem_edge.sandbox import Sandbox, account, spend
 from allmem_edge.words import Guard, Segment, guard_of, shown, text_of
 
 _MAX_FRAME = 1 << 20  # characters that a template may write beside the messages; mostly it is some dozens
-_MAX_TEXT = 1 << 26  # characters, of what it makes on the way
+# Characters that it may make or go through on the way, and how often the conversation's own, if that is more.
+_MAX_TEXT, _MAX_TIMES = 1 << 26, 64
 # Filters that look at single characters, and so must see people's words as they are.
 _LOOK_AT_CHARACTERS = (
     *("title", "escape", "e", "forceescape", "striptags", "urlize", "urlencode", "wordwrap", "wordcount"),
     "xmlattr",
 )
-_MAX_NUMBER = 10_000  # numbers of a range, characters of a column
 
 
 class Message(NamedTuple):
@@ -40,50 +39,6 @@ class Message(NamedTuple):
 
     role: str
     content: str
-
-
-class _CodeGenerator(CodeGenerator):
-    """Compiles ~ to a call that looks at lengths, as the sandbox does for +."""
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        self.write("environment.concatenate((")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))")
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox without what makes gigabytes out of a line."""
-
-    code_generator_class = _CodeGenerator
-    intercepted_binops = frozenset(["*", "**", "+", "%"])
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "%" and isinstance(left, str):
-            _check_widths(left)
-        elif operator == "+" and isinstance(left, _SIZED):
-            _check_length(len(left) + _length(right))
-        elif operator == "*" and isinstance(left, (*_SIZED, int)) and isinstance(right, (*_SIZED, int)):
-            sizes = [item if isinstance(item, int) else len(item) for item in (left, right)]
-            _check_length(sizes[0] * sizes[1])
-        elif operator in ("*", "**"):
-            small = all(isinstance(item, (int, float)) and abs(item) < 1 << 32 for item in (left, right))
-            if not small or (operator == "**" and abs(right) > 64):
-                raise jinja2.TemplateRuntimeError(f"the operands of {operator} are not small numbers")
-        return super().call_binop(context, operator, left, right)
-
-    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        text = getattr(function, "__self__", None)
-        if isinstance(text, str):
-            _check_text_call(getattr(function, "__name__", ""), [text, *args, *kwargs.values()])
-        return super().call(context, function, *args, **kwargs)
-
-    def concatenate(self, parts: tuple[Any, ...]) -> str:
-        """What ~ does."""
-        texts = [str(part) for part in parts]
-        _check_length(sum(map(len, texts)))
-        return "".join(texts)
 
 
 class _Generation(Extension):
@@ -190,25 +145,25 @@ class ChatTemplate:
             {key: item if key == "role" else guard.all_words(item) for key, item in message.items()}
             for message in said
         ]
-        seen["strftime_now"] = lambda form: (now or datetime.now()).strftime(form)
+        seen["strftime_now"] = lambda form: _time(form, now or datetime.now())
         template = self._template if told["tools"] is None else self._tool_use
-        return guard.segments(self._run(template, _MAX_FRAME + 4 * sum(map(len, texts)), seen))
+        size = sum(map(len, texts))
+        with account(max(_MAX_TEXT, _MAX_TIMES * size)):
+            return guard.segments(self._run(template, _MAX_FRAME + 4 * size, seen))
 
     def error(self, problem: str) -> ChatTemplateError:
         """What the template does not do, as an error that names it."""
         return ChatTemplateError(f"The chat template {self._name} {problem}.")
 
     def _compile(self, source: str) -> jinja2.Template:
-        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        environment.filters["tojson"] = _to_json
-        for name in _LOOK_AT_CHARACTERS:
-            environment.filters[name] = _looking(environment.filters[name])
-        for name, function in environment.filters.items():
-            environment.filters[name] = _bounded(function, name)
-        del environment.globals["lipsum"]
-        environment.globals.update(raise_exception=_raise_exception, range=_short_range)
+        filters = {name: _looking(FILTERS[name]) for name in _LOOK_AT_CHARACTERS} | {"tojson": _to_json}
+        environment = Sandbox(
+            filters, trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        )
+        environment.globals["raise_exception"] = _raise_exception
         try:
-            return environment.from_string(source)
+            with account(_MAX_FRAME):
+                return environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise self.error(f"is not valid Jinja (line {error.lineno}): {error.message}") from error
         except (ValueError, TypeError, RecursionError, MemoryError, SyntaxError) as error:
@@ -273,6 +228,11 @@ def _raise_exception(message: object) -> NoReturn:
     raise jinja2.TemplateRuntimeError(str(message))
 
 
+def _time(form: str, now: datetime) -> str:
+    spend(256 * len(form))  # as long as the C library lets a time get
+    return now.strftime(form)
+
+
 def _to_json(
     value: Any,
     ensure_ascii: bool = False,
@@ -304,49 +264,3 @@ def _looking(function: Callable[..., Any]) -> Callable[..., Any]:
         return guard.words(str(result)) if isinstance(result, str) else result
 
     return looking
-
-
-def _short_range(*bounds: int) -> range:
-    numbers = range(*bounds)
-    if len(numbers) > _MAX_NUMBER:
-        raise jinja2.TemplateRuntimeError(f"a range has more than {_MAX_NUMBER} numbers")
-    return numbers
-
-
-def _bounded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """A filter that is not asked for more than it can do in a moment."""
-    first = int(hasattr(function, "jinja_pass_arg"))  # which argument is what is filtered
-
-    @functools.wraps(function)
-    def bounded(*args: Any, **kwargs: Any) -> Any:
-        _check_text_call(name, [*args[first:], *kwargs.values()])
-        return function(*args, **kwargs)
-
-    return bounded
-
-
-_SIZED = (str, list, tuple)
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, _SIZED) else 0
-
-
-def _check_text_call(name: str, arguments: Sequence[Any]) -> None:
-    """arguments: the text or list itself, and what is asked of it."""
-    if any(isinstance(value, int) and abs(value) > _MAX_FRAME for value in arguments[1:]):
-        raise jinja2.TemplateRuntimeError(f"{name} is asked for more than {_MAX_FRAME}")
-    if name in ("format", "format_map"):
-        _check_widths(arguments[0])
-    if name in ("replace", "join") and len(arguments) > 1:
-        _check_length(_length(arguments[0]) * max(map(_length, arguments[1:])))
-
-
-def _check_widths(form: Any) -> None:
-    if isinstance(form, str) and re.search(r"\d{5}|\*", form):
-        raise jinja2.TemplateRuntimeError(f"a width is larger than {_MAX_NUMBER}")
-
-
-def _check_length(length: int) -> None:
-    if length > _MAX_TEXT:
-        raise jinja2.TemplateRuntimeError(f"a text or list has more than {_MAX_TEXT} items")

@@ -301,6 +301,12 @@ def test_the_models_generation_config_gives_the_defaults(tiny: ae.Model) -> None
     assert tiny.chat(temperature=0.1).sampling["temperature"] == 0.1
 
 
+LONG = "{% set x = 'a' * 1048576 %}"
+COLLECTS = (
+    "{{% set ns = namespace(l=[]) %}}{{% for i in range(100) %}}{{% set ns.l = ns.l + [{}] %}}{{% endfor %}}"
+)
+NESTED = "{{% for a in range(10000) %}}{{% for b in range(10000) %}}{{% for c in range(10000){} %}}"
+NESTED += "{{% endfor %}}" * 3
 HOSTILE = {
     "reaches for the interpreter": "{{ messages.__class__.__mro__[1].__subclasses__() }}",
     "reaches for globals": "{{ self.__init__.__globals__['os'].system('true') }}",
@@ -313,6 +319,32 @@ HOSTILE = {
     "an undefined name": "{{ nothing.at.all }}",
     "changes the messages": "{{ messages.append(1) }}",
     "divides by zero": "{{ 1 / 0 }}",
+    "joins one text many times": LONG + "{{ ([x] * 100) | join | length }}",
+    "joins by a method": LONG + "{{ ''.join([x] * 100) | length }}",
+    "shows a list of one text": LONG + "{{ ([x] * 100) | string | length }}",
+    "writes a list of one text": LONG + "{% set y %}{{ [x] * 100 }}{% endset %}",
+    "JSON of one text many times": LONG + "{{ ([x] * 100) | tojson | length }}",
+    "JSON with a wide indent": "{{ ([1] * 10000) | tojson(indent=10000) | length }}",
+    "a namespace with one text many times": LONG + "{{ (namespace(l=[x] * 100) ~ '') | length }}",
+    "formats a mapping": LONG + "{{ (('%(a)s' * 100) % {'a': x}) | length }}",
+    "formats by a method": LONG + "{{ ('{0}' * 100).format(x) | length }}",
+    "formats by an attribute": LONG + "{{ (('{0}' * 100) | attr('format'))(x) | length }}",
+    "formats a wide column": "{{ '{0:>2000000}'.format('a') | length }}",
+    "formats a width that is given": "{{ '{:{}}'.format('a', 2000000) | length }}",
+    "wide bytes": "{{ 'a'.encode().ljust(200000000) | length }}",
+    "bytes of a number": "{{ (1).to_bytes(200000000) | length }}",
+    "puts a text between characters": LONG + "{{ x.replace('a', 'b' * 100) | length }}",
+    "indents many lines": "{{ ('a\n' * 1000000) | indent(100) | length }}",
+    "sorts one text many times": LONG + "{{ ([x] * 100) | sort | length }}",
+    "cuts a text into characters": "{{ ('ab' * 30000000) | list | length }}",
+    "collects texts": LONG + COLLECTS.format("x ~ i"),
+    "collects ends of a text": LONG + COLLECTS.format("x[i:]"),
+    "collects texts of a block": LONG + "{% for i in range(100) %}{% set y %}{{ x }}{% endset %}{% endfor %}",
+    "loops for ever": NESTED.format(""),
+    "looks for ever": NESTED.format(" if false"),
+    "compares for ever": LONG
+    + "{% set y = x ~ 'b' %}{% for i in range(10000) %}{{ x[1:] == y }}{% endfor %}",
+    "calls itself twice": "{% macro f(n) %}{{ f(n-1) ~ f(n-1) if n else n }}{% endmacro %}{{ f(60) }}",
     "bad syntax": "{% for %}",
     "an unknown filter": "{{ messages | nosuchfilter }}",
     "an unclosed block": "{% if messages %}",
@@ -325,10 +357,19 @@ HOSTILE = {
 
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_or_broken_template_is_a_sentence(source: str) -> None:
+    said = "" if "messages" in source or source == "nothing to see" else "{{ messages[0].content }}"
     with pytest.raises(ae.ChatTemplateError) as caught:
-        ChatTemplate(source, "evil.jinja").render([Message("user", "hello")])
+        ChatTemplate(source + said, "evil.jinja").render([Message("user", "hello")])
     assert "evil.jinja" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_long_conversation_is_far_from_what_a_template_may_do() -> None:
+    messages = [Message("user" if i % 2 == 0 else "assistant", "Hello <there>.") for i in range(9999)]
+    for source in (CHATML, QWEN_LIKE):
+        assert len(text_of(ChatTemplate(source, "t").render(messages, control=["<|im_end|>"]))) > 300_000
+    texts = [Message("user", "Hello there. " * 300_000)]
+    assert len(text_of(ChatTemplate(QWEN_LIKE, "t").render(texts))) > 3_000_000
 
 
 def test_the_template_may_be_in_the_tokenizers_config(tmp_path: Path) -> None:
