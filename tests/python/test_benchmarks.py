@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import allmem_edge as ae
+from allmem_edge.cli.bench_files import _answer
 from allmem_edge.errors import AllMemError, InvalidArgumentError, StorageError
 from allmem_edge.evaluation import bench_files, metrics, needle
 from allmem_edge.evaluation.answering import Answerer, Prompt, cut_in_the_middle
@@ -303,6 +304,9 @@ def test_infinitebenchs_tasks_are_told_by_the_files_name(
         (LONGBENCH2 | {"answer": "E"}, "'E'"),
         ({k: v for k, v in LONGBENCH2.items() if k != "choice_D"}, "'choice_D'"),
         (LVEVAL | {"answers": ""}, "'answers'"),
+        (LONGBENCH | {"dataset": 5}, "the dataset 5"),
+        (LONGBENCH | {"answers": ["x" * (1 << 20), "y"]}, "'answers' has more than"),
+        (LVEVAL | {"dataset": ["a"]}, "the dataset"),
     ],
 )
 def test_a_bad_sample_is_named_by_file_and_line(record: Any, what: str, tmp_path: Path) -> None:
@@ -310,6 +314,19 @@ def test_a_bad_sample_is_named_by_file_and_line(record: Any, what: str, tmp_path
     file = write(tmp_path / "bad.jsonl", good, record)
     with pytest.raises(StorageError, match=rf"bad\.jsonl, line 2: .*{what}"):
         bench_files.read(file)
+
+
+def test_an_answer_that_must_be_a_number_and_is_none_is_refused(tmp_path: Path) -> None:
+    record = {"id": 1, "context": "Text.", "input": "Which?", "answer": "abc"}
+    with pytest.raises(StorageError, match=r"line 1: .*'abc'"):
+        bench_files.read(write(tmp_path / "math_find.jsonl", record))
+
+
+def test_a_kept_result_that_is_no_answer_is_refused() -> None:
+    assert _answer({"answer": "x"}, "a 1", Path("kept")) == "x"
+    for result in ({"answer": 1}, {}, None, ["answer"]):
+        with pytest.raises(StorageError, match=r"kept: .*a 1"):
+            _answer(result, "a 1", Path("kept"))
 
 
 def test_what_is_of_no_suite_is_refused(tmp_path: Path) -> None:

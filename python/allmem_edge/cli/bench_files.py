@@ -83,7 +83,7 @@ def command(
                 answer = answerer.answer(ids, case.max_tokens, step=progress.refresh)
                 journal.put(case.key, {"tokens": len(ids), "answer": answer})
             for group in case.groups:
-                scores.setdefault(group, []).append(case.score(journal[case.key]["answer"]))
+                scores.setdefault(group, []).append(case.score(_answer(journal[case.key], case.key, run.out)))
             progress.advance(bar)
     journal.close()
     rows: list[dict[str, Any]] = []
@@ -105,6 +105,13 @@ def command(
             row["dataset"], str(row["samples"]), f"{row['score']:.1%}", f"{row['standard_error']:.1%}"
         )
     screen.print(table)
+
+
+def _answer(result: Any, key: str, out: Path | None) -> str:
+    answer = result.get("answer") if isinstance(result, dict) else None
+    if not isinstance(answer, str):
+        raise StorageError(f"{out}: the result of {key} has no text 'answer'; remove its line.")
+    return answer
 
 
 def _templates(path: Path) -> dict[str, str]:

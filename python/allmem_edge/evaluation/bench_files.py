@@ -19,6 +19,7 @@ from allmem_edge.evaluation.answering import Prompt
 from allmem_edge.evaluation.journal import lines_of
 
 SUITES = ("longbench", "longbench2", "infinitebench", "lveval")
+_MAX_ANSWERS = 1 << 20  # characters of all that would be right for a question
 Record = dict[str, Any]
 Score = Callable[[str], float]
 
@@ -169,7 +170,17 @@ def _texts(record: Record, name: str) -> list[str]:
     texts = [str(item) for item in values if isinstance(item, (str, int, float)) and str(item).strip()]
     if not texts or len(texts) != len(values):
         raise _BadSampleError(f"'{name}' has no answer, or an empty one")
+    if sum(map(len, texts)) > _MAX_ANSWERS:
+        raise _BadSampleError(f"'{name}' has more than {_MAX_ANSWERS:,} characters, which no answer has")
     return texts
+
+
+def _dataset(path: Path, record: Record) -> str:
+    """By its own name, or by that of the file."""
+    name = record.get("dataset") or path.stem
+    if not isinstance(name, str):
+        raise _BadSampleError(f"the dataset {name!r} is no name")
+    return name
 
 
 def _fill(template: str, record: Record) -> str:
@@ -182,7 +193,7 @@ def _key(path: Path, number: int) -> str:
 
 
 def _longbench(path: Path, number: int, record: Record, templates: Mapping[str, str]) -> Case:
-    dataset = re.sub(r"_e$", "", record.get("dataset") or path.stem)
+    dataset = re.sub(r"_e$", "", _dataset(path, record))
     kind = _LONGBENCH.get(dataset)
     if kind is None:
         raise _BadSampleError(f"the dataset {dataset!r} is none of LongBench's")
@@ -227,7 +238,7 @@ def _longbench2(path: Path, number: int, record: Record, templates: Mapping[str,
 
 
 def _lveval(path: Path, number: int, record: Record, templates: Mapping[str, str]) -> Case:
-    dataset = record.get("dataset") or path.stem
+    dataset = _dataset(path, record)
     base = re.sub(r"_\d+k$", "", dataset)
     answers = _texts(record, "answers")
     keywords = record.get("answer_keywords")
@@ -260,6 +271,8 @@ def _infinitebench(path: Path, number: int, record: Record, templates: Mapping[s
         )
     template, max_tokens = _INFINITE[task]
     answers = _texts(record, "answer")
+    if task == "math_find" and _number(answers[0]) is None:
+        raise _BadSampleError(f"the answer {answers[0]!r} is no number")
     filled = {"context": _text(record, "context"), "input": _text(record, "input")}
     letters = ""
     if task in ("longbook_choice_eng", "code_debug"):
@@ -274,6 +287,13 @@ def _infinitebench(path: Path, number: int, record: Record, templates: Mapping[s
 
     prompt = Prompt(_fill(templates.get(task, template), filled))
     return Case(_key(path, number), (task,), prompt, False, max_tokens, score)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _infinite_score(task: str, answer: str, answers: Sequence[str], letters: str) -> float:
@@ -295,7 +315,7 @@ def _infinite_score(task: str, answer: str, answers: Sequence[str], letters: str
         return float(bool(said) and said[-1] == answers[0])
     if task == "math_find":
         first = re.search(r"\d+(?:\.\d+)?", answer)
-        return float(first is not None and float(first.group()) == float(answers[0]))
+        return float(first is not None and float(first.group()) == _number(answers[0]))
     if task == "math_calc":
         begin = 0
         while begin < min(len(numbers), len(answers)) and numbers[begin] == answers[begin]:

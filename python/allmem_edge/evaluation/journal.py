@@ -9,6 +9,11 @@ from typing import Any, TextIO
 
 from allmem_edge.errors import ModelNotFoundError, StorageError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 class Journal:
     """Results by key. The first line of the file has the settings, which a run that goes on must share."""
@@ -22,13 +27,17 @@ class Journal:
         if path is None:
             return
         try:
-            if path.exists():
-                self._read(path)
             self._file = path.open("a", encoding="utf-8")
-            if self._file.tell() == 0:
+            _lock(self._file, path)  # before anything is read: another run may be in the middle of a line
+            self._read(path)
+            if path.stat().st_size == 0:
                 self._write({"settings": self._settings})
         except (OSError, UnicodeDecodeError) as error:
+            self.close()
             raise StorageError(f"The results cannot be saved to {path}: {error}.") from error
+        except StorageError:
+            self.close()
+            raise
 
     def __contains__(self, key: str) -> bool:
         return key in self._results
@@ -84,6 +93,18 @@ class Journal:
                     f"{self._path} holds results with {name} {theirs!r}, not {ours!r}: go on with the same "
                     "settings, or name another file."
                 )
+
+
+def _lock(file: TextIO, path: Path) -> None:
+    """Until `file` is closed. Raises StorageError if another run has it."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StorageError(
+            f"Another run is writing its results to {path}: wait for it, or name another file."
+        ) from error
 
 
 def lines_of(path: Path, most: int = 256 << 20) -> list[tuple[int, dict[str, Any]]]:
