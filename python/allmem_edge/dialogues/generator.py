@@ -116,10 +116,10 @@ class Generator:
         ack = self._rng.choice(phrases.CORRECTION_ACKS)
         return new, Turn(user, self._reply(new, ack), "correct", key=new.key)
 
-    def ask_unknown(self, known: Iterable[Fact]) -> Turn:
-        """Ask for something that none of the known facts tells."""
+    def ask_unknown(self, known: Iterable[Fact], *, also_taken: Iterable[str] = ()) -> Turn:
+        """Ask for something that none of the known facts tells. also_taken: keys not to ask for either."""
         known = list(known)
-        taken = {fact.key for fact in known}
+        taken = {*also_taken, *(fact.key for fact in known)}
         if any(fact.attribute.is_code for fact in known):
             taken.add("code")  # "the code" could mean the one that is known
         attribute = self._pick_attribute(taken)

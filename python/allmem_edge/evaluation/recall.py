@@ -30,6 +30,8 @@ _SEEN = (
     "Interesting, thank you.",
     "Okay, I have seen that part.",
 )
+# The generator's keys for what people's phrasings tell by another name, so that no question has two answers.
+_SAME = {"city": "town", "gym": "locker_code"}
 
 
 @cache
@@ -107,7 +109,9 @@ class Cases:
             )
         chosen = self._rng.sample(kinds, people + unknown * min(people, len(kinds) - people))
         pairs = [self._told(kind) for kind in chosen[:people]]
-        taken = {kind["key"] for kind in chosen} | ({"name"} if people else set())
+        taken = {_SAME.get(kind["key"], kind["key"]) for kind in chosen} | ({"name"} if people else set())
+        if any(key.endswith("_code") for key in taken):
+            taken.add("code")  # "the code" could mean the one that people's phrasings tell
         known = []
         while len(pairs) < count:
             fact = self._generator.fact()
@@ -119,7 +123,8 @@ class Cases:
         if unknown:  # the questions are about what was not told
             others = [self._told(kind)[1] for kind in chosen[people:]]
             others = [Turn(turn.user, turn.assistant, "ask_unknown", key=turn.key) for turn in others]
-            others += [self._generator.ask_unknown(known) for _ in range(count - len(others))]
+            asked = range(count - len(others))
+            others += [self._generator.ask_unknown(known, also_taken=taken) for _ in asked]
             pairs = [(tell, ask) for (tell, _), ask in zip(pairs, others, strict=True)]
         return pairs
 
