@@ -18,7 +18,7 @@ from tiny_model import rounding
 
 import allmem_edge as ae
 from allmem_edge.cli import perplexity
-from allmem_edge.cli.eval import Talk
+from allmem_edge.cli.eval import Talk, standard_error
 from allmem_edge.cli.perplexity import token_losses
 from allmem_edge.dialogues import Turn
 from allmem_edge.errors import AllMemError, StorageError
@@ -68,6 +68,16 @@ def test_a_journal_of_other_settings_or_of_something_else_is_refused(tmp_path: P
         with pytest.raises(StorageError, match=r"line [12]"):
             Journal(file, {"seed": 1})
         assert file.read_bytes() == text
+
+
+def test_a_journal_that_another_run_writes_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "results"
+    first = Journal(file, {"seed": 1})
+    with pytest.raises(StorageError, match="Another run"):
+        Journal(file, {"seed": 1})
+    first.put("a", 1)
+    first.close()
+    assert Journal(file, {"seed": 1})["a"] == 1
 
 
 @pytest.mark.parametrize(
@@ -221,6 +231,22 @@ def test_a_seed_gives_the_same_cases_and_unknown_asks_for_what_was_not_told() ->
     assert not {turn.key for turn in turns} & {turn.key for turn in questions} - {None}
 
 
+@pytest.mark.parametrize("phrasings", ["people", "both"])
+def test_no_question_has_two_answers_or_asks_as_unknown_for_what_was_told(phrasings: Any) -> None:
+    same = {"city": "town", "gym": "locker_code"}
+    cases, unknown = (Cases(7, len, phrasings=phrasings) for _ in range(2))
+
+    def keys(turns: list[Turn]) -> list[str]:
+        names = [str(turn.key).removeprefix("people:") for turn in turns if turn.key]
+        return [same.get(name, name) for name in names]
+
+    for _ in range(300):
+        turns, _questions = cases.case(0, 10)
+        assert len(set(keys(turns))) == 10
+        turns, questions = unknown.case(0, 10, unknown=True)
+        assert not set(keys(turns)) & set(keys(questions))
+
+
 def test_text_files_fill_the_distance_in_their_order(tmp_path: Path) -> None:
     lines = [f"Line {i} of a text that goes on and on." for i in range(200)]
     (tmp_path / "text").write_text("\n".join(lines))
@@ -252,11 +278,24 @@ def test_recall_is_kept_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
 
 def test_replies_that_repeat_an_earlier_one_are_counted() -> None:
     chat = MagicMock(sampling={})
-    chat.send.side_effect = [["Hello."], ["I ", "see."], ["Hel", "lo."], ["Hello."]]
-    talk = Talk(chat, ("", False), 2, Mock())
+    asked_once = len(divergence.questions())
+    chat.send.side_effect = [["Hello."], ["Hello."], ["I ", "see."], *[["Hel", "lo."]] * (asked_once + 3)]
+    talk = Talk(chat, ("", False), asked_once + 3, Mock())
     facts = [Turn("I am Ada.", "Hello, Ada.", "fact"), Turn("I live in Rome.", "I see.", "fact")]
     (answer,) = talk.answers(facts, [Turn("Who am I?", "Ada", "ask", "Ada")], "seed")
-    assert answer["repeated"] == 0.5
+    # Replies to facts do not count, nor those to questions that come again.
+    assert answer["repeated"] == 1 - 2 / asked_once
+
+
+def test_the_error_of_recall_is_that_of_conversations() -> None:
+    assert standard_error([[True, False]]) is None
+    singles = [[True], [False], [True], [True]]
+    assert standard_error(singles) == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
+    together = [
+        talk * 5 for talk in singles
+    ]  # five questions that always fail together tell no more than one
+    assert standard_error(together) == pytest.approx(standard_error(singles))
+    assert standard_error([[True, False], [True]]) == pytest.approx(math.sqrt(2 * (1 / 9 + 1 / 9)) / 3)
 
 
 def test_recall_across_a_chat_of_the_models_own_repeats_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -153,6 +154,7 @@ def recall(
                 progress.update(task, completed=min(questions, len(answers)))
             answers = answers[:questions]
             right = [answer["right"] for answer in answers]
+            talks = [right[first : first + facts] for first in range(0, questions, facts)]
             results.append(
                 {
                     "distance": round(sum(answer["away"] for answer in answers) / questions)
@@ -168,7 +170,8 @@ def recall(
                     "correct": sum(right),
                     "total": questions,
                     "accuracy": sum(right) / questions,
-                    # the share of replies before the questions that an earlier one was, word for word
+                    "standard_error": standard_error(talks),
+                    # the share of the replies to ordinary questions, each asked once, that are an earlier one
                     "repeated": sum(answer["repeated"] for answer in answers) / questions if turns else None,
                     "by_phrasing": _by_phrasing(answers),
                 }
@@ -199,9 +202,10 @@ class Talk:
             ordinary, rng = ordinary_questions(), random.Random(seed)
             rng.shuffle(ordinary)
             chat.sampling = {**chat.sampling, "seed": rng.getrandbits(64)}
-            said = self._say([turn.user for turn in told])
+            self._say([turn.user for turn in told])
             begin = chat.session.position
-            said += self._say([ordinary[i % len(ordinary)] for i in range(self.turns)])
+            said = self._say([ordinary[i % len(ordinary)] for i in range(self.turns)])
+            said = said[: len(ordinary)]  # a question that comes again may well have the same answer
             repeated = 1 - len(set(said)) / len(said)
         else:
             for first in range(0, len(told), _READ_TURNS):
@@ -244,6 +248,19 @@ def _by_phrasing(answers: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     return counts
 
 
+def standard_error(talks: Sequence[Sequence[bool]]) -> float | None:
+    """Of the share of right answers: conversations are independent, the questions of one are not.
+
+    talks: which answers of each conversation are right. None for a single one, which tells nothing about it.
+    """
+    total, count = sum(map(len, talks)), len(talks)
+    if count < 2:
+        return None
+    share = sum(map(sum, talks)) / total
+    spread = sum((sum(right) - share * len(right)) ** 2 for right in talks)
+    return math.sqrt(spread * count / (count - 1)) / total
+
+
 def is_right(text: str, turn: Turn) -> bool:
     """Whether `text` contains the turn's answer, exactly and not as a part of a longer word or number; if it
     has none, whether `text` says so."""
@@ -264,7 +281,7 @@ def _print(report: dict[str, Any]) -> None:
     out.print(
         f"recall of {report['model']}, window {report['window']} tokens{after}",
     )
-    table = Table("distance", "windows", "facts", "memory", "right", "accuracy", box=None)
+    table = Table("distance", "windows", "facts", "memory", "right", "accuracy", "± ", box=None)
     for row in report["results"]:
         table.add_row(
             f"{row['distance']:,}",
@@ -273,10 +290,12 @@ def _print(report: dict[str, Any]) -> None:
             row["memory"],
             f"{row['correct']} of {row['total']}",
             f"{row['accuracy']:.1%}",
+            "" if row["standard_error"] is None else f"{100 * row['standard_error']:.1f} %",
         )
     out.print(table)
     if turns:
-        out.print(f"replies that repeat an earlier one: {report['results'][0]['repeated']:.0%}")
+        repeated = report["results"][0]["repeated"]
+        out.print(f"replies to ordinary questions that repeat an earlier one: {repeated:.0%}")
     for row in report["results"] if report["phrasings"] == "both" else ():
         parts = [f"{k} {v['correct']} of {v['total']}" for k, v in sorted(row["by_phrasing"].items())]
         out.print(f"distance {row['distance']:,}, by whose phrasing: {', '.join(parts)}")
