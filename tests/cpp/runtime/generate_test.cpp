@@ -297,9 +297,10 @@ TEST_CASE("of stop tokens only which they are counts: not their order, nor how o
   // Memories of earlier versions have them in any order.
   WipedVector<std::byte> bytes = saved({kB, kEnd});
   const Ids sorted{kB, kEnd}, reversed{kEnd, kB};
-  const auto at = std::ranges::search(bytes, std::as_bytes(std::span(sorted)));
-  REQUIRE(!at.empty());
-  std::ranges::copy(std::as_bytes(std::span(reversed)), at.begin());
+  const auto kept = std::as_bytes(std::span(sorted));
+  const auto at = std::search(bytes.begin(), bytes.end(), kept.begin(), kept.end());
+  REQUIRE(at != bytes.end());
+  std::ranges::copy(std::as_bytes(std::span(reversed)), at);
   for (const int32_t end : sorted) {
     FakeModel model{{kA, end}};
     ByteReader reader(bytes);
@@ -357,14 +358,15 @@ TEST_CASE(
   filter.number(uint64_t{1});
   filter.text("ab");
   filter.text("a");
-  const auto at = std::ranges::search(saved.bytes(), filter.bytes()).begin();
-  REQUIRE(at != saved.bytes().end());
+  const auto &all = saved.bytes(), &part = filter.bytes();
+  const auto at = std::search(all.begin(), all.end(), part.begin(), part.end());
+  REQUIRE(at != all.end());
   const auto read = [&](const std::vector<std::string>& stops, std::string_view pending) {
     ByteWriter other;
     other.number(uint64_t{stops.size()});
     for (const std::string& stop : stops) other.text(stop);
     other.text(pending);
-    std::vector<std::byte> bytes(saved.bytes().begin(), at);
+    std::vector<std::byte> bytes(all.begin(), at);
     bytes.insert(bytes.end(), other.bytes().begin(), other.bytes().end());
     bytes.insert(bytes.end(), at + static_cast<ptrdiff_t>(filter.bytes().size()), saved.bytes().end());
     ByteReader reader(bytes);
