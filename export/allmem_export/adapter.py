@@ -20,12 +20,12 @@ from allmem_edge.assembly.adapter import (
     WEIGHTS,
     graph_file,
     read_adapter,
-    sha256_of,
     slots_file,
 )
 from allmem_edge.assembly.assemble import write_weights
 from allmem_edge.assembly.base import BaseModel, open_base
 from allmem_edge.assembly.safetensors_file import SafetensorsFile, write_safetensors
+from allmem_edge.checksums import sha256_of
 
 from .configuration import AllMemConfig
 from .convert import appearing, base_shapes, check_out

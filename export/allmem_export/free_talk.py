@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -49,6 +49,10 @@ class Saying:
         """A question and its answer."""
         return self._ours(rng.choice(self.relation.asks)), self._theirs(rng)
 
+    def corrected(self, values: Values) -> Saying:
+        """The same of the same person with another value."""
+        return replace(self, value=_value(self.relation, values, {self.person, self.value}))
+
     def _ours(self, template: str) -> str:
         return _say(template, self.value, self.person)
 
@@ -82,7 +86,12 @@ def saying(rng: random.Random, values: Values) -> Saying:
     mine = rng.random() < 0.6
     relation = rng.choice(MINE if mine else THEIRS)
     person = "" if mine else rng.choice(PERSONS)
+    return Saying(relation, person, _value(relation, values, {person}))
+
+
+def _value(relation: Relation, values: Values, taken: set[str]) -> str:
+    """A value that is in none of the texts `taken`."""
     value = values.draw(relation.kind)
-    while value in person:  # nobody is the boss of themselves
+    while any(value in text for text in taken):  # nobody is the boss of themselves
         value = values.draw(relation.kind)
-    return Saying(relation, person, value)
+    return value

@@ -80,6 +80,16 @@ AFTER = (
     " Let's go on.",
     " Just so you know.",
 )
+# Said before what is true now.
+CORRECTIONS = (
+    "Actually, that was wrong. ",
+    "I made a mistake. ",
+    "Sorry, I told you something wrong. ",
+    "That has changed. ",
+    "Correction: ",
+    "No, wait. ",
+    "Please forget what I said before. ",
+)
 LEADS = (
     "Hmm, let me think. ",
     "Back to me. ",
@@ -295,6 +305,19 @@ class SequenceMaker:
             user = rng.choice(LEADS) + user
         self._say(seq, user, reply, {fact.key: fact.value}, asked=True, learned=True)
 
+    def _correct(
+        self, seq: Sequence, rng: random.Random, fact: Fact | Saying, talk: Generator
+    ) -> Fact | Saying:
+        """The turn in which another value is told for a fact. -> What is true from then on."""
+        if isinstance(fact, Fact):
+            new, turn = talk.correct(fact)
+            self.tell(seq, rng, new, talk, turn)
+            return new
+        said = fact.corrected(Values(rng, held_out=self.held_out))
+        user, reply = said.tell(rng)
+        self._say(seq, rng.choice(CORRECTIONS) + user, reply, {said.key: said.value}, learned=True)
+        return said
+
     def _ask_two(self, seq: Sequence, first: Fact, second: Fact) -> None:
         a, b = first.attribute.noun, second.attribute.noun
         reply = f"Your {a} is {first.value} and your {b} is {second.value}."
@@ -330,10 +353,9 @@ class SequenceMaker:
             elif rng.random() < 0.04:
                 turn = talk.ask_unknown(fact for fact in known if isinstance(fact, Fact))
                 self._say(seq, turn.user, turn.assistant, {}, asked=True, learned=True)
-            elif rng.random() < 0.05 and isinstance(known[-1], Fact):
-                new, turn = talk.correct(known[-1])
-                self.tell(seq, rng, new, talk, turn)
-                known[-1] = new
+            elif rng.random() < 0.08:
+                i = rng.randrange(len(known))
+                known[i] = self._correct(seq, rng, known[i], talk)
             elif rng.random() < 0.08 and len(facts := [fact for fact in known if isinstance(fact, Fact)]) > 1:
                 self._ask_two(seq, *rng.sample(facts, 2))
             else:

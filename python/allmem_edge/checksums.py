@@ -22,7 +22,7 @@ _BLOCK = 1 << 20
 def write_checksums(folder: Path) -> None:
     """Writes SHA256SUMS for all files in `folder` but hidden ones: the last file of a model directory."""
     lines = [
-        f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n"
+        f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CHECKSUMS and not _is_hidden(path.relative_to(folder))
     ]
@@ -82,7 +82,7 @@ def damaged_files(folder: Path, *, needed: Iterable[str] | None = None) -> dict[
                     f"The model in {folder} lacks {name}, which {CHECKSUMS} names: it was not copied or "
                     "downloaded to its end; fetch it again."
                 )
-        elif _digest(folder / name) != expected:
+        elif sha256_of(folder / name) != expected:
             problems[name] = (
                 f"{folder / name} is not what {CHECKSUMS} says: it is damaged, or was changed after the "
                 "model was made; fetch it again."
@@ -107,7 +107,8 @@ def _is_file(path: Path) -> bool:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content. Raises StorageError."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:

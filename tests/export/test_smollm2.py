@@ -22,9 +22,10 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 import allmem_edge as ae
 import tiny
 from allmem_edge import _core
-from allmem_edge.assembly.adapter import Source, sha256_of
+from allmem_edge.assembly.adapter import Source
 from allmem_edge.assembly.assemble import pull
 from allmem_edge.assembly.find_base import _from_package
+from allmem_edge.checksums import sha256_of
 from allmem_edge.errors import AllMemError
 from allmem_edge.lm_eval import AllMemLM
 from allmem_export.adapter import export_adapter

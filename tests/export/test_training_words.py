@@ -18,6 +18,7 @@ from allmem_edge.evaluation.recall import told
 from allmem_export import own_answers
 from allmem_export.free_talk import MINE, PERSONS, THEIRS, Relation, Saying, saying
 from allmem_export.own_answers import question
+from allmem_export.sequences import CORRECTIONS
 
 BUNDLED = Path(package).parent / "models" / "small"
 
@@ -71,7 +72,17 @@ def plain(text: str) -> str:
     return re.sub(r"[^a-z ]", "", text.lower())
 
 
+def test_a_corrected_fact_is_of_the_same_thing_with_another_value() -> None:
+    rng = random.Random(2)
+    values = Values(rng, held_out=False)
+    for _ in range(300):
+        fact = saying(rng, values)
+        new = fact.corrected(values)
+        assert new.key == fact.key and new.value not in fact.value and new.value not in new.person
+
+
 def test_the_sayings_of_training_are_not_those_of_the_evaluation() -> None:
+    assert not set(map(plain, told()["corrections"])) & set(map(plain, CORRECTIONS))
     evaluation = {plain(line) for kind in told()["kinds"] for line in (*kind["tells"], *kind["asks"])}
     training = {plain(line) for relation in (*MINE, *THEIRS) for line in (*relation.tells, *relation.asks)}
     assert not evaluation & training

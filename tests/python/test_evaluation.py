@@ -14,11 +14,13 @@ from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tiny_model import rounding
 
 import allmem_edge as ae
 from allmem_edge.cli import perplexity
 from allmem_edge.cli.eval import Talk, standard_error
+from allmem_edge.cli.eval import command as evaluations
 from allmem_edge.cli.perplexity import token_losses
 from allmem_edge.dialogues import Turn
 from allmem_edge.errors import AllMemError, StorageError
@@ -247,6 +249,23 @@ def test_no_question_has_two_answers_or_asks_as_unknown_for_what_was_told(phrasi
         assert not set(keys(turns)) & set(keys(questions))
 
 
+@pytest.mark.parametrize("phrasings", ["generator", "both", "people"])
+def test_a_corrected_fact_is_told_twice_and_its_last_value_is_right(phrasings: Any) -> None:
+    cases = Cases(5, len, phrasings=phrasings)
+    for _ in range(40):
+        turns, questions = cases.case(300, 3, corrected=True)
+        kinds = [turn.kind for turn in turns]
+        last = len(kinds) - kinds[::-1].index("correct")
+        assert kinds[:3] == ["fact"] * 3 and kinds[last - 3 : last] == ["correct"] * 3
+        assert set(kinds[3 : last - 3] + kinds[last:]) == {"small_talk"}
+        for between in (turns[3 : last - 3], turns[last:]):
+            assert sum(len(turn.user) + len(turn.assistant) for turn in between) >= 300
+        for question in questions:
+            first, new = (next(t for t in ts if t.key == question.key) for ts in (turns, turns[last - 3 :]))
+            assert question.answer and question.old and question.answer.casefold() != question.old.casefold()
+            assert question.old in first.user and question.answer in new.user
+
+
 def test_text_files_fill_the_distance_in_their_order(tmp_path: Path) -> None:
     lines = [f"Line {i} of a text that goes on and on." for i in range(200)]
     (tmp_path / "text").write_text("\n".join(lines))
@@ -274,6 +293,36 @@ def test_recall_is_kept_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
     assert (tmp_path / "results").read_text() == "".join(kept)
     other = run(*arguments, "--seed", "2")
     assert other.returncode == 1 and b"seed 1, not 2" in other.stderr
+    (tmp_path / "text").write_text("Other words to read. " * 300)
+    other = run(*arguments)
+    assert other.returncode == 1 and b"holds results with filler" in other.stderr
+
+
+def test_of_corrected_facts_the_old_values_are_counted(
+    tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [
+        "recall",
+        str(tiny_dir),
+        "--distance",
+        "50",
+        "--facts",
+        "1",
+        "--questions",
+        "3",
+        "--corrected",
+    ]
+    answers = iter([("{v}", "old"), ("both {o} and {v}", "right"), ("{o}", "old")])
+
+    def answer(_talk: Talk, _told: list[Turn], asked: list[Turn], _seed: str) -> list[dict[str, Any]]:
+        text = next(answers)[0].replace("{v}", str(asked[0].answer)).replace("{o}", str(asked[0].old))
+        return [{"key": asked[0].key, "value": asked[0].answer, "answer": text, "away": 1, "repeated": 0.0}]
+
+    monkeypatch.setattr(Talk, "answers", answer)
+    result = CliRunner().invoke(evaluations, [*arguments, "--json"])
+    (row,) = json.loads(result.stdout)["results"]
+    assert (row["correct"], row["old"], row["total"]) == (2, 1, 3)
+    assert run("eval", *arguments, "--unknown").returncode == 2
 
 
 def test_replies_that_repeat_an_earlier_one_are_counted() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from allmem_edge.checksums import is_plain_name
+from allmem_edge.checksums import is_plain_name, sha256_of
 from allmem_edge.errors import (
     MALFORMED,
     ModelFormatError,
@@ -31,7 +30,6 @@ _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIMIT = 16 << 20  # bytes of the manifest and of a list of slots
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -236,18 +234,6 @@ def _relative(name: Any) -> str:
     if not is_plain_name(text):
         raise ValueError(f"{text!r} is outside its directory")
     return text
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content. Raises StorageError."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()
 
 
 def _read_json(path: Path) -> Any:

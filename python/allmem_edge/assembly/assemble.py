@@ -22,14 +22,13 @@ from allmem_edge.assembly.adapter import (
     graph_file,
     is_name,
     is_packaged,
-    sha256_of,
 )
 from allmem_edge.assembly.base import BaseModel, open_base
 from allmem_edge.assembly.find_base import Progress, found_base
 from allmem_edge.assembly.initializers import DATA_FILE, Tensor, slots, write_data
 from allmem_edge.assembly.safetensors_file import SafetensorsFile
 from allmem_edge.chat_format import write_chat_format
-from allmem_edge.checksums import write_checksums
+from allmem_edge.checksums import sha256_of, write_checksums
 from allmem_edge.errors import (
     MALFORMED,
     ChatTemplateError,

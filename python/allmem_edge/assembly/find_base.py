@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from allmem_edge.assembly.adapter import Base, Source, sha256_of
+from allmem_edge.assembly.adapter import Base, Source
+from allmem_edge.checksums import sha256_of
 from allmem_edge.errors import MALFORMED, AllMemError, ModelFormatError, ModelNotFoundError, StorageError
 
 Progress = Callable[[str, float], None]  # (what is being done, the share that is done)

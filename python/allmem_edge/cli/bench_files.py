@@ -16,7 +16,7 @@ from allmem_edge.evaluation import bench_files
 from allmem_edge.evaluation.answering import Answerer, Format, cut_in_the_middle
 from allmem_edge.evaluation.journal import Journal
 from allmem_edge.evaluation.metrics import mean_and_error
-from allmem_edge.evaluation.settings import settings_of
+from allmem_edge.evaluation.settings import settings_of, texts_of
 from allmem_edge.model import Model
 
 
@@ -69,7 +69,7 @@ def command(
         loaded,
         exact=run.exact,
         format=chat.form,
-        prompts=prompts.name if prompts else None,
+        prompts=texts_of([prompts] if prompts else []),
         max_length=max_length,
     )
     journal = Journal(run.out, settings)
@@ -91,7 +91,7 @@ def command(
         mean, error = mean_and_error(each)
         rows.append({"dataset": group, "samples": len(each), "score": mean, "standard_error": error})
     suites = sorted({name for name, _ in read})
-    report = settings | {"suites": suites, "files": [p.name for p in files], "limit": limit, "results": rows}
+    report = settings | {"suites": suites, "files": texts_of(files), "limit": limit, "results": rows}
     if run.as_json:
         console.write_json(report)
         return

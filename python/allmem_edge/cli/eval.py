@@ -21,7 +21,7 @@ from allmem_edge.dialogues import DENIAL, Turn
 from allmem_edge.evaluation.divergence import questions as ordinary_questions
 from allmem_edge.evaluation.journal import Journal
 from allmem_edge.evaluation.recall import Cases, Phrasings, filler_of
-from allmem_edge.evaluation.settings import settings_of
+from allmem_edge.evaluation.settings import settings_of, texts_of
 from allmem_edge.model import Model
 
 _MAX_ANSWER = 32  # tokens
@@ -63,6 +63,11 @@ command.add_command(bench_files.command)
 @click.option("--seed", type=int, default=1, show_default=True, help="Random seed.")
 @click.option("--unknown", is_flag=True, help="Ask about what was never told; the right answer is to say so.")
 @click.option(
+    "--corrected",
+    is_flag=True,
+    help="Tell each fact anew with another value, after the distance and with as much again to its question.",
+)
+@click.option(
     "--phrasings",
     type=click.Choice(["generator", "people", "both"]),
     default="generator",
@@ -93,6 +98,7 @@ def recall(
     facts: int,
     seed: int,
     unknown: bool,
+    corrected: bool,
     phrasings: Phrasings,
     filler_files: tuple[Path, ...],
     paste: TextIO | None,
@@ -111,6 +117,8 @@ def recall(
     """
     if turns and (distance or filler_files):
         raise click.UsageError("--turns takes the place of --distance and --filler.")
+    if unknown and corrected:
+        raise click.UsageError("--unknown asks for what was never told, so there is nothing to correct.")
     loaded = Model.load(model, exact=run.exact, **run.choices)
     engine = loaded.engine
     pasted = paste.read() if paste else ""
@@ -122,8 +130,9 @@ def recall(
         seed=seed,
         facts=facts,
         unknown=unknown,
+        corrected=corrected,
         phrasings=phrasings,
-        filler=[path.name for path in filler_files],
+        filler=texts_of(filler_files),
         turns=turns,
         pasted_characters=len(pasted),
         paste_frozen=paste_frozen,
@@ -146,15 +155,16 @@ def recall(
             answers: list[dict[str, Any]] = []
             while len(answers) < questions:
                 key = f"{tokens} {len(answers)}"
-                told, asked = cases.case(tokens, facts, unknown=unknown)
+                told, asked = cases.case(tokens, facts, unknown=unknown, corrected=corrected)
                 if key not in journal:
                     journal.put(key, talk.answers(told, asked, f"{seed} {key}"))
                 for turn, answer in zip(asked, journal[key], strict=True):
-                    answers.append(answer | {"right": is_right(answer["answer"], turn)})
+                    right, old = is_right(answer["answer"], turn), says(answer["answer"], turn.old)
+                    answers.append(answer | {"right": right, "old": old and not right})
                 progress.update(task, completed=min(questions, len(answers)))
             answers = answers[:questions]
-            right = [answer["right"] for answer in answers]
-            talks = [right[first : first + facts] for first in range(0, questions, facts)]
+            rights = [answer["right"] for answer in answers]
+            talks = [rights[first : first + facts] for first in range(0, questions, facts)]
             results.append(
                 {
                     "distance": round(sum(answer["away"] for answer in answers) / questions)
@@ -167,9 +177,10 @@ def recall(
                     "unknown": unknown,
                     "pasted_characters": len(pasted),
                     "paste_frozen": paste_frozen,
-                    "correct": sum(right),
+                    "correct": sum(rights),
                     "total": questions,
-                    "accuracy": sum(right) / questions,
+                    "accuracy": sum(rights) / questions,
+                    "old": sum(answer["old"] for answer in answers) if corrected else None,
                     "standard_error": standard_error(talks),
                     # the share of the replies to ordinary questions, each asked once, that are an earlier one
                     "repeated": sum(answer["repeated"] for answer in answers) / questions if turns else None,
@@ -262,11 +273,13 @@ def standard_error(talks: Sequence[Sequence[bool]]) -> float | None:
 
 
 def is_right(text: str, turn: Turn) -> bool:
-    """Whether `text` contains the turn's answer, exactly and not as a part of a longer word or number; if it
-    has none, whether `text` says so."""
-    if turn.kind == "ask_unknown":
-        return DENIAL in text
-    return turn.answer is not None and re.search(rf"(?<!\w){re.escape(turn.answer)}(?!\w)", text) is not None
+    """Whether `text` says the turn's answer; if it has none, whether `text` says so."""
+    return DENIAL in text if turn.kind == "ask_unknown" else says(text, turn.answer)
+
+
+def says(text: str, value: str | None) -> bool:
+    """Whether `text` contains `value`, exactly and not as a part of a longer word or number."""
+    return value is not None and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -296,6 +309,8 @@ def _print(report: dict[str, Any]) -> None:
     if turns:
         repeated = report["results"][0]["repeated"]
         out.print(f"replies to ordinary questions that repeat an earlier one: {repeated:.0%}")
+    for row in report["results"] if report["corrected"] else ():
+        out.print(f"distance {row['distance']:,}: {row['old']} of {row['total']} are what was corrected")
     for row in report["results"] if report["phrasings"] == "both" else ():
         parts = [f"{k} {v['correct']} of {v['total']}" for k, v in sorted(row["by_phrasing"].items())]
         out.print(f"distance {row['distance']:,}, by whose phrasing: {', '.join(parts)}")

@@ -16,7 +16,7 @@ from allmem_edge.evaluation import needle
 from allmem_edge.evaluation.answering import Answerer, Format
 from allmem_edge.evaluation.journal import Journal
 from allmem_edge.evaluation.recall import filler_of
-from allmem_edge.evaluation.settings import settings_of
+from allmem_edge.evaluation.settings import settings_of, texts_of
 from allmem_edge.model import Model
 
 _TASKS = tuple(needle.tasks(needle.Haystack()))
@@ -75,7 +75,7 @@ def command(
         exact=run.exact,
         seed=seed,
         format=answerer.form,
-        haystack=[path.name for path in haystack],
+        haystack=texts_of(haystack),
     )
     journal = Journal(run.out, settings)
     rows = []

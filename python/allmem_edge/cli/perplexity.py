@@ -22,7 +22,7 @@ from allmem_edge.evaluation import by_position
 from allmem_edge.evaluation import plot as plotting
 from allmem_edge.evaluation.journal import Journal
 from allmem_edge.evaluation.log_softmax import log_softmax
-from allmem_edge.evaluation.settings import settings_of
+from allmem_edge.evaluation.settings import settings_of, texts_of
 from allmem_edge.model import Model
 from allmem_edge.session import Session
 from allmem_edge.turns import Exchange, Turns, messages_of
@@ -110,19 +110,16 @@ def command(
         {"of": part, "tokens": tokens, "perplexity": math.exp(total / tokens) if tokens else None}
         for part, (total, tokens) in sums.items()
     ]
-    report = {
-        "model": loaded.name,
-        "window": loaded.engine.window,
-        "seed": seed,
-        "dialogues": count,
-        "turns": turns,
-        "exact": run.exact,
-        "sinks": loaded.engine.sinks,
-        "chunk": loaded.engine.chunk,
-        "memory": loaded.engine.memory,
-        "frozen": loaded.engine.memory == "frozen",
-        "results": results,
-    }
+    report = settings_of(
+        "perplexity of dialogues",
+        loaded,
+        exact=run.exact,
+        seed=seed,
+        dialogues=count,
+        turns=turns,
+        frozen=loaded.engine.memory == "frozen",
+        results=results,
+    )
     if run.as_json:
         console.write_json(report)
     else:
@@ -139,9 +136,7 @@ def _by_position(
     run: Run,
 ) -> None:
     engine = loaded.engine
-    settings = settings_of(
-        "perplexity", loaded, exact=run.exact, files=[path.name for path in files], length=length
-    )
+    settings = settings_of("perplexity", loaded, exact=run.exact, files=texts_of(files), length=length)
     journal = Journal(run.out, settings)
     with console.progress(console.stderr()) as progress:
         task = progress.add_task("reading", total=limit)

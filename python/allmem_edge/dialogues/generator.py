@@ -27,7 +27,7 @@ class Turn:
 
     kind is "fact", "multi_fact", "correct", "ask", "ask_unknown" or "small_talk". For "ask", answer is the
     value exactly as it stands in `assistant`; for all others it is None. key names the attribute, if any;
-    "multi_fact" has two: "name+door_code".
+    "multi_fact" has two: "name+door_code". old: in an evaluation's "ask", the value before its correction.
     """
 
     user: str
@@ -35,6 +35,7 @@ class Turn:
     kind: str
     answer: str | None = None
     key: str | None = None
+    old: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from allmem_edge import _core
+from allmem_edge import __version__, _core
 from allmem_edge.cost import Cost, Shape
 from allmem_edge.errors import InvalidArgumentError
 from allmem_edge.evaluation import by_position, needle, plot
 from allmem_edge.evaluation.answering import Answerer
 from allmem_edge.evaluation.journal import Journal
+from allmem_edge.evaluation.settings import texts_of
 from allmem_edge.evaluation.speed import timed
-from allmem_edge.model import Model
+from allmem_edge.model import Model, fingerprint
 
 Say = Callable[[str], object]
 _CHOICES = {"window": int, "sinks": int, "chunk": int, "memory": str}
@@ -73,11 +74,15 @@ class Plan:
 
 
 def settings(variants: Sequence[Variant], plan: Plan) -> dict[str, Any]:
-    """What decides the results, for the journal."""
+    """What decides the results, for the journal. Raises what loading each model does."""
     return {
         "evaluation": "compare",
-        "variants": [{"name": v.name, "model": v.model, **v.choices} for v in variants],
-        "texts": [path.name for path in plan.texts],
+        "version": __version__,
+        "variants": [
+            {"name": v.name, "model": v.model, "fingerprint": fingerprint(Model.load(v.model)), **v.choices}
+            for v in variants
+        ],
+        "texts": texts_of(plan.texts),
         "length": plan.length,
         "seed": plan.seed,
         "exact": plan.exact,
@@ -221,7 +226,11 @@ def markdown(report: dict[str, Any], picture: str) -> str:
             f"{row['sinks']} | {row['chunk'] or '-'} | {row['memory']} | {row['state_bytes'] / 1e6:,.1f} MB |"
         )
     if any("perplexity" in row for row in rows):
-        lines += ["", f"## Perplexity by position ({', '.join(report['texts'])})", ""]
+        lines += [
+            "",
+            f"## Perplexity by position ({', '.join(text['name'] for text in report['texts'])})",
+            "",
+        ]
         lines += _table(
             "tokens before",
             rows,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from allmem_edge.dialogues import Generator, Turn
+from allmem_edge.dialogues import Fact, Generator, Turn
 from allmem_edge.dialogues.values import Values
 from allmem_edge.errors import InvalidArgumentError, ModelNotFoundError, StorageError
 
@@ -63,6 +64,14 @@ def filler_of(paths: Sequence[Path]) -> list[str]:
     return passages
 
 
+class _Told(NamedTuple):
+    """A fact of a conversation."""
+
+    tell: Turn
+    ask: Turn
+    of: Fact | dict[str, Any]  # of the generator, or a kind of told.json
+
+
 class Cases:
     """A seeded source of conversations. Values are those that training never saw."""
 
@@ -83,23 +92,36 @@ class Cases:
         self._filler = filler
         self._next = self._rng.randrange(len(filler)) if filler else 0
 
-    def case(self, distance: int, facts: int, *, unknown: bool = False) -> tuple[list[Turn], list[Turn]]:
-        """Turns that are told (facts, then at least `distance` tokens of filler), and the questions."""
-        if self._phrasings == "generator" and not self._filler:
+    def case(
+        self, distance: int, facts: int, *, unknown: bool = False, corrected: bool = False
+    ) -> tuple[list[Turn], list[Turn]]:
+        """Turns that are told (facts, then at least `distance` tokens of filler), and the questions.
+
+        unknown: the questions are about what was not told. corrected: then each fact is told anew with
+        another value, which is what is asked for after as much filler again.
+        """
+        if self._phrasings == "generator" and not self._filler and not corrected:
             turns = self._generator.recall_case(distance, self._count, facts, unknown=unknown)
             return turns[:-facts], turns[-facts:]
-        pairs = self._facts(facts, unknown)
-        result = [tell for tell, _ in pairs]
-        questions = [ask for _, ask in pairs]
-        away = 0
+        known = self._facts(facts, unknown)
+        result = [fact.tell for fact in known] + self._fill(distance)
+        questions = [fact.ask for fact in known]
+        if corrected:
+            pairs = [self._correct(fact) for fact in known]
+            result += [turn for turn, _ in pairs] + self._fill(distance)
+            questions = [ask for _, ask in pairs]
+        self._rng.shuffle(questions)
+        return result, questions
+
+    def _fill(self, distance: int) -> list[Turn]:
+        result, away = list[Turn](), 0
         while away < distance:
             turn = self._between()
             away += self._count(turn.user) + self._count(turn.assistant)
             result.append(turn)
-        self._rng.shuffle(questions)
-        return result, questions
+        return result
 
-    def _facts(self, count: int, unknown: bool) -> list[tuple[Turn, Turn]]:
+    def _facts(self, count: int, unknown: bool) -> list[_Told]:
         half = (count + self._rng.randrange(2)) // 2  # of an odd number, now the smaller part, now the larger
         people = {"people": count, "generator": 0}.get(self._phrasings, half)
         kinds = told()["kinds"]
@@ -108,25 +130,37 @@ class Cases:
                 f"{people} facts are to be told in people's phrasings, but there are {len(kinds)} kinds."
             )
         chosen = self._rng.sample(kinds, people + unknown * min(people, len(kinds) - people))
-        pairs = [self._told(kind) for kind in chosen[:people]]
+        facts = [_Told(*self._told(kind), kind) for kind in chosen[:people]]
         taken = {_SAME.get(kind["key"], kind["key"]) for kind in chosen} | ({"name"} if people else set())
         if any(key.endswith("_code") for key in taken):
             taken.add("code")  # "the code" could mean the one that people's phrasings tell
         known = []
-        while len(pairs) < count:
+        while len(facts) < count:
             fact = self._generator.fact()
             if fact.key in taken:
                 continue
             taken.add(fact.key)
             known.append(fact)
-            pairs.append((self._generator.tell(fact), self._generator.ask(fact)))
+            facts.append(_Told(self._generator.tell(fact), self._generator.ask(fact), fact))
         if unknown:  # the questions are about what was not told
             others = [self._told(kind)[1] for kind in chosen[people:]]
             others = [Turn(turn.user, turn.assistant, "ask_unknown", key=turn.key) for turn in others]
             asked = range(count - len(others))
             others += [self._generator.ask_unknown(known, also_taken=taken) for _ in asked]
-            pairs = [(tell, ask) for (tell, _), ask in zip(pairs, others, strict=True)]
-        return pairs
+            facts = [fact._replace(ask=ask) for fact, ask in zip(facts, others, strict=True)]
+        return facts
+
+    def _correct(self, fact: _Told) -> tuple[Turn, Turn]:
+        """The turn in which another value is told, and the question for it, which knows the old one."""
+        old = str(fact.ask.answer)
+        if isinstance(fact.of, Fact):
+            new, turn = self._generator.correct(fact.of)
+            return turn, replace(self._generator.ask(new), old=old)
+        turn, ask = self._told(fact.of)
+        while str(ask.answer).casefold() == old.casefold():
+            turn, ask = self._told(fact.of)
+        user = f"{self._rng.choice(told()['corrections'])} {turn.user}"
+        return replace(turn, user=user, kind="correct"), replace(ask, old=old)
 
     def _told(self, kind: dict[str, Any]) -> tuple[Turn, Turn]:
         value, pick = self._values.draw(kind["values"]), self._rng.choice

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from allmem_edge import __version__
+from allmem_edge.checksums import sha256_of
+from allmem_edge.errors import ModelNotFoundError
 from allmem_edge.model import Model, fingerprint
 
 
@@ -24,3 +28,13 @@ def settings_of(evaluation: str, model: Model, *, exact: bool, **more: Any) -> d
         "exact": exact,
         **more,
     }
+
+
+def texts_of(paths: Iterable[Path]) -> list[dict[str, str]]:
+    """What tells each of these files from others of its name. Raises ModelNotFoundError, StorageError."""
+    found = []
+    for path in paths:
+        if not path.exists():
+            raise ModelNotFoundError(f"There is no file {path}.")
+        found.append({"name": path.name, "sha256": sha256_of(path)})
+    return found
