@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -188,11 +189,21 @@ def test_losses_do_not_depend_on_where_reading_is_cut(
 
 
 def test_a_plot_is_well_formed_whatever_it_shows() -> None:
-    import xml.etree.ElementTree as ET
 
     for series in ({}, {"a & b": [(1.0, math.nan)]}, {"a": [(256, 3.0), (65536, 3.0)]}, {"a": [(5, -1e-9)]}):
         ET.fromstring(plot.lines("<title>", "x", "y", series, from_zero=True))
         ET.fromstring(plot.lines("<title>", "x", "y", series))
+
+
+def test_the_legend_of_a_picture_with_many_lines_stays_in_it() -> None:
+    names = ["full attention", "the window alone", "a memory", "another memory", "frozen", "one more line"]
+    root = ET.fromstring(plot.lines("title", "x", "y", {name: [(1.0, 1.0), (2.0, 2.0)] for name in names}))
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    places = {e.text: e.attrib for e in root.iter() if e.text in names}
+    assert set(places) == set(names)
+    assert len({(place["x"], place["y"]) for place in places.values()}) == len(names)
+    for name, place in places.items():
+        assert float(place["x"]) + 6.6 * len(name) <= width and float(place["y"]) < height
 
 
 # --- recall

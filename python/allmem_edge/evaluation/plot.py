@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 420, 70, 20, 50, 90
+_LETTER = 6.6  # the width of a letter of the legend, about
 _INK, _FAINT, _GRID = "#1f2933", "#66727f", "#dde3e9"
 _COLOURS = ("#2f6db3", "#d9822b", "#4f9d69", "#a05fa8", "#c2434a", "#7a6a4f", "#3aa0a8", "#9aa5b1")
 
@@ -40,16 +41,18 @@ def lines(title: str, x_name: str, y_name: str, series: Series, *, from_zero: bo
         body.append(_text(place(x, low)[0], _TOP + down + 18, _short(x), 11, _FAINT, "middle"))
     body.append(_text(_LEFT + across / 2, _TOP + down + 38, x_name, 12, _FAINT, "middle"))
     body.append(_text(_LEFT, _TOP - 8, y_name, 12, _FAINT, "start"))
-    legend = float(_LEFT)
+    legend, below = float(_LEFT), _HEIGHT - 34
     for i, (name, line) in enumerate(series.items()):
         colour = _COLOURS[i % len(_COLOURS)]
         drawn = [place(x, y) for x, y in line if math.isfinite(y)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in drawn]
-        body.append(f'<rect x="{legend:.1f}" y="{_HEIGHT - 34}" width="10" height="10" fill="{colour}"/>')
-        body.append(_text(legend + 15, _HEIGHT - 25, name, 12, _INK, "start"))
-        legend += 34 + 6.6 * len(name)
+        if legend > _LEFT and legend + 15 + _LETTER * len(name) > _WIDTH - _RIGHT:
+            legend, below = float(_LEFT), below + 18
+        body.append(f'<rect x="{legend:.1f}" y="{below}" width="10" height="10" fill="{colour}"/>')
+        body.append(_text(legend + 15, below + 9, name, 12, _INK, "start"))
+        legend += 34 + _LETTER * len(name)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'font-family="Helvetica, Arial, sans-serif"><rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
