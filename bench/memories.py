@@ -161,6 +161,7 @@ def result(name: str) -> dict[str, Any]:
 
     kind, options = MEMORIES[name]
     figures: dict[str, Any] = {
+        **{key: read("recall").get(key) for key in ("version", "fingerprint", "filler")},
         "convert": TRAINED[kind],
         "load": options,
         "recall": {row["distance"]: row["correct"] / row["total"] for row in read("recall")["results"]},

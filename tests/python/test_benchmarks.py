@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,27 @@ def test_scores_lie_between_0_and_1_and_saying_the_answer_is_best(said: str, ans
         assert 0 <= metric(said, answer) <= 1
     for metric in (metrics.qa_f1, metrics.rouge_l):
         assert metric(answer, answer) in (0, 1)  # 0: nothing in it counts as a word
+
+
+def test_the_longest_common_subsequence_is_that_of_the_table() -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        one, other = ([rng.choice("abcd") for _ in range(rng.randrange(80))] for _ in range(2))
+        row = [0] * (len(other) + 1)
+        for token in one:
+            new = [0]
+            for j, wanted in enumerate(other):
+                new.append(row[j] + 1 if token == wanted else max(row[j + 1], new[j]))
+            row = new
+        assert metrics.common_subsequence(one, other) == row[-1]
+
+
+def test_a_long_answer_is_scored_in_no_time() -> None:
+    text = " ".join(str(i % 977) for i in range(200_000))
+    begin = time.monotonic()
+    assert metrics.rouge_l(text[:2000], text) > 0
+    assert metrics.code_similarity("x = 1", text) == 0
+    assert time.monotonic() - begin < 20
 
 
 def test_rouge_l_counts_the_longest_common_subsequence() -> None:
