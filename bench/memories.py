@@ -169,8 +169,9 @@ def result(name: str) -> dict[str, Any]:
     }
     if file_of(name, "bench").exists():
         bench = read("bench")
-        keys = ("depth", "prefill_tokens_per_s", "decode_tokens_per_s")
-        figures["state_bytes"] = bench["state_bytes"]
+        speeds = ("prefill_tokens_per_s", "decode_tokens_per_s")
+        keys = ("depth", *speeds, *(f"{name.removesuffix('_tokens_per_s')}_deviation" for name in speeds))
+        figures |= {key: bench[key] for key in ("isa", "threads", "repeat", "state_bytes")}
         figures["speed"] = [{key: row[key] for key in keys} for row in bench["results"]]
     return figures
 

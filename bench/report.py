@@ -45,10 +45,14 @@ def comparison(report: dict[str, Any]) -> str:
     }
     versions = " and ".join(sorted({f"llama-cpp-python {version}" for version in systems.values()}))
     features = "; ".join(f"`{system}`" for system in systems)
+    compilers = {side["load"].get("compiler") for side in report["sides"].values()} - {None}
+    if compilers:
+        features += f"; compiled by {' and '.join(sorted(compilers))}"
     speed = report["machine_speed"]
     return (
         f"{machine['date']}, {machine['cpu']}, cores {arguments['cores']} of {machine['cores']}, "
-        f"{arguments['threads']} threads, median of {arguments['repeat']}. "
+        f"{arguments['threads']} threads, median of {arguments['repeat']}, "
+        f"load {machine['load_before']:.1f} before. "
         f"allmem-edge: {report['sides']['ours']['load']['system']}. {versions}: {features}. "
         f"The machine reads {speed['read_bytes'] / 1e9:.1f} GB/s; our kernels do at most "
         f"{speed['integer'] / 1e9:.0f} billion operations/s on 8 bits and {speed['floating'] / 1e9:.0f} on "

@@ -30,6 +30,7 @@ from against_llama_cpp import (
     READ,
     SETTINGS,
     WRITE,
+    check_rival,
     cpu_cores,
     in_turn,
     machine_facts,
@@ -80,6 +81,7 @@ class Lanes:
                     f"{name}, {setting}", args.rival, file, SETTINGS[setting], room(max(args.depths)), args
                 )
                 self._add(name, worker, facts)
+                check_rival(self.facts[name]["load"]["system"], args.isa)
 
     def _add(self, model: str, worker: Worker, facts: dict[str, Any]) -> None:
         load = worker.ask("load")

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import allmem_edge as ae
-from against_llama_cpp import SETTINGS, cpu_cores, machine_facts, our_worker, rival_worker, say
+from against_llama_cpp import SETTINGS, check_rival, cpu_cores, machine_facts, our_worker, rival_worker, say
 from table import markdown
 from worker import Worker
 
@@ -66,6 +66,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     pieces = [ids[begin : begin + args.length] for begin in range(0, len(ids), args.length)]
     rival = rival_worker("llama.cpp", args.rival, args.base, SETTINGS["f16"], args.length, args)
     system = rival.ask("load")
+    check_rival(system["system"], args.isa)
     theirs = rival.ask("tokenize", text=text)["ids"][: len(ids)]
     if theirs != ids:
         raise SystemExit("The two tokenizers do not agree on this text.")

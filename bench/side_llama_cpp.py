@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import math
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from losses import losses_of
 from worker import Side, add_arguments, memory_use, read_file, serve
 
 UBATCH = 512
+LIBRARY = Path(llama_cpp.__file__).parent / "lib"
 KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
+
+
+def compiler(library: Path) -> str:
+    """What a shared library says it was compiled by."""
+    found = re.search(rb"clang version [\d.]+|GCC: \([^)]*\) [\d.]+", library.read_bytes())
+    return found[0].decode() if found else "an unknown compiler"
 
 
 class LlamaCpp(Side):
@@ -51,7 +59,8 @@ class LlamaCpp(Side):
         options.n_batch = options.n_ubatch = UBATCH
         options.n_threads = options.n_threads_batch = args.threads
         options.flash_attn_type = int(args.flash == "on")
-        options.type_k = options.type_v = KV_TYPES[args.kv]
+        options.type_k = KV_TYPES[args.kv]
+        options.type_v = KV_TYPES[args.kv if args.flash == "on" else "f16"]  # others need flash attention
         self._context = llama_cpp.llama_init_from_model(model, options)
         if self._context is None:
             raise SystemExit("".join(self._log))
@@ -71,7 +80,8 @@ class LlamaCpp(Side):
             "version": llama_cpp.__version__,
             "system": llama_cpp.llama_print_system_info().decode().strip(),
             "buffers": [line.strip() for line in lines if "buffer size" in line],
-            "library": str(Path(llama_cpp.__file__).parent / "lib"),
+            "library": str(LIBRARY),
+            "compiler": compiler(LIBRARY / "libggml-cpu.so"),
         }
 
     def _tokens(self, count: int) -> list[int]:

@@ -77,6 +77,12 @@ def serve(make_side: Callable[[argparse.Namespace], Side], args: argparse.Namesp
         answers.flush()
 
 
+def quiet_environment() -> dict[str, str]:
+    """This process's, without what would set up OpenMP or the rival behind the benchmark's back."""
+    settings = ("OMP_", "GOMP_", "KMP_", "GGML_", "LLAMA_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
+
+
 class Worker:
     """The driver's end of the pipes."""
 
@@ -87,7 +93,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(env or {})},
+            env=quiet_environment() | (env or {}),
         )
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def report() -> dict[str, Any]:
         "flash": {0: (300.0, 80.0), 8192: (100.0, 10.0)},
     }
     return {
-        "machine": {"date": "2026-01-01", "cpu": "a processor", "cores": 2},
+        "machine": {"date": "2026-01-01", "cpu": "a processor", "cores": 2, "load_before": 0.2},
         "arguments": {
             "depths": [0, 8192],
             "far": [131_072],
@@ -120,7 +120,7 @@ def test_the_page_is_filled_in_between_its_markers() -> None:
 
 def test_the_page_says_under_which_conditions() -> None:
     text = comparison(report())
-    assert "a processor, cores 0,1 of 2, 2 threads, median of 5" in text
+    assert "a processor, cores 0,1 of 2, 2 threads, median of 5, load 0.2 before" in text
     assert "llama-cpp-python 1.2: `CPU : AVX2 = 1`" in text
     assert "| **all** | 2,352 M |" in bounds(report())
 
@@ -130,7 +130,7 @@ def test_speeds_of_a_side_that_was_not_measured_are_an_error() -> None:
         Speeds(report()).ours("read", 5)
 
 
-def test_a_worker_answers_and_its_end_is_told(tmp_path: Path) -> None:
+def test_a_worker_answers_and_its_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "side.py"
     script.write_text(
         textwrap.dedent(
@@ -143,6 +143,8 @@ def test_a_worker_answers_and_its_end_is_told(tmp_path: Path) -> None:
             class Adder:
                 def __init__(self, args):
                     self.sum = args.threads
+                def environment(self):
+                    return {"omp": [name for name in os.environ if name.startswith("OMP_")]}
                 def add(self, number):
                     print("noise")
                     self.sum += number
@@ -158,7 +160,9 @@ def test_a_worker_answers_and_its_end_is_told(tmp_path: Path) -> None:
     )
     core = str(min(os.sched_getaffinity(0)))
     command = [sys.executable, str(script), "--model", "none", "--threads", "5", "--cores", core]
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
     side = Worker("adder", command, {"PYTHONPATH": str(BENCH)})
+    assert side.ask("environment") == {"omp": []}
     assert side.ask("add", number=2) == {"sum": 7}
     assert side.ask("add", number=3) == {"sum": 10}
     with pytest.raises(SystemExit, match="adder ended with status 1 while it was asked to die"):

@@ -168,7 +168,7 @@ def _speed(
     session, vocabulary = model.new_engine_session(plan.threads), model.engine.vocab_size
     for begin in range(0, depth, 512):
         session.forward(rng.integers(0, vocabulary, min(512, depth - begin)), True)
-    runs = [timed(session, rng.integers(0, vocabulary, 8 * plan.timed), plan.timed) for _ in range(3)]
+    runs = [timed(session.clone(), rng.integers(0, vocabulary, 8 * plan.timed), plan.timed) for _ in range(3)]
     result = {
         "depth": depth,
         "prefill_tokens_per_s": statistics.median(run.prefill for run in runs),
