@@ -76,7 +76,7 @@ SETTINGS = {  # of the rival
     "q8_0 keys": {"flash": "off", "kv": "q8_0", "repack": "on", "mmap": "on"},  # values need flash
     "f16 as mapped": {"flash": "off", "kv": "f16", "repack": "off", "mmap": "on"},
 }
-# Only started: repacked weights are as fast however they were read, but the mapped file takes up room besides.
+# Only started: repacked weights are as fast however they were read, but the mapped file takes room, too.
 UNMAPPED = {"flash": "on", "kv": "f16", "repack": "on", "mmap": "off"}
 
 
