@@ -71,7 +71,7 @@ enum {
   ALLMEM_CONFLICT = 14          /* somebody else has changed the memory file since: nothing was written */
 };
 
-/* The library's version, e.g. "0.1.0", and the ABI that it was built for. Compare with ALLMEM_ABI_VERSION. */
+/* The library's version, e.g. "0.2.0", and the ABI that it was built for. Compare with ALLMEM_ABI_VERSION. */
 ALLMEM_API const char* allmem_version(void);
 ALLMEM_API int32_t allmem_abi_version(void);
 /* "ALLMEM_NOT_FOUND"; "unknown status" for a number that is none. */
