@@ -1,9 +1,11 @@
-"""The mean of what the checkpoints of a graft's run have learned, as a run of its own.
+"""The mean of what the checkpoints of a graft's runs have learned, as a run of its own.
 
     python -m allmem_export.average runs/smollm2-joint-6 --out runs/smollm2-trained --window 1024
 
-Weights swing around where they end while the learning rate is high; their mean is nearer to it (stochastic
-weight averaging, arXiv 1803.05407). `keep` in the run's [optimizer] says how many checkpoints there are.
+Runs that began from the same adapter may be averaged, too: what is noise differs, what was learned does not
+("model soups", arXiv 2203.05482). Weights swing around where they end while the learning rate is high; their
+mean is nearer to it (stochastic weight averaging, arXiv 1803.05407). `keep` in the run's [optimizer] says how
+many checkpoints there are.
 """
 
 from __future__ import annotations
@@ -37,19 +39,21 @@ def average(files: Sequence[Path]) -> dict[str, Tensor]:
     return {name: torch.stack([adapter[name] for adapter in adapters]).mean(0) for name in shapes[0]}
 
 
-def average_run(run: Path, out: Path, window: int | None = None) -> list[Path]:
-    """Writes the directory `out`: `run` with the mean of its end and of its checkpoints, which are returned.
+def average_runs(runs: Sequence[Path], out: Path, window: int | None = None) -> list[Path]:
+    """Writes the directory `out`: the first of `runs` with the mean of all checkpoints and ends.
 
-    window: the model's, instead of the one that the run was configured with. Raises ConfigError and
-    ConvertError.
+    Returns what was averaged. window: the model's, instead of the one that the run was configured with. Raises
+    ConfigError and ConvertError.
     """
     check_out(out)
-    if not (run / WEIGHTS).is_file():
-        raise ConfigError(f"{run} is no finished run of a graft: it has no {WEIGHTS}.")
-    files = [*(path / "model.safetensors" for path in checkpoints(run)), run / WEIGHTS]
+    files: list[Path] = []
+    for run in runs:
+        if not (run / WEIGHTS).is_file():
+            raise ConfigError(f"{run} is no finished run of a graft: it has no {WEIGHTS}.")
+        files += [*(path / "model.safetensors" for path in checkpoints(run)), run / WEIGHTS]
     with appearing(out) as folder:
         save_file(average(files), folder / WEIGHTS)
-        for path in run.iterdir():
+        for path in runs[0].iterdir():
             if path.is_file() and path.name not in (WEIGHTS, "metrics.jsonl"):
                 shutil.copyfile(path, folder / path.name)
         if window is not None:
@@ -60,13 +64,15 @@ def average_run(run: Path, out: Path, window: int | None = None) -> list[Path]:
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The directory to create.")
 @click.option("--window", type=click.IntRange(min=1), help="The model's window. [default: as configured]")
-def main(run: Path, out: Path, window: int | None) -> None:
-    """Averages RUN's checkpoints and its end."""
+def main(runs: tuple[Path, ...], out: Path, window: int | None) -> None:
+    """Averages the checkpoints and the ends of RUNS."""
     try:
-        files = average_run(run, out, window)
+        files = average_runs(runs, out, window)
     except (ConfigError, ConvertError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"The mean of {len(files)}: {', '.join(str(file) for file in files)}")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from allmem_export.average import average, average_run
+from allmem_export.average import average, average_runs
 from allmem_export.graft_task import load_adapter
 from allmem_export.task import ConfigError
 
@@ -60,10 +60,16 @@ def test_a_run_becomes_the_mean_of_its_checkpoints_and_its_end(tmp_path: Path) -
     (run / "tokenizer.json").write_text("{}")
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(ConfigError, match="no finished run"):
-        average_run(run, tmp_path / "out")
+        average_runs([run], tmp_path / "out")
     checkpoint(run / "adapter.safetensors", 6.0)
-    average_run(run, tmp_path / "out", window=1024)
+    average_runs([run], tmp_path / "out", window=1024)
     assert (load_adapter(tmp_path / "out" / "adapter.safetensors")[MEMORY] == 3.0).all()
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"window": 1024, "sinks": 4}
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"adapter.safetensors", "config.json", "tokenizer.json"}
+    other = tmp_path / "other"
+    other.mkdir()
+    checkpoint(other / "adapter.safetensors", 11.0)
+    files = average_runs([run, other], tmp_path / "both")
+    assert len(files) == 4
+    assert (load_adapter(tmp_path / "both" / "adapter.safetensors")[MEMORY] == 5.0).all()
