@@ -42,8 +42,8 @@ def average(files: Sequence[Path]) -> dict[str, Tensor]:
 def average_runs(runs: Sequence[Path], out: Path, window: int | None = None) -> list[Path]:
     """Writes the directory `out`: the first of `runs` with the mean of all checkpoints and ends.
 
-    Returns what was averaged. window: the model's, instead of the one that the run was configured with. Raises
-    ConfigError and ConvertError.
+    Returns what was averaged. window: the model's, instead of the one that the run was configured with.
+    Raises ConfigError and ConvertError.
     """
     check_out(out)
     files: list[Path] = []
