@@ -54,5 +54,9 @@ else
   stage joint-6
   mean joint-6
   stage joint-7
-  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-7 --out runs/smollm2-trained --window 1024
+  mean joint-7
+  stage joint-9
+  mean joint-9
+  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-7-mean runs/smollm2-joint-9-mean \
+    --out runs/smollm2-trained --window 1024
 fi
