@@ -160,19 +160,19 @@ def result(name: str) -> dict[str, Any]:
         return json.loads(file_of(name, what).read_text(encoding="utf-8"))
 
     kind, options = MEMORIES[name]
+    recall = read("recall")
     figures: dict[str, Any] = {
-        **{key: read("recall").get(key) for key in ("version", "fingerprint", "filler")},
+        **{key: recall.get(key) for key in ("version", "fingerprint", "filler")},
         "convert": TRAINED[kind],
         "load": options,
-        "recall": {row["distance"]: row["correct"] / row["total"] for row in read("recall")["results"]},
+        "recall": {row["distance"]: row["correct"] / row["total"] for row in recall["results"]},
         "perplexity": {row["end"]: row["perplexity"] for row in read("perplexity")["results"]},
     }
     if file_of(name, "bench").exists():
         bench = read("bench")
-        speeds = ("prefill_tokens_per_s", "decode_tokens_per_s")
-        keys = ("depth", *speeds, *(f"{name.removesuffix('_tokens_per_s')}_deviation" for name in speeds))
+        speeds = ("prefill_tokens_per_s", "prefill_deviation", "decode_tokens_per_s", "decode_deviation")
         figures |= {key: bench[key] for key in ("isa", "threads", "repeat", "state_bytes")}
-        figures["speed"] = [{key: row[key] for key in keys} for row in bench["results"]]
+        figures["speed"] = [{key: row[key] for key in ("depth", *speeds)} for row in bench["results"]]
     return figures
 
 

@@ -16,9 +16,9 @@ from allmem_edge.dialogues.values import is_held_out as is_held_out_value
 from allmem_edge.evaluation.divergence import questions
 from allmem_edge.evaluation.recall import told
 from allmem_export import own_answers
+from allmem_export.chat_phrases import CORRECTIONS
 from allmem_export.free_talk import MINE, PERSONS, THEIRS, Relation, Saying, saying
 from allmem_export.own_answers import question
-from allmem_export.sequences import CORRECTIONS
 
 BUNDLED = Path(package).parent / "models" / "small"
 

@@ -189,7 +189,6 @@ def test_losses_do_not_depend_on_where_reading_is_cut(
 
 
 def test_a_plot_is_well_formed_whatever_it_shows() -> None:
-
     for series in ({}, {"a & b": [(1.0, math.nan)]}, {"a": [(256, 3.0), (65536, 3.0)]}, {"a": [(5, -1e-9)]}):
         ET.fromstring(plot.lines("<title>", "x", "y", series, from_zero=True))
         ET.fromstring(plot.lines("<title>", "x", "y", series))
@@ -312,21 +311,12 @@ def test_recall_is_kept_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
 def test_of_corrected_facts_the_old_values_are_counted(
     tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [
-        "recall",
-        str(tiny_dir),
-        "--distance",
-        "50",
-        "--facts",
-        "1",
-        "--questions",
-        "3",
-        "--corrected",
-    ]
-    answers = iter([("{v}", "old"), ("both {o} and {v}", "right"), ("{o}", "old")])
+    arguments = ["recall", str(tiny_dir), "--distance", "50", "--facts", "1", "--questions", "3"]
+    arguments += ["--corrected"]
+    answers = iter(["{v}", "both {o} and {v}", "{o}"])  # right, right, and old
 
     def answer(_talk: Talk, _told: list[Turn], asked: list[Turn], _seed: str) -> list[dict[str, Any]]:
-        text = next(answers)[0].replace("{v}", str(asked[0].answer)).replace("{o}", str(asked[0].old))
+        text = next(answers).replace("{v}", str(asked[0].answer)).replace("{o}", str(asked[0].old))
         return [{"key": asked[0].key, "value": asked[0].answer, "answer": text, "away": 1, "repeated": 0.0}]
 
     monkeypatch.setattr(Talk, "answers", answer)

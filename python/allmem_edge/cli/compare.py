@@ -137,9 +137,10 @@ def command(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"The directory {out} cannot be created: {error.strerror}.") from error
-    journal = Journal(out / "results.jsonl", compare.settings(variants, plan))
+    chosen = compare.settings(variants, plan)
+    journal = Journal(out / "results.jsonl", chosen)
     with console.stderr().status("comparing ...") as status:
-        report = compare.run(variants, plan, token_losses, journal, status.update)
+        report = chosen | compare.run(variants, plan, token_losses, journal, status.update)
     journal.close()
     files = {
         "comparison.json": json.dumps(report, ensure_ascii=True, indent=2) + "\n",

@@ -93,7 +93,7 @@ def settings(variants: Sequence[Variant], plan: Plan) -> dict[str, Any]:
 def run(
     variants: Sequence[Variant], plan: Plan, losses: by_position.Losses, journal: Journal, say: Say
 ) -> Any:
-    """The report. say: is told what is measured next."""
+    """What was measured, for the report. say: is told what is measured next."""
     found = []
     for variant in variants:
         model = Model.load(variant.model, exact=plan.exact, **variant.choices)
@@ -118,7 +118,7 @@ def run(
             row["speed"] = [_speed(variant, model, depth, plan, journal, say) for depth in plan.depths]
             row["cost"] = _costs(model, plan)
         found.append(row)
-    return settings(variants, plan) | {
+    return {
         "stretches": plan.stretches,
         "samples": plan.samples,
         "isa": _core.isa_name(),

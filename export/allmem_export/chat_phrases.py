@@ -1,0 +1,75 @@
+"""What is said around facts, and what codes are of: phrases of a grafted memory's training (sequences.py)."""
+
+from allmem_edge.dialogues.values import words
+
+THINGS = words("door safe garage locker phone bike alarm office vault archive laptop suitcase")
+PEOPLE = words("""
+Anna Boris Carla David Elena Felix Greta Henry Irene Jonas Karin Lukas Maria Nils Olga Peter Quinn
+Rosa Simon Tara Ulrich Vera Walter Xenia Yusuf Zoe Arthur Bella Cyrus Diana Emil Flora Gavin Hanna
+Igor Julia
+""")
+STATEMENTS = (
+    "The {thing} code of {name} is {value}.",
+    "{name} uses the {thing} code {value}.",
+    "Remember that the {thing} code of {name} is {value}.",
+    "{name}'s {thing} code is {value}.",
+    "Note: {name} opens the {thing} with {value}.",
+)
+QUESTIONS = (
+    "Question: What is the {thing} code of {name}?\nAnswer: The {thing} code of {name} is {value}.",
+    "What is {name}'s {thing} code? It is {value}.",
+    "{name}'s {thing} code: {value}",
+)
+INTRODUCTIONS = (
+    "",
+    "Here is something I read: ",
+    "Please read this: ",
+    "I found this text. ",
+    "What do you think about this? ",
+    "Can you explain this? ",
+    "Summarise this, please. ",
+)
+RECEIPTS = (
+    "Thank you for sharing this.",
+    "I see. What else can I do for you?",
+    "That is interesting.",
+    "Okay, I have read it.",
+)
+PROMPTS = ("Tell me something.", "Can you tell me more?", "Go on.", "Please continue.", "Write something.")
+# Said around a fact, so that it does not always stand alone in its message.
+BEFORE = (
+    "Before I forget: ",
+    "Listen, ",
+    "One more thing. ",
+    "We talked about this at work today. ",
+    "I am busy right now, but ",
+    "You asked about me, so: ",
+    "It was a long day. ",
+    "Let me tell you something about me. ",
+)
+AFTER = (
+    " I might ask you about it later.",
+    " Anyway, how are you?",
+    " That is important to me.",
+    " I keep forgetting it.",
+    " Let's go on.",
+    " Just so you know.",
+)
+# Said before what is true now.
+CORRECTIONS = (
+    "Actually, that was wrong. ",
+    "I made a mistake. ",
+    "Sorry, I told you something wrong. ",
+    "That has changed. ",
+    "Correction: ",
+    "No, wait. ",
+    "Please forget what I said before. ",
+)
+LEADS = (
+    "Hmm, let me think. ",
+    "Back to me. ",
+    "I need your help. ",
+    "Quick question. ",
+    "Now something else. ",
+    "A while ago I told you something. ",
+)
