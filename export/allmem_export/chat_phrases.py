@@ -73,3 +73,55 @@ LEADS = (
     "Now something else. ",
     "A while ago I told you something. ",
 )
+# Replies to two facts in one message.
+BOTH = (
+    "Got it, I will remember both.",
+    "Okay, both noted.",
+    "Thank you for telling me. I will keep both in mind.",
+    "I see! I will remember that.",
+    "Good to know, both of it.",
+)
+# Answers to what nobody has told (the generator's own, dialogues/phrases.py, name the thing).
+UNKNOWN = (
+    "I don't know that yet. You have not told me.",
+    "I don't know. You have not told me.",
+    "You have not told me that yet.",
+)
+# Questions about the model itself, and answers: a model that has learned to tell a user's name answers these
+# with it unless it is shown not to. Name and maker are those of the model's system prompt.
+ABOUT_ITSELF = (
+    (
+        (
+            "What is your name?",
+            "What's your name?",
+            "what's your name",
+            "What are you called?",
+            "Do you have a name?",
+            "What should I call you?",
+            "And your name?",
+        ),
+        ("My name is {name}.", "I am {name}.", "I'm called {name}, and I'm an AI assistant."),
+    ),
+    (
+        (
+            "Who are you?",
+            "who are you",
+            "Tell me who you are.",
+            "Who am I talking to?",
+            "Tell me about yourself.",
+            "Introduce yourself, please.",
+        ),
+        (
+            "I am {name}, an AI assistant trained by {maker}.",
+            "My name is {name}. I'm an AI assistant, and I'm here to help you.",
+        ),
+    ),
+    (
+        ("Are you a human?", "Are you a robot?", "Are you a real person?", "Am I talking to a machine?"),
+        ("I am an AI assistant named {name}.", "I'm {name}, an AI assistant. I am no human."),
+    ),
+    (
+        ("Who made you?", "Who trained you?", "Where do you come from?"),
+        ("I was trained by {maker}.", "I am {name}. {maker} trained me."),
+    ),
+)

@@ -3,6 +3,9 @@
 Gradients alone hardly do it: after hundreds of steps that paid for recall, η was the same for a fact and for
 the pages of text around it. But which tokens will be asked for is known when the sequences are made
 (sequences.py), so the projection of η is fitted to it directly: by ridge regression from a layer's input.
+
+With --power the projection stays what training has made of it, but for its contrast: η ← η₁ (η / η₁)^power,
+η₁ what it is where something is told. Filler is written more weakly, and what is told as before.
 """
 
 from __future__ import annotations
@@ -42,6 +45,17 @@ class _Moments:
         self.xx += ((x * weight[:, None]).mT @ x).double()
         self.xy += ((weight * target) @ x).double()
 
+    @property
+    def _told_log_eta(self) -> Tensor:
+        """log η where something is told, by head."""
+        return self.log_eta / max(self.told, 1e-9)
+
+    def sharpen(self, power: float) -> None:
+        """Raises η to a power, around what each head's is where something is told."""
+        projection, center = self.memory.eta_proj, self._told_log_eta
+        projection.weight.mul_(power)
+        projection.bias.copy_(power * (projection.bias - center) + center)
+
     def fit(self) -> None:
         """Sets the projection: the fit, above what each head's η is where something is told."""
         diagonal = self.xx.diagonal()[:-1]
@@ -50,15 +64,15 @@ class _Moments:
         solution = torch.linalg.solve(self.xx + ridge, self.xy)
         projection = self.memory.eta_proj
         projection.weight.copy_(solution[:-1].expand_as(projection.weight))
-        projection.bias.copy_(solution[-1] + self.log_eta / max(self.told, 1e-9))
+        projection.bias.copy_(solution[-1] + self._told_log_eta)
 
 
 @torch.no_grad()
-def fit_rates(task: GraftTask, batches: int, told: float, filler: float) -> None:
+def fit_rates(task: GraftTask, batches: int, told: float, filler: float, power: float | None = None) -> None:
     """Fits the projections of η: to `told` and `filler` times what η is now where facts are told.
 
-    Both classes weigh the same. The base is read with full attention and without its memories. η is small, so
-    that its softplus, or a linear memory's sigmoid, is an exponential.
+    power: raises η to it instead. Both classes weigh the same. The base is read with full attention and
+    without its memories. η is small, so that its softplus, or a linear memory's sigmoid, is an exponential.
     """
     inputs: list[Tensor] = []
     device = next(task.model.parameters()).device
@@ -84,7 +98,7 @@ def fit_rates(task: GraftTask, batches: int, told: float, filler: float) -> None
     for hook in hooks:
         hook.remove()
     for moment in moments:
-        moment.fit()
+        moment.fit() if power is None else moment.sharpen(power)
 
 
 @click.command()
@@ -94,12 +108,15 @@ def fit_rates(task: GraftTask, batches: int, told: float, filler: float) -> None
 @click.option("--batches", default=60, show_default=True)
 @click.option("--told", default=1.5, show_default=True, help="η where something is told, in units of now.")
 @click.option("--filler", default=0.1, show_default=True, help="η where nothing is, in units of the same.")
-def main(config: Path, adapter: Path, out: Path, batches: int, told: float, filler: float) -> None:
+@click.option("--power", type=float, help="Sharpens the η that there is, instead of fitting it.")
+def main(
+    config: Path, adapter: Path, out: Path, batches: int, told: float, filler: float, power: float | None
+) -> None:
     """Fits the η of ADAPTER on the sequences of CONFIG, a stage "memory" of a graft."""
     settings = load_config(config) | {"adapter": str(adapter)}
     task = GraftTask(settings)
     nn.Module.to(task.model, "cuda" if torch.cuda.is_available() else "cpu")
-    fit_rates(task, batches, told, filler)
+    fit_rates(task, batches, told, filler, power)
     fitted = {name: x for name, x in task.model.state_dict().items() if ".eta_proj." in name}
     save_file({**load_adapter(adapter), **fitted}, out)
 

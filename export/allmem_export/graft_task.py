@@ -11,6 +11,7 @@
     window = [64, 128]
     sinks = [4]
     chunk = [32, 64]
+    stretch = [1, 4]                    # how many times filler counts; 1 if it is left out (_stretched)
     [data]
     corpus = "runs/corpus"              # corpus.py
     length = [512]                      # of sequences; a list to choose from
@@ -90,6 +91,23 @@ def full_attention(model: AllMemForCausalLM) -> Iterator[None]:
                 mixer.use_memory = True
 
 
+@contextmanager
+def _stretched(model: AllMemForCausalLM, factor: Tensor) -> Iterator[None]:
+    """Computes with η [B, T, heads] times factor [B, T].
+
+    A memory forgets by what it writes later. Filler that is written so many times as strongly disturbs it as
+    that much more filler would, so that sequences of some thousand tokens train for tens of thousands.
+    """
+    mixers = [module for module in model.modules() if isinstance(module, AllMemMixer)]
+    for mixer in mixers:
+        mixer.eta_factor = factor
+    try:
+        yield
+    finally:
+        for mixer in mixers:
+            mixer.eta_factor = None
+
+
 class GraftTask:
     """One stage of the training (the Task of train.py)."""
 
@@ -109,6 +127,7 @@ class GraftTask:
             self._kl_weight = float(config.get("kl_weight", 1.0))
             self._price = float(config.get("price", {}).get("eta", 0.0))
             self._spans = [list(self._draw[name]) for name in ("window", "sinks", "chunk")]
+            self._stretch = list(self._draw.get("stretch", [1]))
         except KeyError as error:
             raise ConfigError(f"The config of a graft lacks {error}.") from error
         if self._stage not in STAGES:
@@ -171,6 +190,7 @@ class GraftTask:
         made = self._train.batch(rng, kind, max(1, self._tokens // length), length)
         spans = torch.tensor([window, sinks, min(window, chunk)])
         answer, reply = torch.from_numpy(made["answer"]), torch.from_numpy(made["reply"])
+        needed = torch.from_numpy(made["needed"])
         share = KL_SHARE[self._stage]
         if kind == "talk":
             share = TALK_SHARE
@@ -188,7 +208,8 @@ class GraftTask:
             "weight": weight,  # of the cross-entropy of a token
             "far": answer > window,
             "teach": teach & (weight == 0) & ~torch.from_numpy(made["wrong"]),
-            "needed": torch.from_numpy(made["needed"]),
+            "needed": needed,
+            "eta_factor": torch.where(needed < 0, float(rng.choice(self._stretch)), 1.0),
         }
 
     # --- losses
@@ -209,7 +230,8 @@ class GraftTask:
             with full_attention(self.model):
                 logits = model(input_ids=ids, logits_at=where).logits
         else:
-            with using_spans(self.model.config, tuple(batch["spans"].tolist())):
+            spans = using_spans(self.model.config, tuple(batch["spans"].tolist()))
+            with spans, _stretched(self.model, batch["eta_factor"]):
                 logits = model(input_ids=ids, logits_at=where).logits
         targets, weights, taught = (F.pad(x, (0, 1))[where] for x in (ids[:, 1:], weight, teach))
         losses = F.cross_entropy(logits.float(), targets, reduction="none")

@@ -36,6 +36,7 @@ class AllMemMixer(nn.Module):
         self.memory = make_memory(config) if config.has_memory(layer_index) else None
         # η of the last forward [B, T, n_kv_heads], for tasks that price writing
         self.last_eta: Tensor | None = None
+        self.eta_factor: Tensor | None = None  # [B, T], of training (graft_task.py)
         self.use_memory = True  # training computes its teacher without
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,6 +82,8 @@ class AllMemMixer(nn.Module):
                 x, q, k, v = x.float(), q.float(), k.float(), v.float()
             eta, beta = memory.rates(x)
             self.last_eta = eta
+            if self.eta_factor is not None:
+                eta = eta * self.eta_factor.unsqueeze(-1)
             read = memory.remember(
                 self._by_kv_head(memory.query(q)),
                 memory.key(k).transpose(1, 2),

@@ -77,7 +77,6 @@ QUESTIONS = (
     "Tell me a story about {thing}.",
     "Hello!",
     "How are you?",
-    "Who are you?",
     "What can you do?",
     "Thank you!",
     "I feel sad today.",

@@ -25,8 +25,10 @@ from allmem_edge.dialogues import Fact, Generator, Turn
 from allmem_edge.dialogues.values import Values, is_held_out
 
 from .chat_phrases import (
+    ABOUT_ITSELF,
     AFTER,
     BEFORE,
+    BOTH,
     CORRECTIONS,
     INTRODUCTIONS,
     LEADS,
@@ -36,6 +38,7 @@ from .chat_phrases import (
     RECEIPTS,
     STATEMENTS,
     THINGS,
+    UNKNOWN,
 )
 from .free_talk import Saying, saying
 from .task import ConfigError
@@ -121,7 +124,10 @@ class SequenceMaker:
             raise ConfigError(
                 "The data of this task is written in ChatML; the tokenizer's chat template is another."
             )
-        self._start = self._encode(text.removesuffix(user))
+        system = text.removesuffix(user)
+        self._start = self._encode(system)
+        named = re.search(r"named (\S+), trained by ([^<.\n]+)", system)
+        self._identity = {"name": named[1], "maker": named[2]} if named else {}
 
     # --- pieces
 
@@ -222,17 +228,63 @@ class SequenceMaker:
 
         instead: a wrong reply, in the place of the right one.
         """
-        if isinstance(fact, Saying):
-            user, reply = fact.tell(rng)
-        else:
-            turn = turn or talk.tell(fact)
-            user, reply = turn.user, turn.assistant
+        user, reply = (turn.user, turn.assistant) if turn else self._telling(rng, fact, talk)
         if rng.random() < 0.25:
             user = rng.choice(BEFORE) + user
         if rng.random() < 0.25:
             user = user + ("" if user[-1] in ".!?" else ".") + rng.choice(AFTER)
         wrong, reply = instead is not None, instead or reply
         self._say(seq, user, reply, {fact.key: fact.value}, learned=not wrong, wrong=wrong)
+        return reply
+
+    def _telling(self, rng: random.Random, fact: Fact | Saying, talk: Generator) -> tuple[str, str]:
+        """What the user says to tell a fact, and a reply."""
+        if isinstance(fact, Saying):
+            return fact.tell(rng)
+        turn = talk.tell(fact)
+        return turn.user, turn.assistant
+
+    def _tell_two(
+        self, seq: Sequence, rng: random.Random, first: Fact | Saying, second: Fact | Saying, talk: Generator
+    ) -> None:
+        """Two facts in one turn: "I'm Kerstin and I live in Porto."."""
+        (a, _), (b, reply) = (self._telling(rng, fact, talk) for fact in (first, second))
+        if first.value in b or second.value in a:  # which one is meant could not be told
+            for fact in (first, second):
+                self.tell(seq, rng, fact, talk)
+            return
+        if rng.random() < 0.5:
+            user = f"{a} {b}" if a[-1] in ".!?" else f"{a}. {b}"
+        else:
+            user = a.rstrip(".!?") + rng.choice((" and ", ", and ", ", ")) + b
+        if rng.random() < 0.6:
+            reply = rng.choice(BOTH)
+        self._say(seq, user, reply, {first.key: first.value, second.key: second.value}, learned=True)
+
+    def _ask_unknown(
+        self, seq: Sequence, rng: random.Random, known: list[Fact | Saying], talk: Generator
+    ) -> str:
+        """A question for what nobody has told. -> The reply.
+
+        Facts of the generator and sayings have no thing in common.
+        """
+        if rng.random() < 0.5:
+            turn = talk.ask_unknown(fact for fact in known if isinstance(fact, Fact))
+            user, reply = turn.user, turn.assistant
+        else:
+            taken = {fact.key for fact in known}
+            fact = self._sayings(rng, 1)[0]
+            while fact.key in taken:
+                fact = self._sayings(rng, 1)[0]
+            user, reply = fact.ask(rng)[0], rng.choice(UNKNOWN)
+        self._say(seq, user, reply, {}, asked=True, learned=True)
+        return reply
+
+    def _ask_itself(self, seq: Sequence, rng: random.Random) -> str:
+        """A question about the model itself, which a user's name is no answer to. -> The reply."""
+        questions, answers = rng.choice(ABOUT_ITSELF)
+        reply = rng.choice(answers).format(**self._identity)
+        self._say(seq, rng.choice(questions), reply, {}, asked=True, learned=True)
         return reply
 
     def ask(self, seq: Sequence, rng: random.Random, fact: Fact | Saying, talk: Generator) -> None:
@@ -285,15 +337,19 @@ class SequenceMaker:
         known: list[Fact | Saying] = []
         while len(seq.ids) < length + 200:
             if pending and (not known or rng.random() < 0.35):
-                for _ in range(min(len(pending), rng.choice((1, 1, 2, 3)))):
-                    fact = pending.pop()
-                    self.tell(seq, rng, fact, talk)
-                    known.append(fact)
+                fresh = [pending.pop() for _ in range(min(len(pending), rng.choice((1, 1, 2, 3))))]
+                if len(fresh) == 2 and rng.random() < 0.5:
+                    self._tell_two(seq, rng, fresh[0], fresh[1], talk)
+                else:
+                    for fact in fresh:
+                        self.tell(seq, rng, fact, talk)
+                known += fresh
             elif rng.random() < filler:
                 self._filler(seq, rng, talk)
-            elif rng.random() < 0.04:
-                turn = talk.ask_unknown(fact for fact in known if isinstance(fact, Fact))
-                self._say(seq, turn.user, turn.assistant, {}, asked=True, learned=True)
+            elif rng.random() < 0.07:
+                self._ask_unknown(seq, rng, known, talk)
+            elif self._identity and rng.random() < 0.04:
+                self._ask_itself(seq, rng)
             elif rng.random() < 0.08:
                 i = rng.randrange(len(known))
                 known[i] = self._correct(seq, rng, known[i], talk)
@@ -422,7 +478,7 @@ class SequenceMaker:
         return seq
 
     def talk(self, rng: random.Random, length: int) -> Sequence:
-        """Ordinary questions and the base model's own answers, and now and then a fact.
+        """Ordinary questions and the base model's own answers; now and then a fact, or who the model is.
 
         In every other one some replies are an earlier one once more, as in a conversation that has begun to
         go round in circles; the right ones after them are to be learned word for word, as the base, which
@@ -431,6 +487,7 @@ class SequenceMaker:
         talk = Generator(rng.randrange(1 << 30), held_out=self.held_out)
         seq = Sequence(list(self._start))
         circles, spoiled, said = rng.random() < 0.5, False, list[str]()
+        known: list[Fact | Saying] = []
 
         def again() -> str | None:
             return rng.choice(said[-2:]) if circles and said and rng.random() < 0.4 else None
@@ -440,7 +497,12 @@ class SequenceMaker:
                 fact = talk.fact() if rng.random() < 0.5 else self._sayings(rng, 1)[0]
                 instead = again()
                 said.append(self.tell(seq, rng, fact, talk, instead=instead))
+                known.append(fact)
                 spoiled |= instead is not None
+            if self._identity and rng.random() < 0.15:
+                said.append(self._ask_itself(seq, rng))
+            if rng.random() < 0.1:
+                said.append(self._ask_unknown(seq, rng, known, talk))
             for question, answer in rng.choice(self.documents.chats):
                 instead = again()
                 wrong, reply = instead is not None, instead or answer

@@ -19,13 +19,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import memories
 import tiny
+from allmem_edge.dialogues import Generator
+from allmem_edge.dialogues.phrases import DENIAL
+from allmem_export.chat_phrases import ABOUT_ITSELF, BOTH
 from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
 from allmem_export.distill_task import load_student
 from allmem_export.fit_rates import fit_rates
 from allmem_export.graft_task import REPLY_WEIGHT, STAGES, GraftTask, full_attention
+from allmem_export.long_term_memory import MlpMemory
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
-from allmem_export.sequences import SequenceMaker, load_documents
+from allmem_export.sequences import Sequence, SequenceMaker, load_documents
 from allmem_export.task import ConfigError
 from allmem_export.train import checkpoints, last_checkpoint, load_config, train
 
@@ -198,6 +202,73 @@ def test_what_is_said_to_a_fact_is_learned_and_the_right_answer_after_a_circle(m
     assert min(learned.values()) > 10 and min(wrong.values()) > 10 and circles > 30
     made = talker.batch(random.Random(5), "talk", 8, 400)
     assert made["wrong"].any() and not (made["wrong"] & made["reply"]).any()
+
+
+def test_a_chat_asks_what_nobody_told_and_who_the_model_is(maker: SequenceMaker) -> None:
+    """Neither has a value for an answer, and both are learned."""
+    identity = {"name": "Nobody", "maker": "Someone"}
+    chats = [[("Question?", "Answer.")]]
+    talker = SequenceMaker(maker.tokenizer, replace(maker.documents, chats=chats), held_out=False)
+    assert talker._identity == {}  # this tokenizer's system prompt names nobody
+    itself = [reply.format(**identity) for _, replies in ABOUT_ITSELF for reply in replies]
+    for kind in ("chat", "talk"):
+        count = Counter[str]()
+        for seed in range(30):
+            talker._identity = identity
+            seq = talker.kinds[kind](random.Random(seed), 2000)
+            for start, end in seq.replies:
+                reply = talker.tokenizer.decode(seq.ids[start:end]).removesuffix("<|im_end|>")
+                name = "unknown" if DENIAL[:-1] in reply else "itself" if reply in itself else "other"
+                count[name] += 1
+                values = sum(start <= first < end for first, _, _ in seq.answers)
+                assert name == "other" or values == 0
+                count["both"] += reply in BOTH
+        assert min(count["unknown"], count["itself"]) > 5, kind
+        assert kind == "talk" or count["both"] > 3
+
+
+def test_two_facts_in_one_message_are_both_there_to_be_asked_for(maker: SequenceMaker) -> None:
+    rng = random.Random(2)
+    talk = Generator(3)
+    for _ in range(40):
+        seq = Sequence()
+        facts = [*talk._new_facts(1, []), *maker._sayings(rng, 1)]
+        maker._tell_two(seq, rng, *facts, talk)
+        text = maker.tokenizer.decode(seq.ids)
+        assert all(fact.value in text and fact.key in seq.seen for fact in facts)
+        for fact in facts:
+            maker.ask(seq, rng, fact, talk)
+        starts = {fact.value: seq.seen[fact.key] for fact in facts}
+        assert len(set(starts.values())) == 2
+
+
+def test_stretched_filler_is_written_so_many_times_as_strongly(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = graft(places, tmp_path, "memory")
+    config["data"] |= {"kinds": {"needle": 1}, "length": [96], "tokens": 96}
+    config["draw"]["stretch"] = [4]
+    task = GraftTask(config)
+    batch = task.batch(0, 3)
+    factor = torch.where(batch["needed"] < 0, 4.0, 1.0)
+    assert torch.equal(batch["eta_factor"], factor) and len(factor.unique()) == 2
+    written: list[torch.Tensor] = []
+    remember = MlpMemory.remember
+
+    def spy(self: MlpMemory, *args: torch.Tensor) -> torch.Tensor:
+        written.append(args[3])
+        return remember(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlpMemory, "remember", spy)
+        task.loss(task.model, batch)
+    mixers = [layer.self_attn for layer in task.model.model.layers if layer.self_attn.memory is not None]
+    assert len(written) == len(mixers)
+    for mixer, eta in zip(mixers, written, strict=True):
+        assert mixer.last_eta is not None and mixer.eta_factor is None
+        torch.testing.assert_close(eta, (mixer.last_eta * factor.unsqueeze(-1)).transpose(1, 2))
+    del config["draw"]["stretch"]
+    assert GraftTask(config).batch(0, 3)["eta_factor"].eq(1).all()
 
 
 def _transferred(task: GraftTask) -> list[float]:
@@ -422,3 +493,11 @@ def test_fitted_rates_tell_what_is_told_from_filler(
     assert (
         after["eta_told"] > 1.2 * after["eta_filler"]
     )  # in a random model, little of a token is left in a layer
+    memory = next(mixer.self_attn.memory for mixer in task.model.model.layers if mixer.self_attn.memory)
+    x = 0.1 * torch.randn(50, task.model.config.hidden_size)  # η stays small, as in a model
+    log_eta = memory.rates(x)[0].log()
+    fit_rates(task, 20, told=1.0, filler=0.1, power=2.0)
+    moved = memory.rates(x)[0].log() - 2 * log_eta  # a constant of each head: minus log η where it is told
+    torch.testing.assert_close(moved, moved[:1].expand_as(moved), atol=0.02, rtol=0)
+    _, sharp = task.loss(task.model, batch(0, 99))
+    assert sharp["eta_told"] / sharp["eta_filler"] > 1.2 * after["eta_told"] / after["eta_filler"]
