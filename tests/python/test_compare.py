@@ -13,7 +13,8 @@ from tiny_model import write_json
 
 from allmem_edge.cost import Cost, Shape
 from allmem_edge.errors import InvalidArgumentError
-from allmem_edge.evaluation.compare import Variant
+from allmem_edge.evaluation.compare import Variant, _add_differences
+from allmem_edge.evaluation.journal import Journal
 
 CONFIG = {
     "model_type": "allmem",
@@ -74,7 +75,15 @@ def test_the_page_has_every_part_for_every_setting(arguments: list[str | Path], 
     # Nothing is beyond the window of 8 that the first 10 tokens of full attention do not see as well.
     assert rows["full attention"]["perplexity"] != rows["window"]["perplexity"]
     page = (tmp_path / "out" / "comparison.md").read_text()
-    for text in ("## Perplexity", "## Needle", "## Tokens a second", "full attention = 100 %", "| frozen |"):
+    assert all("to_last" in cell for name in list(rows)[:3] for cell in rows[name]["needle"])
+    for text in (
+        "## Perplexity",
+        "## Needle",
+        "memory less each",
+        "## Tokens a second",
+        "full attention = 100 %",
+        "| frozen |",
+    ):
         assert text in page
     ET.parse(tmp_path / "out" / "comparison.svg")
 
@@ -90,6 +99,21 @@ def test_a_run_that_was_killed_goes_on(arguments: list[str | Path], tmp_path: Pa
     assert (folder / "comparison.md").read_text() == page
     other = run(*arguments, "--no-speed", "--setting", "a:memory=off")
     assert other.returncode == 1 and b"variants" in other.stderr
+
+
+def test_differences_are_of_the_same_samples(tmp_path: Path) -> None:
+    scores = {"a": [1.0, 0.0, 0.5, 0.0], "b": [1.0, 1.0, 0.5, 1.0], "c": [0.0] * 4}
+    journal = Journal(tmp_path / "journal", {})
+    for name, of in scores.items():
+        for i, score in enumerate(of):
+            answers = ["other" if name == "c" else f"answer {i}"]
+            journal.put(f"{name} | vt 100 {i}", {"answers": answers, "answer": "", "score": score})
+    cells = {name: {"task": "vt", "length": 100, "samples": 4} for name in scores}
+    for name, cell in cells.items():
+        _add_differences({"name": name, "needle": [cell]}, "b", journal)
+    assert cells["a"]["to_last"] == 0.5
+    assert cells["a"]["to_last_standard_error"] == pytest.approx((1 / 3) ** 0.5 / 2)  # of 0, 1, 0, 1
+    assert "to_last" not in cells["c"]  # not the same samples
 
 
 def test_a_quick_look_is_small(arguments: list[str | Path], tmp_path: Path) -> None:

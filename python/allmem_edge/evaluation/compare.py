@@ -18,7 +18,7 @@ import numpy as np
 from allmem_edge import __version__, _core
 from allmem_edge.cost import Cost, Shape
 from allmem_edge.errors import InvalidArgumentError
-from allmem_edge.evaluation import by_position, needle, plot
+from allmem_edge.evaluation import by_position, metrics, needle, plot
 from allmem_edge.evaluation.answering import Answerer
 from allmem_edge.evaluation.journal import Journal
 from allmem_edge.evaluation.settings import texts_of
@@ -118,6 +118,8 @@ def run(
             row["speed"] = [_speed(variant, model, depth, plan, journal, say) for depth in plan.depths]
             row["cost"] = _costs(model, plan)
         found.append(row)
+    for row in found[:-1] if plan.needles else ():
+        _add_differences(row, found[-1]["name"], journal)
     return {
         "stretches": plan.stretches,
         "samples": plan.samples,
@@ -154,6 +156,21 @@ def _needles(variant: Variant, model: Model, plan: Plan, journal: Journal, say: 
             )
             rows.append(row)
     return rows
+
+
+def _add_differences(row: dict[str, Any], last: str, journal: Journal) -> None:
+    """How much better the last variant does than this one, from the same samples: a paired difference.
+
+    Samples differ in how hard they are. Where both see the same ones that cancels out, so the difference's
+    standard error is smaller than those of the scores would make it. Left out where the samples are not the
+    same, as those of models with other tokenizers.
+    """
+    for cell in row["needle"]:
+        keys = [f"{cell['task']} {cell['length']} {i}" for i in range(cell["samples"])]
+        pairs = [(journal[f"{row['name']} | {key}"], journal[f"{last} | {key}"]) for key in keys]
+        if all(one["answers"] == other["answers"] for one, other in pairs):
+            gained = [other["score"] - one["score"] for one, other in pairs]
+            cell["to_last"], cell["to_last_standard_error"] = metrics.mean_and_error(gained)
 
 
 def _speed(
@@ -247,6 +264,16 @@ def markdown(report: dict[str, Any], picture: str) -> str:
             lambda cell: f"{cell['task']}, {cell['length']:,}",
             lambda cell: _with_error(100 * cell["score"], 100 * cell["standard_error"], 1) + " %",
         )
+        paired = [{**row, "needle": [c for c in row["needle"] if "to_last" in c]} for row in rows[:-1]]
+        if any(row["needle"] for row in paired):
+            lines += ["", f"## Needle suite: {rows[-1]['name']} less each, on the same samples", ""]
+            lines += _table(
+                "task, tokens",
+                paired,
+                "needle",
+                lambda cell: f"{cell['task']}, {cell['length']:,}",
+                lambda cell: _with_error(100 * cell["to_last"], 100 * cell["to_last_standard_error"], 1),
+            )
     if any("speed" in row for row in rows):
         lines += ["", f"## Tokens a second, prefill / decode ({report['isa']})", ""]
         lines += _table(
