@@ -52,8 +52,9 @@ from .distill_task import divergence, load_student, using_spans
 from .fused import compile_fused
 from .long_term_memory import LongTermMemory
 from .low_rank import LowRankLinear, add_low_rank, merge, without_updates
+from .marked_text import Sequence, load_documents
 from .modeling import AllMemForCausalLM, AllMemMixer, last_etas
-from .sequences import Sequence, SequenceMaker, load_documents
+from .sequences import SequenceMaker
 from .sources import COPIED
 from .task import ConfigError, Metrics
 

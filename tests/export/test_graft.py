@@ -29,7 +29,8 @@ from allmem_export.fit_rates import fit_rates
 from allmem_export.graft_task import REPLY_WEIGHT, STAGES, GraftTask, full_attention
 from allmem_export.long_term_memory import MlpMemory
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
-from allmem_export.sequences import Sequence, SequenceMaker, load_documents
+from allmem_export.marked_text import Sequence, load_documents
+from allmem_export.sequences import SequenceMaker
 from allmem_export.task import ConfigError
 from allmem_export.train import checkpoints, last_checkpoint, load_config, train
 
