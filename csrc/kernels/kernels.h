@@ -23,7 +23,10 @@ struct NBitsMatrix {
   size_t block;                // 16, 32, 64, 128 or 256
   unsigned bits;               // 4 or 8
   const uint16_t* half_scales = nullptr;  // the scales as IEEE binary16, when they are that
+  const uint16_t* half_zeros = nullptr;   // [rows, cols/block], binary16: zero points that are no codes
 };
+// Of the columns of an affine matrix: one whose half_zeros are set, with half_scales and codes of 4 bits.
+inline constexpr size_t kAffineBlock = 32;
 
 // Rows of activations quantised to 8 bits, in groups of kQ8Group columns with a scale each: x ≈ code * scale.
 // Integer products need fewer instructions than float ones, and their sums are exact. The codes of a group
@@ -116,6 +119,13 @@ using Quantise = void(const float* x, size_t T, size_t K, unsigned bits, const Q
 using LinearQ8 = void(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
                       size_t n_begin, size_t n_end);
 
+// The same with an affine matrix, in blocks of kAffineBlock, for rows quantised for 4 bits; x.sums: as
+// affine_sums() makes them. Block after block from the bias on (0 if it is null), with the block's integer
+// products: y = fma(products - zero point * sum, scale of w * scale of x, y). The zero point has 11 bits and
+// the sum 13, so that their product is exact and the subtraction rounds once, however it is computed.
+using LinearAffine = void(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                          size_t n_begin, size_t n_end);
+
 // x[i] = base[i] + codes[i] scales[i / kQ8Group], rounded once; base: null for zeros. What Quantise made of
 // rows for weights of 8 bits, as floats again, and the same bits in every table, too.   codes: of whole
 // groups
@@ -166,6 +176,9 @@ using MemoryWrite = void(const MemoryHead& head, float beta_mean);
 using LinearMemoryWrite = void(float* state, const float* k, const float* v, float eta, float beta,
                                bool delta, size_t dim, float* scratch);
 
+// sums [T, K/kAffineBlock] = Σ codes of a block, of rows quantised for 4 bits: what LinearAffine reads.
+void affine_sums(const int8_t* codes, size_t T, size_t K, int32_t* sums);
+
 // --- The table
 
 struct Kernels {
@@ -176,6 +189,7 @@ struct Kernels {
   LinearNBits* linear_nbits;
   Quantise* quantise;
   LinearQ8* linear_q8;
+  LinearAffine* linear_affine;
   Dequantise* dequantise;
 
   RmsNorm* rms_norm;

@@ -69,29 +69,40 @@ class QuantisedLinear : public Loop {
 // Its product with float32.
 class LinearNBits : public QuantisedLinear {
  public:
-  using QuantisedLinear::QuantisedLinear;
+  LinearNBits(const Shape& x, const NBitsMatrix& shape, bool half_scales, bool half_zeros)
+      : QuantisedLinear(x, shape, half_scales), half_zeros_(half_zeros) {}
 
   void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
     NBitsMatrix w = weights(ctx);
-    w.zero_points = ctx.has(3) ? ctx.in<uint8_t>(3) : nullptr;
+    if (half_zeros_) {
+      w.half_zeros = ctx.in<uint16_t>(3);
+    } else if (ctx.has(3)) {
+      w.zero_points = ctx.in<uint8_t>(3);
+    }
     const float* bias = ctx.has(5) ? ctx.in(5) : nullptr;
     ctx.kernels.linear_nbits(ctx.in(0), w, bias, ctx.out(0), rows(ctx), begin, end);
   }
 
   size_t most_speculative(const RunContext&) const override { return 1; }  // sums in another order
+
+ private:
+  bool half_zeros_;
 };
 
 // Activations in 8 bits, once for all the layers that read them. Outputs: codes, scales, sums.
 class Quantise : public Op {
  public:
-  Quantise(const Shape& x, size_t K, unsigned bits) : x_(x), K_(K), bits_(bits) {}
+  // affine: for matrices in blocks of kAffineBlock, whose sums are those of affine_sums().
+  Quantise(const Shape& x, size_t K, unsigned bits, bool affine)
+      : x_(x), K_(K), bits_(bits), affine_(affine) {}
 
   void run(const RunContext& ctx) const override {
-    const size_t groups = K_ / kQ8Group;
+    const size_t groups = K_ / kQ8Group, sums = K_ / (affine_ ? kAffineBlock : kQ8Group);
     parallel(ctx, x_(ctx.tokens) / K_, 1, K_, [&](size_t begin, size_t end, size_t) {
       const Q8Rows rows{ctx.out<int8_t>(0) + begin * K_, ctx.out(1) + begin * groups,
-                        ctx.out<int32_t>(2) + begin * groups};
+                        ctx.out<int32_t>(2) + begin * sums};
       ctx.kernels.quantise(ctx.in(0) + begin * K_, end - begin, K_, bits_, rows);
+      if (affine_) affine_sums(rows.codes, end - begin, K_, rows.sums);
     });
   }
 
@@ -99,6 +110,7 @@ class Quantise : public Op {
   Extent x_;
   size_t K_;
   unsigned bits_;
+  bool affine_;
 };
 
 // Its product with x as a step before has quantised it.
@@ -114,6 +126,25 @@ class LinearQ8 : public QuantisedLinear {
                    const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // linear_q8 only reads them
     const float* bias = has_bias_ ? ctx.in(5) : nullptr;
     ctx.kernels.linear_q8(x, w, {.bias = bias}, ctx.out(0), rows(ctx), begin, end);
+  }
+
+ private:
+  bool has_bias_;
+  size_t codes_;
+};
+
+// The same with an affine matrix, whose zero points are its third input.
+class LinearAffine : public QuantisedLinear {
+ public:
+  LinearAffine(const Shape& x, const NBitsMatrix& shape, bool has_bias, size_t codes)
+      : QuantisedLinear(x, shape, true), has_bias_(has_bias), codes_(codes) {}
+
+  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
+    NBitsMatrix w = weights(ctx);
+    w.half_zeros = ctx.in<uint16_t>(3);
+    const Q8Rows x{const_cast<int8_t*>(ctx.in<int8_t>(codes_)), const_cast<float*>(ctx.in(codes_ + 1)),
+                   const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // linear_affine only reads them
+    ctx.kernels.linear_affine(x, w, has_bias_ ? ctx.in(5) : nullptr, ctx.out(0), rows(ctx), begin, end);
   }
 
  private:
@@ -202,9 +233,11 @@ MadeOp make_matmul_nbits(Binder& node) {
   const Value& scales = node.float_or_half(2);
   node.require(scales.shape == Shape{N * blocks} || scales.shape == Shape({N, blocks}),
                "needs a scale for each block");
+  bool half_zeros = false;
   if (node.has(3)) {
-    const Value& zeros = node.input(3, DataType::kUint8);
-    const int64_t row = (blocks * bits + 7) / 8;
+    half_zeros = node.input(3).type == DataType::kFloat16;
+    const Value& zeros = half_zeros ? node.float_or_half(3) : node.input(3, DataType::kUint8);
+    const int64_t row = half_zeros ? blocks : (blocks * bits + 7) / 8;
     node.require(zeros.shape == Shape{N * row} || zeros.shape == Shape({N, row}),
                  "needs a zero point for each block");
   }
@@ -219,14 +252,19 @@ MadeOp make_matmul_nbits(Binder& node) {
                       .cols = static_cast<size_t>(K),
                       .block = static_cast<size_t>(block),
                       .bits = static_cast<unsigned>(bits)};
-  if (w.block % kQ8Group != 0 || node.has(3) || node.exact())
-    return std::make_unique<LinearNBits>(x.shape, w, half);
-  Shape codes = x.shape, groups = x.shape;
+  const bool affine = half_zeros && half && bits == 4 && w.block == kAffineBlock && w.cols % kQ8Group == 0;
+  if ((!affine && (w.block % kQ8Group != 0 || node.has(3))) || node.exact())
+    return std::make_unique<LinearNBits>(x.shape, w, half, half_zeros);
+  Shape codes = x.shape, groups = x.shape, sums = x.shape;
   codes.back() = K / static_cast<int64_t>(sizeof(float));  // a float's room holds four codes
   groups.back() = K / static_cast<int64_t>(kQ8Group);
-  const std::vector<size_t> quantised = node.shared_from(
-      0, "8-bit codes for " + std::to_string(bits) + " bits", {codes, groups, groups},
-      [&](std::unique_ptr<const Op>& op) { op = std::make_unique<Quantise>(x.shape, w.cols, w.bits); });
+  sums.back() = K / static_cast<int64_t>(affine ? kAffineBlock : kQ8Group);
+  const std::vector<size_t> quantised =
+      node.shared_from(0, "8-bit codes for " + std::to_string(bits) + " bits" + (affine ? ", affine" : ""),
+                       {codes, groups, sums}, [&](std::unique_ptr<const Op>& op) {
+                         op = std::make_unique<Quantise>(x.shape, w.cols, w.bits, affine);
+                       });
+  if (affine) return std::make_unique<LinearAffine>(x.shape, w, node.has(5), quantised[0]);
   return std::make_unique<LinearQ8>(x.shape, w, half, node.has(5), quantised[0]);
 }
 

@@ -34,7 +34,7 @@ from .trace import trace
 
 FORMAT = "1"
 
-Quantization = Literal["none", "int8", "int4", "int4-pure"]
+Quantization = Literal["none", "int8", "mixed", "int4", "int4-pure"]
 Progress = Callable[[str, float], None]
 
 
@@ -101,7 +101,9 @@ def write_model(model: AllMemForCausalLM, folder: Path, mode: Quantization, repo
 
     report("trace", 0.0)
     matrices = [name for name, p in parameters.items() if p.ndim == 2]
-    float32_scales = [name for name in matrices if "int4" in mode and not fits_float16(read(name))]
+    float32_scales = [
+        name for name in matrices if mode not in ("none", "int8") and not fits_float16(read(name))
+    ]
     graph, places = graph_for(model.config, mode, float32_scales)
     report("trace", 1.0)
     write_data(folder / DATA_FILE, places, read, lambda fraction: report("write", fraction))
@@ -159,7 +161,7 @@ def _properties(config: AllMemConfig, mode: Quantization) -> dict[str, str]:
 
 def _check_arguments(checkpoint: Path, out: Path, mode: str) -> None:
     if mode not in ("none", *quantization.BITS):
-        raise ExportError(f'quantize must be "none", "int8", "int4" or "int4-pure", not {mode!r}')
+        raise ExportError(f'quantize must be "none", "int8", "mixed", "int4" or "int4-pure", not {mode!r}')
     if not checkpoint.is_dir():
         raise ExportError(f"{checkpoint}: no such checkpoint directory")
     model_type = _read_json(checkpoint / "config.json").get("model_type")

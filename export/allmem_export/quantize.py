@@ -4,9 +4,11 @@ Here the nodes are rewritten and the tensors' shapes; their values come later (a
 
 Symmetric blocks of 64 weights along the input axis: weight = (code − 2^(bits−1)) · scale. In int4 mode the
 embedding and the vocabulary projection keep 8 bits, as their error goes straight into every logit; in
-int4-pure mode they have 4 as well. The maps of heads in front of a memory (Einsum), which are small, have 8
-in every mode, through DequantizeLinear. Scales of 4-bit weights are float16, a quarter of a bit a weight; the
-graph casts them, as the operators want the type of their activations.
+int4-pure mode they have 4 as well. In mixed mode all have 8, but for the matrices of the MLP, which have 4 in
+affine blocks of 32: weight = (code − zero point) · scale, what GGUF calls Q4_1. The maps of heads in front of
+a memory (Einsum), which are small, have 8 in every mode, through DequantizeLinear. Scales of 4-bit weights and
+zero points are float16, a quarter of a bit a weight; the graph casts them, as the operators want the type of
+their activations.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from allmem_edge.assembly.initializers import CODES, FLOAT16, SCALES, Tensor
-from allmem_edge.blocks import Floats, dequantize_blocks
+from allmem_edge.assembly.initializers import CODES, FLOAT16, SCALES, ZEROS, Tensor
+from allmem_edge.blocks import Floats, dequantize_affine, dequantize_blocks
 
-BITS = {"int8": 8, "int4": 4, "int4-pure": 4}
-VOCABULARY_BITS = {"int8": 8, "int4": 8, "int4-pure": 4}
+BITS = {"int8": 8, "int4": 4, "int4-pure": 4, "mixed": 8}
+VOCABULARY_BITS = {"int8": 8, "int4": 8, "int4-pure": 4, "mixed": 8}
+_AFFINE_BLOCK = 32
 _MAP_BITS = 8
 # The first that divides the input axis is used.
 BLOCK_SIZES = (64, 32, 16)
@@ -77,33 +80,55 @@ class _Quantizer:
             return None
         return next((b for b in BLOCK_SIZES if self.tensors[name].shape[-1] % b == 0), None)
 
-    def _split(self, name: str, codes: tuple[int, ...], scales: tuple[int, ...], *, half: bool) -> None:
-        """Codes and scales in the place of a weight; float16 ones are cast to what `name`.scales was."""
-        if half:
-            cast = [name + SCALES + FLOAT16], [name + SCALES]
-            self.before.append(helper.make_node("Cast", *cast, name + SCALES, to=onnx.TensorProto.FLOAT))
-        parts = {
-            name + CODES: Tensor("uint8", codes),
-            name + SCALES + (FLOAT16 if half else ""): Tensor("float16" if half else "float32", scales),
-        }
+    def _is_affine(self, name: str) -> bool:
+        """Whether a matrix gets affine blocks; the runtime's kernels take two of them at a time."""
+        whole = self.tensors[name].shape[-1] % (2 * _AFFINE_BLOCK) == 0
+        return self.mode == "mixed" and ".mlp." in name and whole and name not in self.float32_scales
+
+    def _float16(self, name: str) -> str:
+        """The name of the initializer that a Cast makes float32 from, which it adds."""
+        cast = [name + FLOAT16], [name]
+        self.before.append(helper.make_node("Cast", *cast, name, to=onnx.TensorProto.FLOAT))
+        return name + FLOAT16
+
+    def _split(
+        self,
+        name: str,
+        codes: tuple[int, ...],
+        scales: tuple[int, ...],
+        *,
+        half: bool,
+        affine: bool = False,
+    ) -> None:
+        """Codes and scales, and zero points of affine blocks, in the place of a weight."""
+        parts = {name + CODES: Tensor("uint8", codes)}
+        for part in (SCALES, ZEROS) if affine else (SCALES,):
+            initializer = self._float16(name + part) if half else name + part
+            parts[initializer] = Tensor("float16" if half else "float32", scales)
         old = list(self.tensors.items())
         self.tensors.clear()
         for key, tensor in old:  # where the weight was: its parts are made together
             self.tensors.update(parts if key == name else {key: tensor})
 
-    def _matrix(self, name: str, bits: int, block: int) -> None:
+    def _matrix(self, name: str, bits: int, block: int, *, affine: bool = False) -> None:
         rows, cols = self.tensors[name].shape
         half = bits == 4 and name not in self.float32_scales
-        self._split(name, (rows, cols // block, block * bits // 8), (rows, cols // block), half=half)
+        blocks = (rows, cols // block)
+        self._split(name, (*blocks, block * bits // 8), blocks, half=half, affine=affine)
         self.blocks[name] = block
 
     def _linear(self, node: onnx.NodeProto, name: str, bits: int, block: int) -> None:
         x, _, *bias = node.input
         rows, cols = self.tensors[name].shape
-        self._matrix(name, bits, block)
+        affine = self._is_affine(name)
+        if affine:
+            bits, block = 4, _AFFINE_BLOCK
+        self._matrix(name, bits, block, affine=affine)
         inputs = [x, name + CODES, name + SCALES]
+        if affine:
+            inputs += [name + ZEROS]
         if bias and bias[0]:
-            inputs += ["", "", bias[0]]
+            inputs += [""] * (5 - len(inputs)) + [bias[0]]
         attributes: dict[str, Any] = {"K": cols, "N": rows, "bits": bits, "block_size": block}
         new = helper.make_node("MatMulNBits", inputs, list(node.output), node.name, **attributes)
         new.domain = MICROSOFT
@@ -177,7 +202,10 @@ def dequantized_weights(path: Path) -> Iterator[tuple[str, Floats]]:
     for scales_name, width in bits.items():
         name = scales_name.removesuffix(SCALES)
         scales = array(scales_name if scales_name in tensors else scales_name + FLOAT16)
-        yield name, dequantize_blocks(array(name + CODES), scales, width)
+        if name + ZEROS + FLOAT16 in tensors:
+            yield name, dequantize_affine(array(name + CODES), scales, array(name + ZEROS + FLOAT16))
+        else:
+            yield name, dequantize_blocks(array(name + CODES), scales, width)
     for node in graph.node:
         if node.op_type == "DequantizeLinear":
             codes, scales = array(node.input[0]), array(node.input[1])

@@ -21,7 +21,7 @@ ISAS = ["ref", *re.findall(r"^ *allmem_isa\((\w+)", CMAKE_LIST, re.MULTILINE)]
 IDS = np.random.default_rng(1).integers(0, 384, 200)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("mode", ["int8", "mixed", "int4"])
 def test_exact_is_onnxruntime_and_fast_is_not(mode: str, exported: Callable[..., Any]) -> None:
     directory = exported("base", mode).directory
     exact = ae.Model.load(directory, exact=True).session().forward(IDS)
@@ -40,7 +40,9 @@ def test_8_bit_activations_lose_less_than_4_bit_weights_do(exported: Callable[..
 
 
 @pytest.mark.parametrize("isa", [pytest.param("ref", marks=pytest.mark.slow), *ISAS[1:]])
-@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mode", ["mixed", *(pytest.param(m, marks=pytest.mark.slow) for m in ("int8", "int4"))]
+)
 @pytest.mark.parametrize("name", tiny.names("llama_some_memories_maps", "linear_some_memories_maps_dynamic"))
 def test_with_maps_gates_and_layers_without_memory_no_split_and_no_snapshot_changes_a_bit(
     name: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from allmem_edge.assembly.initializers import Tensor, slots, write_data
-from allmem_edge.blocks import dequantize_blocks, quantize_blocks
+from allmem_edge.blocks import dequantize_affine, dequantize_blocks, quantize_affine, quantize_blocks
 from allmem_edge.errors import ModelFormatError
 from allmem_edge.ort_backend import OrtModel, OrtSession
 from allmem_export.export import load_checkpoint
@@ -138,6 +139,63 @@ def test_four_bit_weights_have_float16_scales_where_these_are_in_range(
     ).all()
 
 
+def affine_weight(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What GGUF's Q4_1 holds: codes of which each block has 0 and 15, scale, minimum; and the weights."""
+    rng = np.random.default_rng(6)
+    codes = rng.integers(0, 16, (rows, 3, 32))
+    codes[..., 5], codes[..., 20] = 0, 15
+    scales = rng.uniform(0.01, 0.1, (rows, 3)).astype(np.float16)
+    least = (-scales * rng.uniform(0, 15, (rows, 3))).astype(np.float16)
+    scale, minimum = (x.astype(np.float32)[..., None] for x in (scales, least))
+    return codes, scales, least, (codes * scale + minimum).astype(np.float32).reshape(rows, 96)
+
+
+def test_affine_blocks_come_back_as_they_were() -> None:
+    codes, scales, _, weight = affine_weight(40)
+    packed, found, zeros = quantize_affine(weight, 32)
+    np.testing.assert_array_equal(found, scales)
+    np.testing.assert_array_equal(np.stack((packed & 15, packed >> 4), -1).reshape(40, 3, 32), codes)
+    # A zero point up to 15 is rounded to 2^-8 at most, so a weight to a 256th of a step.
+    step = scales.astype(np.float32).repeat(32, 1)
+    assert (np.abs(dequantize_affine(packed, found, zeros) - weight) <= step * (2.0**-8 + 1e-5)).all()
+
+
+def test_affine_blocks_lose_at_most_half_a_step_of_any_weight() -> None:
+    weight = random_weight(50) + np.linspace(-3, 3, 50, dtype=np.float32)[:, None]
+    packed, scales, zeros = quantize_affine(weight, 32)
+    step = scales.astype(np.float64).repeat(32, 1)
+    zero = np.abs(zeros.astype(np.float64)).repeat(32, 1)
+    # Half a step, the scale's rounding over 15 of them, and the zero point's.
+    bound = step * (0.5 + 15 * 2.0**-11 + zero * 2.0**-11 + 1e-3)
+    assert (np.abs(dequantize_affine(packed, scales, zeros) - weight) <= bound).all()
+
+
+def test_an_affine_block_of_one_value_or_nearly_keeps_it() -> None:
+    weight = np.zeros((5, 64), np.float32)
+    weight[1] = 0.3
+    weight[2] = -7.0
+    weight[3] = 1000 + np.linspace(0, 0.01, 64)
+    weight[4, 40] = 1e-9  # of a range that float16 has no scale for
+    packed, scales, zeros = quantize_affine(weight, 32)
+    found = dequantize_affine(packed, scales, zeros)
+    assert np.isfinite(scales).all() and np.isfinite(zeros).all()
+    np.testing.assert_allclose(found, weight, rtol=2.0**-11 + 1e-5, atol=1e-8)
+
+
+def test_onnxruntime_multiplies_by_affine_blocks() -> None:
+    x, (_, _, _, weight) = random_weight(5, seed=1), affine_weight(24)
+    packed, scales, zeros = quantize_affine(weight, 32)
+    attributes = {"K": 96, "N": 24, "bits": 4, "block_size": 32}
+    node = helper.make_node(
+        "MatMulNBits", ["x", "codes", "scales", "zeros"], ["y"], domain="com.microsoft", **attributes
+    )
+    floats = {"scales": scales.astype(np.float32), "zeros": zeros.astype(np.float32)}
+    y = run(node, {"x": x}, {"codes": packed, **floats})
+    expected = x.astype(np.float64) @ dequantize_affine(packed, scales, zeros).T.astype(np.float64)
+    largest = 2 * 15 * np.abs(scales).max().astype(np.float64)  # of code and zero point by themselves
+    np.testing.assert_allclose(y, expected, atol=EPS * 96 * np.abs(x).max() * largest, rtol=0)
+
+
 def test_the_graph_casts_float16_scales() -> None:
     node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["T", 24])
@@ -189,9 +247,10 @@ def test_a_weight_that_the_graph_has_no_room_for_is_refused(
 
 def test_rows_are_quantised_alike_in_slabs_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = random_weight(50)
-    whole = quantize_blocks(weight, 4, 32)
+    whole = (*quantize_blocks(weight, 4, 32), *quantize_affine(weight, 32))
     monkeypatch.setattr("allmem_edge.blocks._SLAB", 7 * 96)
-    for a, b in zip(whole, quantize_blocks(weight, 4, 32), strict=True):
+    slabs = (*quantize_blocks(weight, 4, 32), *quantize_affine(weight, 32))
+    for a, b in zip(whole, slabs, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -222,6 +281,8 @@ SLOW = pytest.mark.slow
 MODELS = [
     ("base", "int8"),
     ("base", "int4"),
+    ("base", "mixed"),  # affine blocks in half of the MLP: the other half has 96 columns
+    pytest.param("biased_llama3", "mixed", marks=SLOW),
     pytest.param("no_sinks_untied_dynamic", "int4", marks=SLOW),
     pytest.param("one_kv_head_yarn", "int8", marks=SLOW),  # 48 columns: blocks of 16
     pytest.param("biased_llama3", "int4", marks=SLOW),
@@ -256,8 +317,19 @@ def test_what_is_quantised_to_how_many_bits(name: str, mode: str, exported: Call
         if n.op_type == "MatMulNBits"
     }
     assert bits.pop("logits") == 8
-    assert set(bits.values()) == {8 if mode == "int8" else 4}
     config = model.config
+    if mode == "mixed":
+        four = {
+            n.output[0] for n in graph.node if n.op_type == "MatMulNBits" and len(n.input) > 3 and n.input[3]
+        }
+        names = {n.output[0]: n.input[1] for n in graph.node if n.op_type == "MatMulNBits"}
+        whole = {"gate_proj": config.hidden_size, "up_proj": config.hidden_size}
+        whole |= {"down_proj": config.intermediate_size}
+        kinds = Counter(names[output].split(".")[-3] for output in four)
+        assert kinds == {k: config.num_hidden_layers for k, cols in whole.items() if cols % 64 == 0}
+        assert all((bits[output] == 4) == (output in four) for output in bits)
+    else:
+        assert set(bits.values()) == {8 if mode == "int8" else 4}
     memories = sum(map(config.has_memory, range(config.num_hidden_layers)))
     floats = [n.input[1].split(".")[-2] for n in graph.node if n.op_type == "Gemm"]
     steering = ["eta_proj", "beta_proj", *(["gate_proj"] if config.gate == "dynamic" else [])]

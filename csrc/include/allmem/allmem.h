@@ -133,7 +133,7 @@ typedef struct allmem_model_info {
   uint64_t weight_bytes; /* read for every token; the memory as training left it is in the file besides */
   uint64_t state_bytes;  /* of one session */
   uint64_t fingerprint;  /* what a snapshot is bound to */
-  char quantization[16]; /* "none", "int8", "int4", "int4-pure" */
+  char quantization[16]; /* "none", "int8", "mixed", "int4", "int4-pure" */
 } allmem_model_info;
 
 ALLMEM_API void allmem_model_options_init(allmem_model_options* options);

@@ -11,6 +11,7 @@
 namespace allmem::dotprod {
 
 LinearQ8 linear_q8;
+LinearAffine linear_affine;
 
 const Kernels& kernels();
 

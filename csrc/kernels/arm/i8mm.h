@@ -7,6 +7,7 @@
 namespace allmem::i8mm {
 
 LinearQ8 linear_q8;
+LinearAffine linear_affine;
 
 const Kernels& kernels();
 

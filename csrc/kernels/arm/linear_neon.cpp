@@ -20,7 +20,7 @@ struct Sixteen {
   float32x4_t v[4];
 };
 
-Sixteen sixteen_values(const uint8_t* packed, unsigned bits, int16x8_t zero) {
+Sixteen sixteen_values(const uint8_t* packed, unsigned bits, float32x4_t zero) {
   uint8x16_t codes;
   if (bits == 8) {
     codes = vld1q_u8(packed);
@@ -29,18 +29,19 @@ Sixteen sixteen_values(const uint8_t* packed, unsigned bits, int16x8_t zero) {
     const uint8x8x2_t both = vzip_u8(vand_u8(pairs, vdup_n_u8(0xF)), vshr_n_u8(pairs, 4));
     codes = vcombine_u8(both.val[0], both.val[1]);
   }
-  const int16x8_t low = vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes))), zero);
-  const int16x8_t high = vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(codes))), zero);
-  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
-           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
+  const uint16x8_t low = vmovl_u8(vget_low_u8(codes)), high = vmovl_high_u8(codes);
+  const auto four = [&](uint32x4_t wide) { return vsubq_f32(vcvtq_f32_u32(wide), zero); };
+  return {{four(vmovl_u16(vget_low_u16(low))), four(vmovl_high_u16(low)),
+           four(vmovl_u16(vget_low_u16(high))), four(vmovl_high_u16(high))}};
 }
 
-int16x8_t zero_point(const NBitsMatrix& w, size_t n, size_t b) {
-  if (w.zero_points == nullptr) return vdupq_n_s16(static_cast<int16_t>(1 << (w.bits - 1)));
+float32x4_t zero_point(const NBitsMatrix& w, size_t n, size_t b) {
+  if (w.half_zeros != nullptr) return vdupq_n_f32(float_of(w.half_zeros[n * (w.cols / w.block) + b]));
+  if (w.zero_points == nullptr) return vdupq_n_f32(static_cast<float>(1 << (w.bits - 1)));
   const size_t row_bytes = (w.cols / w.block * w.bits + 7) / 8;
   const uint8_t* row = w.zero_points + n * row_bytes;
   const int zero = w.bits == 8 ? row[b] : (row[b / 2] >> (b % 2 * 4)) & 0xF;
-  return vdupq_n_s16(static_cast<int16_t>(zero));
+  return vdupq_n_f32(static_cast<float>(zero));
 }
 
 constexpr size_t kTileRows = 8,
@@ -52,7 +53,7 @@ void unpack_row(const NBitsMatrix& w, size_t n, size_t k_begin, size_t k_end, fl
   const size_t scales = n * (w.cols / w.block);
   for (size_t block = k_begin; block < k_end; block += w.block) {
     const float scale = scale_at(w, scales + block / w.block);
-    const int16x8_t zero = zero_point(w, n, block / w.block);
+    const float32x4_t zero = zero_point(w, n, block / w.block);
     for (size_t k = block; k < block + w.block; k += 16, out += 16) {
       const Sixteen values = sixteen_values(row + k * w.bits / 8, w.bits, zero);
       for (size_t i = 0; i < 4; ++i) vst1q_f32(out + i * kLanes, vmulq_n_f32(values.v[i], scale));
@@ -80,7 +81,7 @@ float dot_row(const float* x, const NBitsMatrix& w, size_t n) {
   const size_t scales = n * (w.cols / w.block);
   float32x4_t even = vdupq_n_f32(0), odd = even;
   for (size_t b = 0; b < w.cols / w.block; ++b) {
-    const int16x8_t zero = zero_point(w, n, b);
+    const float32x4_t zero = zero_point(w, n, b);
     float32x4_t sums[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
     for (size_t k = 0; k < w.block; k += 16, packed += 2 * kBits, x += 16) {
       const Sixteen values = sixteen_values(packed, kBits, zero);

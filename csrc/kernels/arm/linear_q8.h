@@ -57,6 +57,7 @@ class RowScales {
       : floats_(w.half_scales == nullptr ? w.scales + at : nullptr),
         halves_(w.half_scales == nullptr ? nullptr : w.half_scales + at),
         stride_(stride) {}
+  RowScales(const uint16_t* halves, size_t stride) : floats_(nullptr), halves_(halves), stride_(stride) {}
 
   // A lane for each row.
   [[gnu::always_inline]] float32x4_t operator[](size_t i) const {

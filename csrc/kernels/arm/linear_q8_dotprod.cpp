@@ -3,7 +3,7 @@
 // For a block of tokens every lane is a row: sdot by element multiplies four columns of four rows by four
 // codes of a token, so that nothing is added across lanes.
 #include "kernels/arm/dotprod.h"
-#include "kernels/arm/linear_q8.h"
+#include "kernels/arm/linear_affine.h"
 
 namespace allmem::dotprod {
 
@@ -21,6 +21,10 @@ struct Sdot {
 #pragma GCC unroll 4
     for (size_t c = 0; c < kChunks; ++c) sums = vdotq_s32(sums, w.v[c], x.v[c]);
     return sums;
+  }
+
+  [[gnu::always_inline]] static int32x4_t dot_block(const GroupCodes& w, const GroupCodes& x, size_t part) {
+    return vdotq_s32(vdotq_s32(vdupq_n_s32(0), w.v[part], x.v[part]), w.v[part + 2], x.v[part + 2]);
   }
 
   // Transposed: vector j holds the columns 4j to 4j + 3 of every row.
@@ -51,6 +55,45 @@ struct Sdot {
     }
   }
 
+  // products += chunk c of group g, 16 columns.
+  template <size_t M>
+  [[gnu::always_inline]] static void add_chunk(const int8x16_t (*quads)[4 * kChunks], size_t c,
+                                               const Tokens<M>& x, size_t g, int32x4_t (*products)[kQuads]) {
+    int8x16_t xs[M];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < M; ++i) xs[i] = vld1q_s8(x.codes[i] + g * kQ8Group + 16 * c);
+    add<0, M>(quads, c, xs, products);
+    add<1, M>(quads, c, xs, products);
+    add<2, M>(quads, c, xs, products);
+    add<3, M>(quads, c, xs, products);
+  }
+
+  template <size_t M>
+  static void multiply_affine(const AffineTile& tile, size_t quad, const Tokens<M>& x,
+                              const int32_t* const* block_sums, size_t count, float32x4_t (*sums)[kQuads]) {
+    for (size_t g = 0; g < count; ++g) {
+#pragma GCC unroll 2
+      for (size_t part = 0; part < kGroupBlocks; ++part) {
+        int32x4_t products[M][kQuads];
+#pragma GCC unroll 4
+        for (size_t i = 0; i < M; ++i) products[i][0] = products[i][1] = vdupq_n_s32(0);
+        add_chunk<M>(tile.codes[g] + quad, part, x, g, products);
+        add_chunk<M>(tile.codes[g] + quad, part + 2, x, g, products);
+        const size_t b = g * kGroupBlocks + part;
+#pragma GCC unroll 2
+        for (size_t q = 0; q < kQuads; ++q) {
+          const float32x4_t scales = vld1q_f32(tile.scales[b] + 4 * (quad + q)),
+                            zeros = vld1q_f32(tile.zeros[b] + 4 * (quad + q));
+#pragma GCC unroll 4
+          for (size_t i = 0; i < M; ++i)
+            sums[i][q] = add_block(sums[i][q], products[i][q], zeros,
+                                   vdupq_n_f32(static_cast<float>(block_sums[i][b])),
+                                   vmulq_n_f32(scales, x.scales[i][g]));
+        }
+      }
+    }
+  }
+
   template <unsigned kBits, size_t M>
   static void multiply(const Tile& tile, size_t quad, const Tokens<M>& x, size_t count,
                        float32x4_t (*out)[kQuads]) {
@@ -66,15 +109,7 @@ struct Sdot {
       for (size_t i = 0; i < M; ++i)
         products[i][0] = products[i][1] = less_zero_points<kBits>(vdupq_n_s32(0), x.sums[i][g]);
 #pragma GCC unroll 4
-      for (size_t c = 0; c < kChunks; ++c) {
-        int8x16_t xs[M];
-#pragma GCC unroll 4
-        for (size_t i = 0; i < M; ++i) xs[i] = vld1q_s8(x.codes[i] + g * kQ8Group + 16 * c);
-        add<0, M>(tile.codes[g] + quad, c, xs, products);
-        add<1, M>(tile.codes[g] + quad, c, xs, products);
-        add<2, M>(tile.codes[g] + quad, c, xs, products);
-        add<3, M>(tile.codes[g] + quad, c, xs, products);
-      }
+      for (size_t c = 0; c < kChunks; ++c) add_chunk<M>(tile.codes[g] + quad, c, x, g, products);
 #pragma GCC unroll 2
       for (size_t q = 0; q < kQuads; ++q) {
         const float32x4_t row_scales = vld1q_f32(tile.scales[g] + 4 * (quad + q));
@@ -97,6 +132,11 @@ struct Sdot {
 void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
   product<Sdot>(x, w, init, y, T, n_begin, n_end);
+}
+
+void linear_affine(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                   size_t n_begin, size_t n_end) {
+  (T >= kFewTokens ? affine_of_block<Sdot> : affine_of_few<Sdot>)(x, w, bias, y, T, n_begin, n_end);
 }
 
 }  // namespace allmem::dotprod

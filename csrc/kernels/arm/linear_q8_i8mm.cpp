@@ -2,7 +2,7 @@
 // product. Few tokens go to the dot products.
 #include "kernels/arm/dotprod.h"
 #include "kernels/arm/i8mm.h"
-#include "kernels/arm/linear_q8.h"
+#include "kernels/arm/linear_affine.h"
 
 namespace allmem::i8mm {
 
@@ -63,19 +63,87 @@ struct Smmla {
     }
   };
 
+  static constexpr size_t kRowPairs = 2 * kQuads;
+
+  // Sums by token, a lane for each row <-> by pairs of tokens and of rows.
+  template <size_t M>
+  [[gnu::always_inline]] static void to_pairs(float32x4_t (*by_token)[kQuads],
+                                              float32x4_t (*pairs)[kRowPairs]) {
+#pragma GCC unroll 2
+    for (size_t p = 0; p < M / 2; ++p) {
+#pragma GCC unroll 2
+      for (size_t q = 0; q < kQuads; ++q) {
+        pairs[p][2 * q] = first_halves(by_token[2 * p][q], by_token[2 * p + 1][q]);
+        pairs[p][2 * q + 1] = second_halves(by_token[2 * p][q], by_token[2 * p + 1][q]);
+      }
+    }
+  }
+  template <size_t M>
+  [[gnu::always_inline]] static void from_pairs(float32x4_t (*pairs)[kRowPairs],
+                                                float32x4_t (*by_token)[kQuads]) {
+#pragma GCC unroll 2
+    for (size_t p = 0; p < M / 2; ++p) {
+#pragma GCC unroll 2
+      for (size_t q = 0; q < kQuads; ++q) {
+        by_token[2 * p][q] = first_halves(pairs[p][2 * q], pairs[p][2 * q + 1]);
+        by_token[2 * p + 1][q] = second_halves(pairs[p][2 * q], pairs[p][2 * q + 1]);
+      }
+    }
+  }
+  // The four values of two rows, for two tokens.
+  [[gnu::always_inline]] static float32x4_t of_row_pair(const float* two) {
+    return vcombine_f32(vld1_f32(two), vld1_f32(two));
+  }
+
+  template <size_t M>
+  static void multiply_affine(const AffineTile& tile, size_t quad, const Tokens<M>& x,
+                              const int32_t* const* block_sums, size_t count, float32x4_t (*out)[kQuads]) {
+    constexpr size_t kTokenPairs = M / 2;
+    float32x4_t sums[kTokenPairs][kRowPairs];
+    to_pairs<M>(out, sums);
+    for (size_t g = 0; g < count; ++g) {
+#pragma GCC unroll 2
+      for (size_t part = 0; part < kGroupBlocks; ++part) {
+        int32x4_t products[kTokenPairs][kRowPairs];
+#pragma GCC unroll 2
+        for (size_t p = 0; p < kTokenPairs; ++p)
+#pragma GCC unroll 4
+          for (size_t r = 0; r < kRowPairs; ++r) products[p][r] = vdupq_n_s32(0);
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; ++k) {
+          const size_t j = 2 * (part + k / 2 * 2) + k % 2;  // the halves of two chunks
+#pragma GCC unroll 4
+          for (size_t r = 0; r < kRowPairs; ++r) {
+            const int8x16_t w = tile.codes[g][quad + r / 2][2 * j + r % 2];
+#pragma GCC unroll 2
+            for (size_t p = 0; p < kTokenPairs; ++p)
+              products[p][r] = vmmlaq_s32(products[p][r], x.codes[g][j][p], w);
+          }
+        }
+        const size_t b = g * kGroupBlocks + part;
+#pragma GCC unroll 4
+        for (size_t r = 0; r < kRowPairs; ++r) {
+          const float32x4_t scales = of_row_pair(tile.scales[b] + 4 * quad + 2 * r),
+                            zeros = of_row_pair(tile.zeros[b] + 4 * quad + 2 * r);
+#pragma GCC unroll 2
+          for (size_t p = 0; p < kTokenPairs; ++p) {
+            const int32x4_t x_sums = vcombine_s32(vld1_dup_s32(block_sums[2 * p] + b),
+                                                  vld1_dup_s32(block_sums[2 * p + 1] + b));
+            sums[p][r] = add_block(sums[p][r], products[p][r], zeros, vcvtq_f32_s32(x_sums),
+                                   vmulq_f32(scales, x.scales[g][p]));
+          }
+        }
+      }
+    }
+    from_pairs<M>(sums, out);
+  }
+
   template <unsigned kBits, size_t M>
   static void multiply(const Tile& tile, size_t quad, const Tokens<M>& x, size_t count,
                        float32x4_t (*out)[kQuads]) {
-    constexpr size_t kTokenPairs = M / 2, kRowPairs = 2 * kQuads;
+    constexpr size_t kTokenPairs = M / 2;
     float32x4_t sums[kTokenPairs][kRowPairs];
-#pragma GCC unroll 2
-    for (size_t p = 0; p < kTokenPairs; ++p) {
-#pragma GCC unroll 2
-      for (size_t q = 0; q < kQuads; ++q) {
-        sums[p][2 * q] = first_halves(out[2 * p][q], out[2 * p + 1][q]);
-        sums[p][2 * q + 1] = second_halves(out[2 * p][q], out[2 * p + 1][q]);
-      }
-    }
+    to_pairs<M>(out, sums);
     for (size_t g = 0; g < count; ++g) {
       int32x4_t products[kTokenPairs][kRowPairs];
 #pragma GCC unroll 2
@@ -94,22 +162,14 @@ struct Smmla {
       }
 #pragma GCC unroll 4
       for (size_t r = 0; r < kRowPairs; ++r) {
-        const float32x2_t two = vld1_f32(tile.scales[g] + 4 * quad + 2 * r);
-        const float32x4_t row_scales = vcombine_f32(two, two);
+        const float32x4_t row_scales = of_row_pair(tile.scales[g] + 4 * quad + 2 * r);
 #pragma GCC unroll 2
         for (size_t p = 0; p < kTokenPairs; ++p)
           sums[p][r] =
               vfmaq_f32(sums[p][r], vcvtq_f32_s32(products[p][r]), vmulq_f32(row_scales, x.scales[g][p]));
       }
     }
-#pragma GCC unroll 2
-    for (size_t p = 0; p < kTokenPairs; ++p) {
-#pragma GCC unroll 2
-      for (size_t q = 0; q < kQuads; ++q) {
-        out[2 * p][q] = first_halves(sums[p][2 * q], sums[p][2 * q + 1]);
-        out[2 * p + 1][q] = second_halves(sums[p][2 * q], sums[p][2 * q + 1]);
-      }
-    }
+    from_pairs<M>(sums, out);
   }
 };
 
@@ -119,6 +179,12 @@ void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y
                size_t n_end) {
   if (T < kFewTokens) return dotprod::linear_q8(x, w, init, y, T, n_begin, n_end);
   product_of_block<Smmla>(x, w, init, y, T, n_begin, n_end);
+}
+
+void linear_affine(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                   size_t n_begin, size_t n_end) {
+  if (T < kFewTokens) return dotprod::linear_affine(x, w, bias, y, T, n_begin, n_end);
+  affine_of_block<Smmla>(x, w, bias, y, T, n_begin, n_end);
 }
 
 }  // namespace allmem::i8mm

@@ -3,7 +3,7 @@
 //
 // Bytes are multiplied to 16 bits and added up there for as long as they fit: eight products of 4-bit codes
 // (8 · 15 · 127 = 15,240), two of 8-bit codes (2 · 128 · 127 = 32,512).
-#include "kernels/arm/linear_q8.h"
+#include "kernels/arm/linear_affine.h"
 #include "kernels/arm/neon.h"
 
 namespace allmem::neon {
@@ -35,6 +35,16 @@ struct Smull {
     return products.sums;
   }
 
+  [[gnu::always_inline]] static int32x4_t dot_block(const GroupCodes& w, const GroupCodes& x, size_t part) {
+    return products_of_two(w.v[part], x.v[part], w.v[part + 2], x.v[part + 2]);
+  }
+  // Of 4-bit codes: four products in 16 bits.
+  [[gnu::always_inline]] static int32x4_t products_of_two(int8x16_t w0, int8x16_t x0, int8x16_t w1,
+                                                          int8x16_t x1) {
+    const int16x8_t first = vmlal_high_s8(vmull_s8(vget_low_s8(w0), vget_low_s8(x0)), w0, x0);
+    return vpaddlq_s16(vmlal_high_s8(vmlal_s8(first, vget_low_s8(w1), vget_low_s8(x1)), w1, x1));
+  }
+
   // A row a vector.
   static void arrange(int8x16_t a, int8x16_t b, int8x16_t c, int8x16_t d, int8x16_t* out) {
     out[0] = a;
@@ -47,6 +57,33 @@ struct Smull {
   struct Tokens : TokenRows<M> {
     Tokens(const TokenRows<M>& rows, size_t) : TokenRows<M>(rows) {}
   };
+
+  template <size_t M>
+  static void multiply_affine(const AffineTile& tile, size_t quad, const Tokens<M>& x,
+                              const int32_t* const* block_sums, size_t count, float32x4_t (*sums)[kQuads]) {
+    for (size_t g = 0; g < count; ++g) {
+      const int8x16_t* codes = tile.codes[g][quad];
+#pragma GCC unroll 2
+      for (size_t part = 0; part < kGroupBlocks; ++part) {
+        const size_t b = g * kGroupBlocks + part;
+        const float32x4_t scales = vld1q_f32(tile.scales[b] + 4 * quad),
+                          zeros = vld1q_f32(tile.zeros[b] + 4 * quad);
+#pragma GCC unroll 2
+        for (size_t i = 0; i < M; ++i) {
+          const int8_t* from = x.codes[i] + g * kQ8Group + 16 * part;
+          const int8x16_t even = vld1q_s8(from), odd = vld1q_s8(from + kQ8Group / 2);
+          int32x4_t products[4];
+#pragma GCC unroll 4
+          for (size_t r = 0; r < 4; ++r)
+            products[r] = products_of_two(codes[4 * part + r], even, codes[4 * (part + 2) + r], odd);
+          sums[i][0] = add_block(sums[i][0],
+                                 horizontal_sums(products[0], products[1], products[2], products[3]), zeros,
+                                 vdupq_n_f32(static_cast<float>(block_sums[i][b])),
+                                 vmulq_n_f32(scales, x.scales[i][g]));
+        }
+      }
+    }
+  }
 
   template <unsigned kBits, size_t M>
   static void multiply(const Tile& tile, size_t quad, const Tokens<M>& x, size_t count,
@@ -125,6 +162,11 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
 void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
   product<Smull>(x, w, init, y, T, n_begin, n_end);
+}
+
+void linear_affine(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                   size_t n_begin, size_t n_end) {
+  (T >= kFewTokens ? affine_of_block<Smull> : affine_of_few<Smull>)(x, w, bias, y, T, n_begin, n_end);
 }
 
 }  // namespace allmem::neon

@@ -79,10 +79,13 @@ namespace {
 
 using simd::kLanes, simd::load_first, simd::smaller, simd::store_first;
 
+[[maybe_unused]] inline float float_of(uint16_t half) {
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half))), 0);
+}
+
 // Scale number i of a matrix.
 [[maybe_unused]] inline float scale_at(const NBitsMatrix& w, size_t i) {
-  if (w.half_scales == nullptr) return w.scales[i];
-  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16(w.half_scales + i))), 0);
+  return w.half_scales == nullptr ? w.scales[i] : float_of(w.half_scales[i]);
 }
 
 // The sums of four vectors.

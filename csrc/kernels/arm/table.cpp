@@ -17,6 +17,7 @@ const Kernels& kernels() {
     table.name = "dotprod";
     table.needs = cpu::kDotProduct;
     table.linear_q8 = linear_q8;
+    table.linear_affine = linear_affine;
     return table;
   }();
   return kTable;
@@ -32,6 +33,7 @@ const Kernels& kernels() {
     table.name = "i8mm";
     table.needs = cpu::kDotProduct | cpu::kInt8MatrixProduct;
     table.linear_q8 = linear_q8;
+    table.linear_affine = linear_affine;
     return table;
   }();
   return kTable;

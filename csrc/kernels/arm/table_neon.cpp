@@ -14,6 +14,6 @@ struct Gemm {
 
 }  // namespace
 
-constinit const Kernels kTable = simd::table<Gemm>("neon", 0, linear_f32, linear_nbits, quantise, linear_q8);
+constinit const Kernels kTable = simd::table<Gemm>("neon", 0, linear_f32, linear_nbits, quantise, linear_q8, linear_affine);
 
 }  // namespace allmem::neon

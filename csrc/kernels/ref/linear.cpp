@@ -40,13 +40,13 @@ void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float
     for (size_t n = n_begin; n < n_end; ++n) {
       double sum = bias ? bias[n] : 0.0;
       for (size_t b = 0; b < blocks; ++b) {
-        const unsigned zero =
-            w.zero_points ? code_at(w.zero_points + n * zero_row_bytes, b, w.bits) : 1u << (w.bits - 1);
+        double zero = w.zero_points ? code_at(w.zero_points + n * zero_row_bytes, b, w.bits)
+                                    : 1u << (w.bits - 1);
+        if (w.half_zeros != nullptr) zero = double{from_half(w.half_zeros[n * blocks + b])};
         double block_sum = 0;
         for (size_t k = b * w.block; k < (b + 1) * w.block; ++k) {
           const unsigned code = code_at(w.packed + n * row_bytes, k, w.bits);
-          block_sum +=
-              double{x[t * K + k]} * (double{static_cast<float>(code)} - double{static_cast<float>(zero)});
+          block_sum += double{x[t * K + k]} * (double{static_cast<float>(code)} - zero);
         }
         sum += block_sum * double{scale_at(w, n * blocks + b)};
       }
@@ -114,4 +114,41 @@ void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y
   }
 }
 
+void linear_affine(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                   size_t n_begin, size_t n_end) {
+  const size_t K = w.cols, blocks = K / kAffineBlock, groups = K / kQ8Group;
+  for (size_t t = 0; t < T; ++t) {
+    for (size_t n = n_begin; n < n_end; ++n) {
+      float sum = bias == nullptr ? 0.0f : bias[n];
+      for (size_t b = 0; b < blocks; ++b) {
+        const size_t first = b * kAffineBlock, group = first / kQ8Group;
+        int products = 0;
+        for (size_t k = first; k < first + kAffineBlock; ++k) {
+          const unsigned weight = code_at(w.packed + n * (K / 2), k, 4);
+          products +=
+              static_cast<int>(weight) * x.codes[t * K + group * kQ8Group + place(k % kQ8Group, 4)];
+        }
+        const float zeros = from_half(w.half_zeros[n * blocks + b]) * static_cast<float>(x.sums[t * blocks + b]);
+        const float factor = from_half(w.half_scales[n * blocks + b]) * x.scales[t * groups + group];
+        sum = fused_multiply_add(static_cast<float>(products) - zeros, factor, sum);
+      }
+      y[t * w.rows + n] = sum;
+    }
+  }
+}
+
 }  // namespace allmem::ref
+
+namespace allmem {
+
+void affine_sums(const int8_t* codes, size_t T, size_t K, int32_t* sums) {
+  constexpr size_t kEach = kAffineBlock / 2;  // even columns, then as many odd ones further on
+  for (size_t i = 0; i < T * K / kAffineBlock; ++i) {
+    const int8_t* even = codes + i / 2 * kQ8Group + i % 2 * kEach;
+    int sum = 0;
+    for (size_t k = 0; k < kEach; ++k) sum += even[k] + even[kQ8Group / 2 + k];
+    sums[i] = sum;
+  }
+}
+
+}  // namespace allmem

@@ -12,6 +12,7 @@ LinearF32 linear_f32;
 LinearNBits linear_nbits;
 Quantise quantise;
 LinearQ8 linear_q8;
+LinearAffine linear_affine;
 Dequantise dequantise;
 
 RmsNorm rms_norm;

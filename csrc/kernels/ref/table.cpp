@@ -11,6 +11,7 @@ const Kernels& ref_kernels() {
       .linear_nbits = ref::linear_nbits,
       .quantise = ref::quantise,
       .linear_q8 = ref::linear_q8,
+      .linear_affine = ref::linear_affine,
       .dequantise = ref::dequantise,
       .rms_norm = ref::rms_norm,
       .add = ref::add,

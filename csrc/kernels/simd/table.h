@@ -13,7 +13,7 @@ namespace {
 // Known when it is compiled, so that a table can be looked up by machines that cannot run it.
 template <class Gemm>
 consteval Kernels table(const char* name, CpuFeatures needs, LinearF32* linear_f32, LinearNBits* linear_nbits,
-                        Quantise* quantise, LinearQ8* linear_q8) {
+                        Quantise* quantise, LinearQ8* linear_q8, LinearAffine* linear_affine) {
   return {
       .name = name,
       .needs = needs,
@@ -21,6 +21,7 @@ consteval Kernels table(const char* name, CpuFeatures needs, LinearF32* linear_f
       .linear_nbits = linear_nbits,
       .quantise = quantise,
       .linear_q8 = linear_q8,
+      .linear_affine = linear_affine,
       .dequantise = dequantise,
       .rms_norm = rms_norm,
       .add = add,

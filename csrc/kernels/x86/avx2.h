@@ -18,6 +18,7 @@ LinearF32 linear_f32;
 LinearNBits linear_nbits;
 Quantise quantise;
 LinearQ8 linear_q8;
+LinearAffine linear_affine;
 
 // All others are those of kernels/simd.
 extern const Kernels kTable;

@@ -14,6 +14,7 @@ GemmNn gemm_nn;
 LinearF32 linear_f32;
 Quantise quantise;
 LinearQ8 linear_q8;
+LinearAffine linear_affine;
 Binary silu_mul;
 SoftmaxStep softmax_step;
 MemoryRead memory_read;

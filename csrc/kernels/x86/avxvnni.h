@@ -6,6 +6,7 @@
 namespace allmem::avxvnni {
 
 LinearQ8 linear_q8;
+LinearAffine linear_affine;
 
 const Kernels& kernels();
 

@@ -28,11 +28,12 @@ __m128i sixteen_codes(const uint8_t* packed, unsigned bits) {
   return _mm_unpacklo_epi8(even, odd);
 }
 
-unsigned zero_point(const NBitsMatrix& w, size_t n, size_t b) {
-  if (w.zero_points == nullptr) return 1u << (w.bits - 1);
+float zero_point(const NBitsMatrix& w, size_t n, size_t b) {
+  if (w.half_zeros != nullptr) return _cvtsh_ss(w.half_zeros[n * (w.cols / w.block) + b]);
+  if (w.zero_points == nullptr) return static_cast<float>(1u << (w.bits - 1));
   const size_t row_bytes = (w.cols / w.block * w.bits + 7) / 8;
   const uint8_t* row = w.zero_points + n * row_bytes;
-  return w.bits == 8 ? row[b] : (row[b / 2] >> (b % 2 * 4)) & 0xF;
+  return static_cast<float>(w.bits == 8 ? row[b] : (row[b / 2] >> (b % 2 * 4)) & 0xF);
 }
 
 // The scales [first, first + count) in float32: where they are, or in `room`.
@@ -51,13 +52,13 @@ void unpack_row(const NBitsMatrix& w, size_t n, size_t k_begin, size_t k_end, fl
   const float* scales = float_scales(w, (n * w.cols + k_begin) / w.block, (k_end - k_begin) / w.block, room);
   for (size_t block = k_begin; block < k_end; block += w.block) {
     const __m256 scale = _mm256_broadcast_ss(scales + (block - k_begin) / w.block);
-    const __m256i zero = _mm256_set1_epi32(static_cast<int>(zero_point(w, n, block / w.block)));
+    const __m256 zero = _mm256_set1_ps(zero_point(w, n, block / w.block));
     for (size_t k = block; k < block + w.block; k += 16, out += 16) {
       const __m128i codes = sixteen_codes(row + k * w.bits / 8, w.bits);
-      const __m256i low = _mm256_sub_epi32(_mm256_cvtepu8_epi32(codes), zero);
-      const __m256i high = _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(codes, 8)), zero);
-      _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_cvtepi32_ps(low), scale));
-      _mm256_storeu_ps(out + kLanes, _mm256_mul_ps(_mm256_cvtepi32_ps(high), scale));
+      const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes));
+      const __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(codes, 8)));
+      _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_sub_ps(low, zero), scale));
+      _mm256_storeu_ps(out + kLanes, _mm256_mul_ps(_mm256_sub_ps(high, zero), scale));
     }
   }
 }
@@ -196,7 +197,7 @@ void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float
   if (T == 0) return;  // x may then be null
   fill_with_bias(bias, y, T, w.rows, n_begin, n_end);
   // Zero points are rare (our exporter writes none): the general path serves them.
-  if (T != 1 || w.zero_points != nullptr) {
+  if (T != 1 || w.zero_points != nullptr || w.half_zeros != nullptr) {
     add_product_of_block(x, w, y, T, n_begin, n_end);
   } else if (w.bits == 8) {
     (w.block == 16 ? add_product_of_token<8, 2> : add_product_of_token<8, 1>)(x, w, y, n_begin, n_end);

@@ -4,7 +4,7 @@
 // leave room for eight such sums (8 · 2 · 15 · 127 = 30,480). 8-bit codes leave none (2 · 255 · 127), so they
 // are made signed and their sign moved to the activation: 2 · 128 · 127 = 32,512 fits.
 #include "kernels/x86/avx2.h"
-#include "kernels/x86/linear_q8_ymm.h"
+#include "kernels/x86/linear_affine_ymm.h"
 
 namespace allmem::avx2 {
 
@@ -34,23 +34,19 @@ struct Maddubs {
     if constexpr (kBits == 4) return _mm256_add_epi16(a, b);
     return _mm256_add_epi32(widened(a), widened(b));
   }
+  // Each half: the sums of that half's lanes of v[0], v[1], v[2] and v[3], which are pair<4>()s.
+  [[gnu::always_inline]] static __m256i block_sums(const __m256i* v) {
+    const __m256i a = _mm256_add_epi16(_mm256_unpacklo_epi64(v[0], v[1]), _mm256_unpackhi_epi64(v[0], v[1])),
+                  b = _mm256_add_epi16(_mm256_unpacklo_epi64(v[2], v[3]), _mm256_unpackhi_epi64(v[2], v[3]));
+    const __m256 c = _mm256_castsi256_ps(a), d = _mm256_castsi256_ps(b);
+    return widened(_mm256_add_epi16(_mm256_castps_si256(_mm256_shuffle_ps(c, d, 0x88)),
+                                    _mm256_castps_si256(_mm256_shuffle_ps(c, d, 0xDD))));
+  }
   // Lane r = the sum of pairs[r]'s lanes.
   template <unsigned kBits>
   [[gnu::always_inline]] static __m256i sums(const __m256i pairs[8]) {
     if constexpr (kBits == 8) return sums_of(pairs);
-    __m256i halves[2];
-#pragma GCC unroll 2
-    for (size_t i = 0; i < 2; ++i) {
-      const __m256i* v = pairs + 4 * i;
-      const __m256i a = _mm256_add_epi16(_mm256_unpacklo_epi64(v[0], v[1]),
-                                         _mm256_unpackhi_epi64(v[0], v[1])),
-                    b = _mm256_add_epi16(_mm256_unpacklo_epi64(v[2], v[3]),
-                                         _mm256_unpackhi_epi64(v[2], v[3]));
-      const __m256 c = _mm256_castsi256_ps(a), d = _mm256_castsi256_ps(b);
-      halves[i] = widened(_mm256_add_epi16(_mm256_castps_si256(_mm256_shuffle_ps(c, d, 0x88)),
-                                           _mm256_castps_si256(_mm256_shuffle_ps(c, d, 0xDD))));
-    }
-    return sums_of_halves(halves[0], halves[1]);
+    return sums_of_halves(block_sums(pairs), block_sums(pairs + 4));
   }
 
   // to[i][half] = the products of the rows of a tile's half with a group of token i, whose codes are i K
@@ -80,6 +76,31 @@ struct Maddubs {
           }
         }
       }
+    }
+  }
+
+  // Of a tile's codes of a group, those of one block: eight products, which 16 bits hold.
+  template <size_t M>
+  [[gnu::always_inline]] static void block_products(const __m256i (*w)[2], const int8_t* x, size_t K,
+                                                    size_t part, __m256i (*to)[2]) {
+#pragma GCC unroll 8
+    for (size_t k = 0; k < kDwords / kGroupBlocks; ++k) {
+      const size_t j = dword_of_block(k, part);
+#pragma GCC unroll 4
+      for (size_t i = 0; i < M; ++i) {
+        const __m256i codes = four_codes(x + i * K + 4 * j);
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; ++half) {
+          const __m256i product = products16<4>(w[j][half], codes);
+          to[i][half] = k == 0 ? product : _mm256_add_epi16(to[i][half], product);
+          keep_order(to[i][half]);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (size_t i = 0; i < M; ++i) {
+      to[i][0] = widened(to[i][0]);
+      to[i][1] = widened(to[i][1]);
     }
   }
 };
@@ -140,6 +161,11 @@ void quantise(const float* x, size_t T, size_t K, unsigned bits, const Q8Rows& q
 void linear_q8(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T, size_t n_begin,
                size_t n_end) {
   product<Maddubs>(x, w, init, y, T, n_begin, n_end);
+}
+
+void linear_affine(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
+                   size_t n_begin, size_t n_end) {
+  affine_product<Maddubs>(x, w, bias, y, T, n_begin, n_end);
 }
 
 }  // namespace allmem::avx2

@@ -92,6 +92,21 @@ struct Rows {
   size_t operator[](size_t r) const { return n + smaller(r, rows - 1) * step; }
 };
 
+// to[g][r] = rows[r] lane g.
+[[gnu::always_inline]] inline void store_by_group(const __m256 rows[kStreams], float (*to)[kStreams]) {
+  const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(rows[0], rows[1])),
+                b = _mm256_castps_pd(_mm256_unpackhi_ps(rows[0], rows[1])),
+                c = _mm256_castps_pd(_mm256_unpacklo_ps(rows[2], rows[3])),
+                d = _mm256_castps_pd(_mm256_unpackhi_ps(rows[2], rows[3]));
+  const __m256d groups[4] = {_mm256_unpacklo_pd(a, c), _mm256_unpackhi_pd(a, c), _mm256_unpacklo_pd(b, d),
+                             _mm256_unpackhi_pd(b, d)};
+#pragma GCC unroll 4
+  for (size_t g = 0; g < 4; ++g) {
+    _mm_store_ps(to[g], _mm_castpd_ps(_mm256_castpd256_pd128(groups[g])));
+    _mm_store_ps(to[g + 4], _mm_castpd_ps(_mm256_extractf128_pd(groups[g], 1)));
+  }
+}
+
 // factors[g][r] = the scale of group `group` + g of row r times x_scales[g], g < count <= kTileGroups.
 inline void multiply_scales(const NBitsMatrix& w, const float* x_scales, const Rows& row, size_t group,
                             size_t count, float (*factors)[kStreams]) {
@@ -106,17 +121,7 @@ inline void multiply_scales(const NBitsMatrix& w, const float* x_scales, const R
   for (size_t r = 0; r < kStreams; ++r) {
     f[r] = _mm256_mul_ps(eight_scales(w, row[r] * (w.cols / kQ8Group) + group), of_x);
   }
-  const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(f[0], f[1])),
-                b = _mm256_castps_pd(_mm256_unpackhi_ps(f[0], f[1])),
-                c = _mm256_castps_pd(_mm256_unpacklo_ps(f[2], f[3])),
-                d = _mm256_castps_pd(_mm256_unpackhi_ps(f[2], f[3]));
-  const __m256d groups[4] = {_mm256_unpacklo_pd(a, c), _mm256_unpackhi_pd(a, c), _mm256_unpacklo_pd(b, d),
-                             _mm256_unpackhi_pd(b, d)};
-#pragma GCC unroll 4
-  for (size_t g = 0; g < 4; ++g) {
-    _mm_store_ps(factors[g], _mm_castpd_ps(_mm256_castpd256_pd128(groups[g])));
-    _mm_store_ps(factors[g + 4], _mm_castpd_ps(_mm256_extractf128_pd(groups[g], 1)));
-  }
+  store_by_group(f, factors);
 }
 
 // y[t, row[r]] for M tokens, two groups at a time.
@@ -303,7 +308,8 @@ inline void unpack_scales(const NBitsMatrix& w, size_t n, size_t rows, size_t gr
 }
 
 template <typename Dot, unsigned kBits>
-inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count, Tile& tile) {
+inline void unpack_codes(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count,
+                         __m256i (*codes)[kDwords][2]) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
   const size_t row_bytes = w.cols / kQ8Group * kGroupBytes;
   const __m256i nibble = _mm256_set1_epi8(0xF);
@@ -322,16 +328,15 @@ inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, si
 #pragma GCC unroll 8
         for (size_t j = 0; j < kLanes; ++j) {
           if constexpr (kBits == 8) {
-            tile.codes[g][kLanes * part + j][half] = m[j];
+            codes[g][kLanes * part + j][half] = m[j];
           } else {
-            tile.codes[g][j][half] = _mm256_and_si256(m[j], nibble);
-            tile.codes[g][kLanes + j][half] = _mm256_and_si256(_mm256_srli_epi16(m[j], 4), nibble);
+            codes[g][j][half] = _mm256_and_si256(m[j], nibble);
+            codes[g][kLanes + j][half] = _mm256_and_si256(_mm256_srli_epi16(m[j], 4), nibble);
           }
         }
       }
     }
   }
-  unpack_scales(w, n, rows, group, count, tile);
 }
 
 // As many bytes of the rows below as a tile has: the first tokens fetch them while they use the tile, in the
@@ -407,7 +412,8 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& 
     const size_t rows = smaller(kTileRows, n_end - n);
     for (size_t g = 0; g < groups; g += kTileGroups) {
       const size_t count = smaller(kTileGroups, groups - g);
-      unpack<Dot, kBits>(w, n, rows, g, count, tile);
+      unpack_codes<Dot, kBits>(w, n, rows, g, count, tile.codes);
+      unpack_scales(w, n, rows, g, count, tile);
       const Below below{w.packed + ((n + kTileRows) * groups + kTileRows * g) * (kQ8Group * kBits / 8)};
       const Target to{y + n, w.rows, rows, {init.bias ? init.bias + n : nullptr, init.beta}, g == 0};
       size_t t = 0;

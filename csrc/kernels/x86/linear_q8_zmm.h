@@ -308,19 +308,19 @@ struct Tile {
   alignas(64) __m512 scales[kTileGroups][2];
 };
 
-// The rows [n, n + rows) in `count` groups from `group` on; lanes past `rows` repeat the last row.
+// The codes of the rows [n, n + rows) in `count` groups from `group` on; lanes past `rows` repeat the last row.
 template <unsigned kBits, bool kSigned>
-[[maybe_unused]] inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count,
-                                    Tile& tile) {
+[[maybe_unused]] inline void unpack_codes(const NBitsMatrix& w, size_t n, size_t rows, size_t group,
+                                          size_t count, __m512i (*codes)[kLanes][2]) {
   constexpr size_t kGroupBytes = kQ8Group * kBits / 8;
   const size_t row_bytes = w.cols / kQ8Group * kGroupBytes;
   __m512i m[kLanes];
   for (size_t half = 0; half < 2; ++half) {
-    const auto row = [&](size_t r) { return n + smaller(half * kLanes + r, rows - 1); };
     for (size_t g = 0; g < count; ++g) {
 #pragma GCC unroll 16
       for (size_t r = 0; r < kLanes; ++r) {
-        const uint8_t* packed = w.packed + row(r) * row_bytes + (group + g) * kGroupBytes;
+        const size_t row = n + smaller(half * kLanes + r, rows - 1);
+        const uint8_t* packed = w.packed + row * row_bytes + (group + g) * kGroupBytes;
         _mm_prefetch(reinterpret_cast<const char*>(packed + kTileRows * row_bytes),
                      _MM_HINT_T1);  // for the tile below
         m[r] = group_codes<kBits>(packed);
@@ -328,10 +328,22 @@ template <unsigned kBits, bool kSigned>
       }
       transpose(m);
 #pragma GCC unroll 16
-      for (size_t j = 0; j < kLanes; ++j) tile.codes[g][j][half] = m[j];
+      for (size_t j = 0; j < kLanes; ++j) codes[g][j][half] = m[j];
     }
+  }
+}
+
+template <unsigned kBits, bool kSigned>
+[[maybe_unused]] inline void unpack(const NBitsMatrix& w, size_t n, size_t rows, size_t group, size_t count,
+                                    Tile& tile) {
+  unpack_codes<kBits, kSigned>(w, n, rows, group, count, tile.codes);
+  __m512i m[kLanes];
+  for (size_t half = 0; half < 2; ++half) {
 #pragma GCC unroll 16
-    for (size_t r = 0; r < kLanes; ++r) m[r] = _mm512_castps_si512(group_scales(w, row(r), group, count));
+    for (size_t r = 0; r < kLanes; ++r) {
+      const size_t row = n + smaller(half * kLanes + r, rows - 1);
+      m[r] = _mm512_castps_si512(group_scales(w, row, group, count));
+    }
     transpose(m);
     for (size_t g = 0; g < count; ++g) tile.scales[g][half] = _mm512_castsi512_ps(m[g]);
   }

@@ -18,6 +18,7 @@ const Kernels& kernels() {
     table.name = "avxvnni";
     table.needs = cpu::kAvx2 | cpu::kAvxVnni;
     table.linear_q8 = linear_q8;
+    table.linear_affine = linear_affine;
     return table;
   }();
   return kTable;
@@ -35,6 +36,7 @@ const Kernels& kernels() {
     table.linear_f32 = linear_f32;
     table.quantise = quantise;
     table.linear_q8 = linear_q8;
+    table.linear_affine = linear_affine;
     table.silu_mul = silu_mul;
     table.softmax_step = softmax_step;
     table.memory_read = memory_read;

@@ -15,6 +15,6 @@ struct Gemm {
 }  // namespace
 
 constinit const Kernels kTable =
-    simd::table<Gemm>("avx2", cpu::kAvx2, linear_f32, linear_nbits, quantise, linear_q8);
+    simd::table<Gemm>("avx2", cpu::kAvx2, linear_f32, linear_nbits, quantise, linear_q8, linear_affine);
 
 }  // namespace allmem::avx2

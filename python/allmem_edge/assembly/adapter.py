@@ -19,8 +19,8 @@ from allmem_edge.errors import (
 
 FORMAT = 1
 MANIFEST, WEIGHTS = "adapter.json", "adapter.safetensors"
-Mode = Literal["int8", "int4"]
-MODES: tuple[Mode, ...] = ("int8", "int4")
+Mode = Literal["mixed", "int8", "int4"]
+MODES: tuple[Mode, ...] = ("mixed", "int8", "int4")
 ADAPTERS = Path(__file__).parent.parent / "adapters"  # those of this package
 
 # What the manifest hands on to pip, to the hub and to the file system is a stranger's word.

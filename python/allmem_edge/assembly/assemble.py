@@ -53,13 +53,14 @@ def pull(
     name: str | Path,
     *,
     base: Path | None = None,
-    mode: str = DEFAULT_MODE,
+    mode: str | None = None,
     progress: Progress = quiet,
 ) -> Path:
     """The model directory of an adapter in the cache, put together first if it is not there.
 
     name: an adapter of this package, or an adapter's directory. base: where the base model is; without it, it
-    is looked for where the adapter says (find_base.py). mode: "int8" or "int4".
+    is looked for where the adapter says (find_base.py). mode: "mixed", "int8" or "int4"; without it, the
+    first that the adapter has.
     Raises ModelNotFoundError, ModelFormatError, UnsupportedModelError, StorageError or InvalidArgumentError;
     the cache then holds what it held before.
     """
@@ -69,7 +70,9 @@ def pull(
             f"The adapter in {adapter.path} is called {adapter.name!r}, as another one in this package is; "
             f"rename it in its {MANIFEST}."
         )
-    out = cached_path(adapter.name, mode)
+    own = next(iter(adapter.modes), DEFAULT_MODE)
+    mode = mode or own
+    out = cached_path(adapter.name, DEFAULT_MODE if mode == own else mode)
     with locked(out):
         if is_current(out, adapter):
             return out
@@ -79,7 +82,7 @@ def pull(
 
 
 def find_assembled(name: str) -> Path | None:
-    """The model directory that a name of pull() means, NAME or NAME-int4; put together if this package can.
+    """The model directory that a name of pull() means, NAME or NAME-MODE; put together if this package can.
 
     None if there is no such adapter, neither in this package nor in the cache.
     """

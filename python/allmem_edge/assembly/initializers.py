@@ -1,8 +1,8 @@
 """The tensors of model.onnx.data: where each lies, and how it comes from a model's weights. With numpy alone.
 
 The names say how: NAME is the weight of that name; NAME.codes with NAME.scales, or NAME.scales.float16, are
-its blocks; `layers.I.memory.weight.M.state` is where fast weights start; `derived.I.…` follows from the
-parameters of a memory.
+its blocks, affine ones if there is a NAME.zeros.float16; `layers.I.memory.weight.M.state` is where fast
+weights start; `derived.I.…` follows from the parameters of a memory.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from allmem_edge.blocks import quantize_blocks
+from allmem_edge.blocks import fits_float16, quantize_affine, quantize_blocks
 from allmem_edge.errors import ModelFormatError
 
 DATA_FILE = "model.onnx.data"
 ALIGNMENT = 64
-CODES, SCALES, FLOAT16 = ".codes", ".scales", ".float16"
+CODES, SCALES, ZEROS, FLOAT16 = ".codes", ".scales", ".zeros", ".float16"
 
 Floats = NDArray[np.float32]
 Read = Callable[[str], Floats]  # gives the weight of a name, [out, in] for a matrix
@@ -105,14 +105,14 @@ def _arrays(places: Iterable[Slot], read: Read) -> Iterator[tuple[Slot, NDArray[
 
 def _form(name: str) -> tuple[str, str]:
     """The name of the weight, and which part of its blocks this is."""
-    for form in (CODES, SCALES + FLOAT16, SCALES):
+    for form in (CODES, SCALES + FLOAT16, SCALES, ZEROS + FLOAT16):
         if name.endswith(form):
             return name.removesuffix(form), form
     return name, ""
 
 
 def _blocks(name: str, shapes: dict[str, tuple[int, ...]], read: Read) -> dict[str, NDArray[Any]]:
-    """Codes and scales, in the graph's shapes, of a matrix [N, K] or of matrices of heads [H, N, K]."""
+    """Codes, scales and zero points, in the graph's shapes, of a matrix [N, K] or of heads' [H, N, K]."""
     weight, codes_shape = _weight(name, read), shapes[name + CODES]
     scales_shape = shapes.get(name + SCALES) or shapes[name + SCALES + FLOAT16]
     rows, cols = int(np.prod(weight.shape[:-1])), weight.shape[-1]
@@ -120,12 +120,25 @@ def _blocks(name: str, shapes: dict[str, tuple[int, ...]], read: Read) -> dict[s
     if bits not in (4, 8) or rest or weight.shape[:-1] != scales_shape[:-1] or cols % scales_shape[-1]:
         raise _another_model(name, "blocks", scales_shape, "weights", weight.shape)
     block = cols // scales_shape[-1]
+    if name + ZEROS + FLOAT16 in shapes:
+        return _affine_blocks(name, weight, scales_shape, block, bits)
     codes, scales = quantize_blocks(weight.reshape(rows, cols), bits, block)
     half = FLOAT16 if scales.dtype == np.float16 else ""
     return {
         name + CODES: codes.reshape(codes_shape),
         name + SCALES + half: scales.reshape(scales_shape),
     }
+
+
+def _affine_blocks(
+    name: str, weight: Floats, shape: tuple[int, ...], block: int, bits: int
+) -> dict[str, NDArray[Any]]:
+    if weight.ndim != 2 or bits != 4:
+        raise _another_model(name, f"affine blocks of {bits} bits", shape, "weights", weight.shape)
+    if not fits_float16(weight):
+        return {}
+    codes, scales, zeros = quantize_affine(weight, block)
+    return {name + CODES: codes, name + SCALES + FLOAT16: scales, name + ZEROS + FLOAT16: zeros}
 
 
 _INITIAL = re.compile(r"layers\.(\d+)\.memory\.weight\.(gate|up|down)\.state")

@@ -16,12 +16,15 @@ from allmem_edge.cli.needs_export import export_package
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new model directory.")
 @click.option(
     "--quantize",
-    type=click.Choice(["none", "int8", "int4", "int4-pure"]),
+    type=click.Choice(["none", "int8", "mixed", "int4", "int4-pure"]),
     default="none",
     show_default=True,
-    help="Weight format; int4 keeps the vocabulary in 8 bits, int4-pure does not.",
+    help="Weight format; mixed is int8 with an MLP of 4 bits, as Q4_1; int4 keeps the vocabulary in 8 bits, "
+    "int4-pure does not.",
 )
-def command(checkpoint: Path, out: Path, quantize: Literal["none", "int8", "int4", "int4-pure"]) -> None:
+def command(
+    checkpoint: Path, out: Path, quantize: Literal["none", "int8", "mixed", "int4", "int4-pure"]
+) -> None:
     """Export the checkpoint directory CHECKPOINT as a model directory (ONNX and tokenizer)."""
     stderr = console.stderr()
     with export_package(), console.progress(stderr) as progress:

