@@ -46,7 +46,7 @@ TRAINED = {
 MEMORIES: dict[str, tuple[str, list[str]]] = {  # what was trained, and how it is loaded
     "AllMem": ("allmem", []),
     "linear, delta rule": ("linear-delta", []),
-    "linear, Mamba-2": ("linear-mamba2", []),
+    "linear, decaying sum": ("linear-mamba2", []),
     "AllMem, frozen": ("allmem", ["--frozen"]),
     "window and sinks": ("allmem", ["--no-memory"]),
     "full attention": ("allmem", ["--no-memory", "--window", "8192"]),
