@@ -3,8 +3,8 @@
     S_t = β_t S_{t−1} (I − η_t k_t k_tᵀ) + η_t v_t k_tᵀ      o_t = S_t q_t
 
 the gated delta rule (Gated DeltaNet, arXiv 2412.06464); with `delta` off S_t = β_t S_{t−1} + η_t v_t k_tᵀ, as
-in Mamba-2's recurrence (arXiv 2405.21060), of which the rest, its Δ, convolution and norm, is not here. S starts
-as zeros. Shapes as in memory.py; S is [B, K, D, D], a row for each channel of v.
+in Mamba-2's recurrence (arXiv 2405.21060), of which the rest, its Δ, convolution and norm, is not here. S
+starts as zeros. Shapes as in memory.py; S is [B, K, D, D], a row for each channel of v.
 """
 
 from __future__ import annotations

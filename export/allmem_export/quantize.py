@@ -6,9 +6,9 @@ Symmetric blocks of 64 weights along the input axis: weight = (code − 2^(bits�
 embedding and the vocabulary projection keep 8 bits, as their error goes straight into every logit; in
 int4-pure mode they have 4 as well. In mixed mode all have 8, but for the matrices of the MLP, which have 4 in
 affine blocks of 32: weight = (code − zero point) · scale, what GGUF calls Q4_1. The maps of heads in front of
-a memory (Einsum), which are small, have 8 in every mode, through DequantizeLinear. Scales of 4-bit weights and
-zero points are float16, a quarter of a bit a weight; the graph casts them, as the operators want the type of
-their activations.
+a memory (Einsum), which are small, have 8 in every mode, through DequantizeLinear. Scales of 4-bit weights
+and zero points are float16, a quarter of a bit a weight; the graph casts them, as the operators want the type
+of their activations.
 """
 
 from __future__ import annotations
