@@ -17,6 +17,7 @@
 
 namespace {
 
+using allmem::kAffineBlock;
 using allmem::Kernels;
 using allmem::kQ8Group;
 using allmem::NBitsMatrix;
@@ -110,6 +111,25 @@ void linear_q8(benchmark::State& state, const Kernels* kernels, size_t T, unsign
     benchmark::DoNotOptimize(y.data());
   }
   set_rates(state, w.bytes(), 2.0 * static_cast<double>(T) * kRows * kCols);
+}
+
+void linear_affine(benchmark::State& state, const Kernels* kernels, size_t T) {
+  const auto x = numbers(T * kCols);
+  const Weights w{kAffineBlock, 4};
+  NBitsMatrix matrix = w.matrix();
+  matrix.half_zeros = w.half_scales.data();
+  Activations q(T);
+  kernels->quantise(x.data(), T, kCols, 4, q.rows());
+  std::vector<int32_t> sums(T * kCols / kAffineBlock);
+  allmem::affine_sums(q.codes.data(), T, kCols, sums.data());
+  std::vector<float> y(T * kRows);
+  for (auto _ : state) {
+    kernels->linear_affine({q.codes.data(), q.scales.data(), sums.data()}, matrix, nullptr, y.data(), T, 0,
+                           kRows);
+    benchmark::DoNotOptimize(y.data());
+  }
+  const double bytes = w.bytes() + 2.0 * static_cast<double>(w.half_scales.size());
+  set_rates(state, bytes, 2.0 * static_cast<double>(T) * kRows * kCols);
 }
 
 constexpr size_t kHeads = 16, kKvHeads = 8, kDim = 128, kWindow = 1024, kSinks = 64;
@@ -266,6 +286,7 @@ int main(int argc, char** argv) {
       add("quantise" + tokens, quantise, k, T);
       add("linear_q8_8bit" + tokens, linear_q8, k, T, 8u);
       add("linear_q8_4bit" + tokens, linear_q8, k, T, 4u);
+      add("linear_affine" + tokens, linear_affine, k, T);
       add("attention" + tokens, attention, k, T);
       add("attention_q8" + tokens, attention_q8, k, T);
       add("memory_read" + tokens, memory_read, k, T);

@@ -1,6 +1,6 @@
-// 4-bit weights in blocks of 32 with zero points, and 8-bit activations: the code that the levels of Arm share.
-// Structure as in linear_q8.h; a group of 64 columns is two blocks, and of its four chunks of 16 codes the
-// first and the third (even columns, odd columns) are the first block, the others the second.
+// 4-bit weights in blocks of 32 with zero points, and 8-bit activations: the code that the levels of Arm
+// share. Structure as in linear_q8.h; a group of 64 columns is two blocks, and of its four chunks of 16 codes
+// the first and the third (even columns, odd columns) are the first block, the others the second.
 //
 // A `Dot` also has dot_block(w, x, part), the products of a group's codes of one block, and
 // multiply_affine<M>(tile, quad, tokens, count, sums).

@@ -31,8 +31,8 @@ Sixteen sixteen_values(const uint8_t* packed, unsigned bits, float32x4_t zero) {
   }
   const uint16x8_t low = vmovl_u8(vget_low_u8(codes)), high = vmovl_high_u8(codes);
   const auto four = [&](uint32x4_t wide) { return vsubq_f32(vcvtq_f32_u32(wide), zero); };
-  return {{four(vmovl_u16(vget_low_u16(low))), four(vmovl_high_u16(low)),
-           four(vmovl_u16(vget_low_u16(high))), four(vmovl_high_u16(high))}};
+  return {{four(vmovl_u16(vget_low_u16(low))), four(vmovl_high_u16(low)), four(vmovl_u16(vget_low_u16(high))),
+           four(vmovl_high_u16(high))}};
 }
 
 float32x4_t zero_point(const NBitsMatrix& w, size_t n, size_t b) {

@@ -127,8 +127,8 @@ struct Smmla {
                             zeros = of_row_pair(tile.zeros[b] + 4 * quad + 2 * r);
 #pragma GCC unroll 2
           for (size_t p = 0; p < kTokenPairs; ++p) {
-            const int32x4_t x_sums = vcombine_s32(vld1_dup_s32(block_sums[2 * p] + b),
-                                                  vld1_dup_s32(block_sums[2 * p + 1] + b));
+            const int32x4_t x_sums =
+                vcombine_s32(vld1_dup_s32(block_sums[2 * p] + b), vld1_dup_s32(block_sums[2 * p + 1] + b));
             sums[p][r] = add_block(sums[p][r], products[p][r], zeros, vcvtq_f32_s32(x_sums),
                                    vmulq_f32(scales, x.scales[g][p]));
           }

@@ -76,10 +76,9 @@ struct Smull {
 #pragma GCC unroll 4
           for (size_t r = 0; r < 4; ++r)
             products[r] = products_of_two(codes[4 * part + r], even, codes[4 * (part + 2) + r], odd);
-          sums[i][0] = add_block(sums[i][0],
-                                 horizontal_sums(products[0], products[1], products[2], products[3]), zeros,
-                                 vdupq_n_f32(static_cast<float>(block_sums[i][b])),
-                                 vmulq_n_f32(scales, x.scales[i][g]));
+          sums[i][0] = add_block(
+              sums[i][0], horizontal_sums(products[0], products[1], products[2], products[3]), zeros,
+              vdupq_n_f32(static_cast<float>(block_sums[i][b])), vmulq_n_f32(scales, x.scales[i][g]));
         }
       }
     }

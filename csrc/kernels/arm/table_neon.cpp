@@ -14,6 +14,7 @@ struct Gemm {
 
 }  // namespace
 
-constinit const Kernels kTable = simd::table<Gemm>("neon", 0, linear_f32, linear_nbits, quantise, linear_q8, linear_affine);
+constinit const Kernels kTable =
+    simd::table<Gemm>("neon", 0, linear_f32, linear_nbits, quantise, linear_q8, linear_affine);
 
 }  // namespace allmem::neon

@@ -40,8 +40,8 @@ void linear_nbits(const float* x, const NBitsMatrix& w, const float* bias, float
     for (size_t n = n_begin; n < n_end; ++n) {
       double sum = bias ? bias[n] : 0.0;
       for (size_t b = 0; b < blocks; ++b) {
-        double zero = w.zero_points ? code_at(w.zero_points + n * zero_row_bytes, b, w.bits)
-                                    : 1u << (w.bits - 1);
+        double zero =
+            w.zero_points ? code_at(w.zero_points + n * zero_row_bytes, b, w.bits) : 1u << (w.bits - 1);
         if (w.half_zeros != nullptr) zero = double{from_half(w.half_zeros[n * blocks + b])};
         double block_sum = 0;
         for (size_t k = b * w.block; k < (b + 1) * w.block; ++k) {
@@ -125,10 +125,10 @@ void linear_affine(const Q8Rows& x, const NBitsMatrix& w, const float* bias, flo
         int products = 0;
         for (size_t k = first; k < first + kAffineBlock; ++k) {
           const unsigned weight = code_at(w.packed + n * (K / 2), k, 4);
-          products +=
-              static_cast<int>(weight) * x.codes[t * K + group * kQ8Group + place(k % kQ8Group, 4)];
+          products += static_cast<int>(weight) * x.codes[t * K + group * kQ8Group + place(k % kQ8Group, 4)];
         }
-        const float zeros = from_half(w.half_zeros[n * blocks + b]) * static_cast<float>(x.sums[t * blocks + b]);
+        const float zeros =
+            from_half(w.half_zeros[n * blocks + b]) * static_cast<float>(x.sums[t * blocks + b]);
         const float factor = from_half(w.half_scales[n * blocks + b]) * x.scales[t * groups + group];
         sum = fused_multiply_add(static_cast<float>(products) - zeros, factor, sum);
       }

@@ -9,9 +9,9 @@ namespace allmem::avx512vnni {
 
 namespace {
 
-constexpr size_t kGroupBlocks = kQ8Group / kAffineBlock;      // 2
-constexpr size_t kTileBlocks = kTileGroups * kGroupBlocks;    // 16: a register of scales
-constexpr size_t kTokens = 6;  // of a tile: 12 products stay in registers
+constexpr size_t kGroupBlocks = kQ8Group / kAffineBlock;    // 2
+constexpr size_t kTileBlocks = kTileGroups * kGroupBlocks;  // 16: a register of scales
+constexpr size_t kTokens = 6;                               // of a tile: 12 products stay in registers
 
 __m512 halves(const uint16_t* from, __mmask16 there) {
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, from));
@@ -46,9 +46,9 @@ template <size_t kGroups>
 #pragma GCC unroll 4
   for (size_t r = 0; r < 4; ++r) {
     fetch(rows[r] + kAhead);
-    const __m512i w = kGroups == 2 ? _mm512_loadu_si512(rows[r])
-                                   : _mm512_castsi256_si512(_mm256_loadu_si256(
-                                         reinterpret_cast<const __m256i*>(rows[r])));
+    const __m512i w =
+        kGroups == 2 ? _mm512_loadu_si512(rows[r])
+                     : _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r])));
     const __m512i lows = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(w, low), evens);
     products[r] = _mm512_dpbusd_epi32(lows, _mm512_and_si512(_mm512_srli_epi16(w, 4), low), odds);
   }
@@ -91,7 +91,8 @@ void affine_rows(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float
       const __m512 products =
           _mm512_cvtepi32_ps(products_of_blocks<kGroups>(at, x.codes + (begin + b) * kAffineBlock));
       const auto block = [&](size_t i, __m128 product) __attribute__((always_inline)) {
-        sums = _mm_fmadd_ps(_mm_sub_ps(product, _mm_load_ps(zeros[i] + b)), _mm_load_ps(factors[i] + b), sums);
+        sums =
+            _mm_fmadd_ps(_mm_sub_ps(product, _mm_load_ps(zeros[i] + b)), _mm_load_ps(factors[i] + b), sums);
       };
       block(0, _mm512_castps512_ps128(products));
       block(1, _mm512_extractf32x4_ps(products, 1));

@@ -308,7 +308,8 @@ struct Tile {
   alignas(64) __m512 scales[kTileGroups][2];
 };
 
-// The codes of the rows [n, n + rows) in `count` groups from `group` on; lanes past `rows` repeat the last row.
+// The codes of the rows [n, n + rows) in `count` groups from `group` on; lanes past `rows` repeat the last
+// row.
 template <unsigned kBits, bool kSigned>
 [[maybe_unused]] inline void unpack_codes(const NBitsMatrix& w, size_t n, size_t rows, size_t group,
                                           size_t count, __m512i (*codes)[kLanes][2]) {

@@ -530,14 +530,16 @@ TEST_CASE("linear_affine survives the largest codes: no sum saturates") {
       const std::vector<uint8_t> packed(kRows * kK / 2, 255);
       const std::vector<uint16_t> ones(kRows * kK / kAffineBlock, 0x3C00), zeros(ones.size(), 0);
       const std::vector<float> x(6 * kK, sign * 127);
-      const NBitsMatrix w{packed.data(), nullptr, nullptr, kRows, kK, kAffineBlock, 4, ones.data(), zeros.data()};
+      const NBitsMatrix w{packed.data(), nullptr, nullptr,     kRows,       kK,
+                          kAffineBlock,  4,       ones.data(), zeros.data()};
       for (const size_t T : {1, 2, 3, 6}) {
         Activations q(T, kK);
         std::vector<int32_t> sums(T * kK / kAffineBlock);
         std::vector<float> y(T * kRows);
         kernels->quantise(x.data(), T, kK, 4, q.view());
         affine_sums(q.codes.data(), T, kK, sums.data());
-        kernels->linear_affine({q.codes.data(), q.scales.data(), sums.data()}, w, nullptr, y.data(), T, 0, kRows);
+        kernels->linear_affine({q.codes.data(), q.scales.data(), sums.data()}, w, nullptr, y.data(), T, 0,
+                               kRows);
         for (const float value : y) CHECK(value == sign * 127 * kK * 15);
       }
     }
