@@ -107,7 +107,7 @@ struct Memory {
 // `logits` by one quantised matrix over x [T, 64].
 struct Quantised {
   int64_t bits = 4, block = 64, K = 64, N = 4;
-  std::vector<int64_t> codes = {4, 1, 32}, scales = {4, 1}, points = {};
+  std::vector<int64_t> codes = {4, 1, 32}, scales = {4, 1}, points = {}, zeros = {};
   std::vector<std::string> more = {};  // inputs after the scales
   std::string scale = "scales";        // the name of the scales; "half": float16
 
@@ -124,6 +124,7 @@ struct Quantised {
     b.floats("scales", scales, std::vector<float>(count(scales), 1.0f));
     b.bytes("points", points, std::vector<uint8_t>(count(points), 8));
     b.halves("half", scales, std::vector<uint16_t>(count(scales), 0x3C00));
+    b.halves("zeros", zeros, std::vector<uint16_t>(count(zeros), 0x4800));
     std::vector<std::string> inputs{"x", "codes", scale};
     inputs.insert(inputs.end(), more.begin(), more.end());
     b.node("MatMulNBits", inputs, {"logits"},

@@ -331,6 +331,30 @@ inline void BadModels::add_operators() {
   file("float16 where only float32 is read", Quantised{.more = {"", "", "half"}}.build(), kBad, "float16");
   file("zero points for half the rows", Quantised{.points = {2}, .more = {"points"}}.build(), kBad,
        "zero point");
+  const Quantised affine{.block = 32,
+                         .codes = {4, 2, 16},
+                         .scales = {4, 2},
+                         .zeros = {4, 2},
+                         .more = {"zeros"},
+                         .scale = "half"};
+  const auto spoiled_affine = [&](auto spoil) {
+    Quantised model = affine;
+    spoil(model);
+    return model.build();
+  };
+  file("float16 zero points for half the rows", spoiled_affine([](auto& m) {
+         m.zeros = {2, 2};
+       }),
+       kBad, "zero point");
+  file("float16 zero points packed as codes", spoiled_affine([](auto& m) {
+         m.zeros = {4, 1};
+       }),
+       kBad, "zero point");
+  file("zero points of float32", spoiled_affine([](auto& m) { m.more = {"scales"}; }), kBad, "uint8");
+  file("a bias for half the rows of affine blocks", spoiled_affine([](auto& m) {
+         m.more = {"zeros", "", "scales"};
+       }),
+       kBad, "shape");
   file("a group index", Quantised{.more = {"", "points"}}.build(), kUnsupported, "g_idx");
   file("more rows than there are", Quantised{.N = 5}.build(), kBad, "needs the shape");
   file("rows of no columns", Quantised{.K = 0}.build(), kBad, "'K'");

@@ -176,6 +176,56 @@ TEST_CASE("quantised rows are gathered and multiplied from the same bytes") {
     for (const bool half : {false, true}) check(bits, half);
 }
 
+TEST_CASE("affine blocks: what they stand for, the same bits for any tokens together, and exactly, too") {
+  constexpr int64_t kColumns = 192, kOut = 20, kTable = 20, kBlocks = kColumns / 32;
+  std::mt19937 random(11);
+  Values table(static_cast<size_t>(kTable * kColumns));
+  for (size_t i = 0; i < table.size(); ++i)  // whole numbers, 127 the largest of each group: codes are exact
+    table[i] = i % kQ8Group == 0 ? 127.0f : static_cast<float>(random() % 255) - 127;
+  std::vector<uint8_t> packed(static_cast<size_t>(kOut * kColumns / 2));
+  for (uint8_t& byte : packed) byte = static_cast<uint8_t>(random() % 256);
+  // Scales of 1 and 2, zero points of 7.5 and -0.25: all sums are multiples of a quarter below 2^22.
+  const auto scale = [](size_t block) { return block % 3 == 0 ? 2.0f : 1.0f; };
+  const auto zero = [](size_t block) { return block % 2 == 0 ? 7.5f : -0.25f; };
+  std::vector<uint16_t> scales, zeros;
+  for (size_t block = 0; block < static_cast<size_t>(kOut * kBlocks); ++block) {
+    scales.push_back(block % 3 == 0 ? 0x4000 : 0x3C00);
+    zeros.push_back(block % 2 == 0 ? 0x4780 : 0xB400);
+  }
+  for (const bool with_bias : {false, true}) {
+    OnnxBuilder b;
+    b.defaults().input("input_ids", kInt64, {kT}).output("logits", kFloat, {kT, kOut});
+    b.floats("table", {kTable, kColumns}, table).node("Gather", {"table", "input_ids"}, {"x"});
+    b.bytes("codes", {kOut, kBlocks, 16}, packed);
+    b.halves("scales", {kOut, kBlocks}, scales).halves("zeros", {kOut * kBlocks}, zeros);
+    b.floats("bias", {kOut}, Values(kOut, 3));
+    std::vector<std::string> inputs{"x", "codes", "scales", "zeros"};
+    if (with_bias) inputs.insert(inputs.end(), {"", "bias"});
+    b.node("MatMulNBits", inputs, {"logits"},
+           {Attr::i("bits", 4), Attr::i("block_size", 32), Attr::i("K", kColumns), Attr::i("N", kOut)},
+           "com.microsoft");
+    const std::vector<int64_t> ids{3, 0, 5, 5, 1, 2, 4};
+    Values want;
+    for (const int64_t id : ids) {
+      for (size_t n = 0; n < static_cast<size_t>(kOut); ++n) {
+        float sum = with_bias ? 3 : 0;
+        for (size_t k = 0; k < static_cast<size_t>(kColumns); ++k) {
+          const size_t at = n * static_cast<size_t>(kColumns) + k;
+          const int code = k % 2 == 0 ? packed[at / 2] & 15 : packed[at / 2] >> 4;
+          sum += (static_cast<float>(code) - zero(at / 32)) * scale(at / 32) *
+                 table[static_cast<size_t>(id * kColumns) + k];
+        }
+        want.push_back(sum);
+      }
+    }
+    CHECK(run(b, ids) == want);
+    for (size_t t = 0; t < ids.size(); ++t) {
+      const auto begin = want.begin() + static_cast<std::ptrdiff_t>(t * static_cast<size_t>(kOut));
+      CHECK(run(b, {ids[t]}) == Values(begin, begin + kOut));
+    }
+  }
+}
+
 TEST_CASE("a matrix for each head multiplies that head, whatever its equation's letters") {
   for (const char* equation : {"thk,hnk->thn", "abc, bdc -> abd"}) {
     OnnxBuilder b = base(6);
