@@ -57,6 +57,14 @@ else
   mean joint-7
   stage joint-9
   mean joint-9
-  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-7-mean runs/smollm2-joint-9-mean \
+  [ -d runs/smollm2-mean-9 ] || python -m allmem_export.average runs/smollm2-joint-7-mean runs/smollm2-joint-9-mean \
+    --out runs/smollm2-mean-9
+  [ -f runs/smollm2-sharpened.safetensors ] || python -m allmem_export.fit_rates "$configs/smollm2-joint-11.toml" \
+    runs/smollm2-mean-9/adapter.safetensors --out runs/smollm2-sharpened.safetensors --power 1.5
+  stage joint-11
+  mean joint-11
+  stage joint-11b
+  mean joint-11b
+  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-11-mean runs/smollm2-joint-11b-mean \
     --out runs/smollm2-trained --window 1024
 fi
