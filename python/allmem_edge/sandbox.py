@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set, ValuesView
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FunctionType
 from typing import Any, NoReturn
 
 import jinja2
@@ -28,6 +29,7 @@ _LOOK = 8  # at an item
 _CHARACTER = 64  # of a text that becomes an object of its own
 _ESCAPED = 12  # characters that one may become, in JSON, in a URL or as a repr
 _MAX_WIDTH = 10_000  # of a column; numbers of a range
+_MAX_DEPTH = 100  # of what lies in what; C code hashes without looking at its stack
 
 # Filters that only pick something, and those that go through a list without looking into its items.
 _AT_ONCE = frozenset(("attr", "count", "d", "default", "first", "items", "last", "length", "random"))
@@ -101,12 +103,17 @@ def _length(value: Any) -> int:
 
 
 def _size(value: Any, depth: int = 0) -> int:
-    """What a value takes with its items, shared ones as often as they occur, deep ones with an indent."""
+    """What a value takes with its items, shared ones as often as they occur, deep ones with an indent.
+
+    Whatever goes into a value's items pays this first, so that none of it is too deep for Python's or C's stack.
+    """
+    if depth > _MAX_DEPTH:
+        _refuse(f"a value lies in more than {_MAX_DEPTH} others")
     if isinstance(value, Namespace):
         value = object.__getattribute__(value, "_Namespace__attrs")
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
-    elif not isinstance(value, (list, tuple, Set, range)) and type(value).__name__ != "dict_values":
+    elif not isinstance(value, (list, tuple, Set, range, ValuesView)):
         return 1 + _length(value)
     total, left = 0, _account.get().left
     for item in value:
@@ -114,6 +121,11 @@ def _size(value: Any, depth: int = 0) -> int:
         if total > left:
             break
     return total
+
+
+def _hashed(value: Any) -> int:
+    """What looking a value up takes; of what can be hashed, only tuples have items."""
+    return _size(value) if isinstance(value, tuple) else _length(value)
 
 
 def _written(value: Any, growth: int = 1) -> int:
@@ -173,12 +185,14 @@ def _asked(name: str, value: Any, more: Sequence[Any]) -> int:
 
 def _compared(name: str, left: Any, right: Any) -> int:
     if name in ("in", "notin"):
-        if isinstance(right, (list, tuple)):
+        if isinstance(right, Set):  # the keys or items of a mapping
+            return _size(left) + _size(right)
+        if isinstance(right, (list, tuple, ValuesView)):
             return _size(right) + len(right) * _size(left)
-        return _length(left) + (len(right) if isinstance(right, str) else 0)
+        return _hashed(left) + (len(right) if isinstance(right, str) else 0)
     if isinstance(left, str) or isinstance(right, str):
         return sum(len(side) for side in (left, right) if isinstance(side, str))
-    sized = (list, tuple, Mapping)
+    sized = (list, tuple, Mapping, Set)
     if not isinstance(left, sized) or not isinstance(right, sized):
         return 0
     return _size(left) + _size(right) if len(left) == len(right) or name not in ("eq", "ne") else 0
@@ -224,6 +238,16 @@ class _CodeGenerator(CodeGenerator):
             self.write(")")
         self.write(")")
 
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        self.write("{")
+        for item in node.items:
+            self.write("environment.key(")
+            self.visit(item.key, frame)
+            self.write("): ")
+            self.visit(item.value, frame)
+            self.write(", ")
+        self.write("}")
+
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
         is_slice = isinstance(node.arg, nodes.Slice)
         self.write("environment.made(" if is_slice else "")
@@ -249,7 +273,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """Compiles and runs templates within account()."""
 
     code_generator_class = _CodeGenerator
-    intercepted_binops = frozenset(["*", "**", "+", "%"])
+    intercepted_binops = frozenset(["*", "**", "+", "-", "%"])
 
     def __init__(self, filters: Mapping[str, Callable[..., Any]], **options: Any) -> None:
         """filters: beside or instead of Jinja's."""
@@ -261,6 +285,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.tests = {name: _test(name, function) for name, function in self.tests.items()}
 
     spend = staticmethod(spend)
+
+    def key(self, value: Any) -> Any:
+        """What something is to be found by."""
+        spend(_hashed(value))
+        return value
 
     def made(self, value: Any) -> Any:
         spend(_length(value))
@@ -280,6 +309,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """What a chain of comparisons does."""
         result: Any = True
         for name, right in pairs:
+            right = _listed(right) if name in ("in", "notin") else right
             spend(_compared(name, left, right))
             result = _COMPARISONS[name](left, right)
             if not result:
@@ -288,8 +318,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return result
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        spend(_length(argument))
-        return super().getitem(obj, argument)
+        if isinstance(obj, type):  # dict[int] is a type, which can be in others without end
+            _refuse("types have no items for templates")
+        found = super().getitem(obj, self.key(argument))
+        if not isinstance(obj, (str, list, tuple, Mapping, Namespace)):
+            spend(_size(found))  # what the size of a loop or cycler does not tell
+        return found
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         sized = (str, bytes, list, tuple)
@@ -298,6 +332,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif operator == "+":
             escaped = isinstance(left, Markup) or isinstance(right, Markup)
             spend((_ESCAPED if escaped else 1) * (_length(left) + _length(right)))
+        elif operator == "-":
+            right = _listed(right)
+            spend(_size(left) + _size(right))  # of the keys or items of mappings it makes sets
         elif operator == "*" and (isinstance(left, sized) or isinstance(right, sized)):
             spend(max(0, *(item * _length(other) for item, other in _factors(left, right))))
         elif operator == "%" and isinstance(left, bytes):
@@ -315,13 +352,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, (bytes, int, float, type)):
             _refuse(f"methods of {type(owner).__name__} are not for templates")
         if isinstance(owner, Mapping):
-            spend(sum(map(_length, args)))
+            spend(sum(map(_hashed, args)))
         elif owner is not None:
             args = tuple(map(_listed, args))
             more = [*args, *(value for key, value in kwargs.items() if not key.startswith("_"))]
             if name == "join" and more:  # what the filter `join` filters
                 owner, more = more[0], [owner]
             spend(_asked(name, owner, more))
+        elif isinstance(function, (type, FunctionType)):  # not a macro, whose body pays
+            args = tuple(map(_listed, args))
+            spend(sum(map(_size if isinstance(function, type) else _written, args)))
         return self.made(super().call(context, function, *args, **kwargs))
 
     def _filter(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -331,7 +371,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         def paid(*args: Any, **kwargs: Any) -> Any:
             before, values = args[:first], [*args[first:]]
             if name in _AT_ONCE:
-                spend(_CALL + sum(map(_length, values[1:])))
+                spend(_CALL + sum(map(_hashed, [*values[1:], *kwargs.values()])))
             else:
                 values = values if name in _WALKS else [*map(_listed, values)]
                 spend(_CALL + _asked(name, values[0], [*values[1:], *kwargs.values()]))
@@ -358,14 +398,16 @@ def _listed(value: Any) -> Any:
 
 def _test(name: str, function: Any) -> Callable[..., Any]:
     kind = {"==": "eq", "equalto": "eq", "!=": "ne"}.get(name, name)
+    first = int(hasattr(function, "jinja_pass_arg"))
 
     @functools.wraps(function)
     def paid(*args: Any, **kwargs: Any) -> Any:
-        values = [*args, *kwargs.values()]
+        args = tuple(map(_listed, args)) if kind == "in" else args
+        values = [*args[first:], *kwargs.values()]
         if len(values) == 2:
             spend(_CALL + _compared(kind, *values))
         else:
-            spend(_CALL + sum(len(value) for value in values if isinstance(value, str)))
+            spend(_CALL + sum(map(_hashed, values)))
         return function(*args, **kwargs)
 
     return paid

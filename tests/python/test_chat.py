@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import jinja2
@@ -307,6 +309,12 @@ COLLECTS = (
 )
 NESTED = "{{% for a in range(10000) %}}{{% for b in range(10000) %}}{{% for c in range(10000){} %}}"
 NESTED += "{{% endfor %}}" * 3
+NESTS = (
+    "{{% set ns = namespace(x=0) %}}{{% for i in range(2) %}}{{% for j in range(1000) %}}"
+    "{{% set ns.x = {} %}}{{% endfor %}}{{% endfor %}}"
+)
+DEEP = NESTS.format("(ns.x,)")
+DOUBLED = "{% set ns = namespace(x=0) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}"
 HOSTILE = {
     "reaches for the interpreter": "{{ messages.__class__.__mro__[1].__subclasses__() }}",
     "reaches for globals": "{{ self.__init__.__globals__['os'].system('true') }}",
@@ -345,6 +353,32 @@ HOSTILE = {
     "compares for ever": LONG
     + "{% set y = x ~ 'b' %}{% for i in range(10000) %}{{ x[1:] == y }}{% endfor %}",
     "calls itself twice": "{% macro f(n) %}{{ f(n-1) ~ f(n-1) if n else n }}{% endmacro %}{{ f(60) }}",
+    "finds by what lies deep": DEEP + "{{ {ns.x: 1} | length }}",
+    "looks for what lies deep": DEEP + "{{ ({}[ns.x], {}.get(ns.x)) | length }}",
+    "looks for what lies deep, in a mapping": DEEP + "{{ ns.x in {} }}",
+    "looks for what lies deep, in its keys": DEEP + "{{ ns.x in {}.keys() }}",
+    "looks for what lies deep, by a test": DEEP + "{{ ns.x is in {} }}",
+    "takes what lies deep from keys": DEEP + "{{ ({}.keys() - [ns.x]) | length }}",
+    "a mapping of what lies deep": DEEP + "{{ dict([(ns.x, 1)]) | length }}",
+    "a namespace of what lies deep": DEEP + "{% set x = namespace([(ns.x, 1)]) %}",
+    "unique in the deep": DEEP + "{{ [ns.x] | unique | list | length }}",
+    "unique in what lies deep in another": DEEP + "{{ [cycler(ns.x)] | unique(attribute='items') | list }}",
+    "a filter's name from the deep": DEEP + "{{ messages | map(ns.x) | list | length }}",
+    "asks for a filter from the deep": DEEP + "{{ ns.x is filter }}",
+    "an attribute from the deep": DEEP + "{{ messages | attr(ns.x) }}",
+    "an attribute from the deep, named": DEEP + "{{ messages | attr(name=ns.x) }}",
+    "types of types": NESTS.format("dict[ns.x]") + "{{ {ns.x: 1} | length }}",
+    "shows the deep": DEEP + "{{ ns.x }}",
+    "JSON of the deep": DEEP + "{{ ns.x | tojson }}",
+    "joins the deep": DEEP + "{{ [ns.x] | join }}",
+    "sorts the deep": DEEP + "{{ [ns.x, ns.x] | sort | length }}",
+    "compares the deep": DEEP + "{{ ns.x == (ns.x,) }}",
+    "raises the deep": DEEP + "{{ raise_exception(ns.x) }}",
+    "finds by what is shared": DOUBLED + "{{ {ns.x: 1} | length }}",
+    "looks for what is shared among some": DOUBLED
+    + "{% set y = ns.x %}"
+    + DOUBLED
+    + "{{ y in ([ns.x] | select) }}",
     "bad syntax": "{% for %}",
     "an unknown filter": "{{ messages | nosuchfilter }}",
     "an unclosed block": "{% if messages %}",
@@ -362,6 +396,31 @@ def test_a_hostile_or_broken_template_is_a_sentence(source: str) -> None:
         ChatTemplate(source + said, "evil.jinja").render([Message("user", "hello")])
     assert "evil.jinja" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["{ns.x: 1}", "dict([(ns.x, 1)])", "[ns.x] | unique | list"])
+def test_a_key_that_would_overflow_the_stack_is_a_sentence_and_not_a_crash(key: str) -> None:
+    source = DEEP.replace("range(2)", "range(300)") + f"{{% set y = {key} %}}"
+    program = (
+        "import allmem_edge as ae; from allmem_edge.template import ChatTemplate\n"
+        f"try: ChatTemplate({source!r}, 'evil').render([])\n"
+        "except ae.ChatTemplateError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "a value lies in more than 100 others" in done.stdout
+
+
+def test_keys_that_templates_look_up_are_what_they_were() -> None:
+    source = (
+        "{% set m = {('a', 1): 'b', 2: 'c', true: 'd', 'e': {'f': ['g']}} %}{{ m[('a', 1)] ~ m[2] }}"
+        "{{ m['e'].f[0] ~ ('e' in m) ~ (('a', 1) in m.keys()) ~ (3 in m.values()) ~ (2 is in m) }}"
+        "{{ m.get(2) ~ dict(a=1)['a'] ~ dict([('b', 2)]).b ~ (m.keys() - ['e', 2, 1] | list) }}"
+        "{{ 'upper' is filter }}{{ 7 - 2 }}{{ [1, 1, 2] | unique | list }}{{ cycler('h')['next']() }}"
+        "{{ 'x' in (['x'] | select) }}{% for m in messages %}{{ loop['index'] }}{% endfor %}"
+    )
+    expected = jinja2.Environment().from_string(source).render(messages=[{}])
+    assert text_of(ChatTemplate(source, "t").render([{}])) == expected
 
 
 def test_a_long_conversation_is_far_from_what_a_template_may_do() -> None:
