@@ -29,6 +29,9 @@ _LOOK = 8  # at an item
 _CHARACTER = 64  # of a text that becomes an object of its own
 _ESCAPED = 12  # characters that one may become, in JSON, in a URL or as a repr
 _MAX_WIDTH = 10_000  # of a column; numbers of a range
+_MAX_NUMBER = 1 << 64  # an integer that is computed; larger ones take more than a moment
+_MAX_DIGITS = 10_000  # of a text that becomes a number
+_MAX_FORMAT = 10_000  # characters of a text with places for others
 _MAX_DEPTH = 100  # of what lies in what; C code hashes without looking at its stack
 
 # Filters that only pick something, and those that go through a list without looking into its items.
@@ -44,6 +47,7 @@ _GROWTH = (
 _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 # Of a format: a width of five digits or that is given apart, and attributes of what is formatted.
 _WIDE = re.compile(r"%(\([^)]*\))?[^a-zA-Z%]*?(\d{5}|\*)|\{[^{}]*(\d{5}|:[^{}]*\{)|\{[^{}:!]*\.")
+_LARGE = "a number is 2^64 or more"
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq,
     "ne": operator.ne,
@@ -133,6 +137,10 @@ def _written(value: Any, growth: int = 1) -> int:
     return growth * len(value) if isinstance(value, str) else max(growth, _ESCAPED) * _size(value)
 
 
+def _is_large(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) >= _MAX_NUMBER
+
+
 def _pieces(name: str, text: Any, more: Sequence[Any]) -> int:
     """How many times something can be put into a text or between items."""
     if not isinstance(text, str):
@@ -156,6 +164,9 @@ def _split(name: str, text: str, more: Sequence[Any]) -> int:
 
 
 def _formatted(form: str, values: Sequence[Any]) -> int:
+    if len(form) > _MAX_FORMAT:
+        _refuse(f"a format has more than {_MAX_FORMAT} characters")
+    spend(len(form) * len(form) // 16)  # for looking whether it is wide
     if _WIDE.search(form):
         _refuse(f"a format has a width above {_MAX_WIDTH} or beside its text, or asks for attributes")
     widest = min(_MAX_WIDTH, max(map(int, re.findall(r"\d{1,9}", form)), default=0))
@@ -173,6 +184,8 @@ def _asked(name: str, value: Any, more: Sequence[Any]) -> int:
     size = _written(value, _GROWTH.get(name, 1))
     if name in ("split", "rsplit", "splitlines"):
         return size + others + _CHARACTER * _split(name, value, more)
+    if name == "int" and isinstance(value, str) and len(value) > _MAX_DIGITS:
+        _refuse(f"a text of more than {_MAX_DIGITS} characters is no number")
     if name == "round":
         return 64 * others  # computes a power of ten
     if name == "sum" and any(isinstance(item, (list, tuple)) for item in more):
@@ -221,6 +234,11 @@ class _CodeGenerator(CodeGenerator):
             paid = nodes.Call(spent, [nodes.Const(_weight([node.test]))], [], None, None, lineno=node.lineno)
             node.test = nodes.And(paid, node.test, lineno=node.lineno).set_environment(self.environment)
         super().visit_For(node, frame)
+
+    def visit_Const(self, node: nodes.Const, frame: Frame) -> None:
+        if _is_large(node.value):
+            self.fail(_LARGE, node.lineno)
+        super().visit_Const(node, frame)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.concatenate((")
@@ -273,7 +291,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """Compiles and runs templates within account()."""
 
     code_generator_class = _CodeGenerator
-    intercepted_binops = frozenset(["*", "**", "+", "-", "%"])
+    intercepted_binops = frozenset(["*", "**", "+", "-", "/", "//", "%"])
 
     def __init__(self, filters: Mapping[str, Callable[..., Any]], **options: Any) -> None:
         """filters: beside or instead of Jinja's."""
@@ -292,6 +310,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def made(self, value: Any) -> Any:
+        if _is_large(value):
+            _refuse(_LARGE)
         spend(_length(value))
         return value
 
@@ -329,6 +349,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         sized = (str, bytes, list, tuple)
         if operator == "%" and isinstance(left, str):
             spend(_formatted(left, right if isinstance(right, tuple) else [right]))
+        elif _is_large(left) or _is_large(right):
+            _refuse(_LARGE)
         elif operator == "+":
             escaped = isinstance(left, Markup) or isinstance(right, Markup)
             spend((_ESCAPED if escaped else 1) * (_length(left) + _length(right)))
@@ -340,8 +362,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, bytes):
             _refuse("bytes cannot be formatted")
         elif operator in ("*", "**"):
-            small = all(isinstance(item, (int, float)) and abs(item) < 1 << 32 for item in (left, right))
-            if not small or (operator == "**" and abs(right) > 64):
+            numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
+            if not numbers or (operator == "**" and abs(right) > 64):
                 _refuse(f"the operands of {operator} are not small numbers")
         return super().call_binop(context, operator, left, right)
 

@@ -315,6 +315,7 @@ NESTS = (
 )
 DEEP = NESTS.format("(ns.x,)")
 DOUBLED = "{% set ns = namespace(x=0) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}"
+BIG = "{% set x = 2 ** 63 * 2 %}"
 HOSTILE = {
     "reaches for the interpreter": "{{ messages.__class__.__mro__[1].__subclasses__() }}",
     "reaches for globals": "{{ self.__init__.__globals__['os'].system('true') }}",
@@ -379,6 +380,14 @@ HOSTILE = {
     + "{% set y = ns.x %}"
     + DOUBLED
     + "{{ y in ([ns.x] | select) }}",
+    "divides a giant number": BIG + "{{ x // 3 }}",
+    "takes the rest of a giant number": BIG + "{{ x % 3 }}",
+    "a giant number from a text": "{{ ('f' * 9000) | int(0, 16) is none }}",
+    "a giant number from a long text": "{{ ('1' * 100000) | int }}",
+    "a giant number in the template": "{{ " + "9" * 30 + " is odd }}",
+    "a giant sum": NESTS.format("ns.x * 2 + 1") + "{{ ns.x is none }}",
+    "a long format": "{{ ('%(' * 5001) % 1 }}",
+    "many formats": "{% set x = '%%' * 4000 %}{% for i in range(1000) %}{% set y = x % () %}{% endfor %}",
     "bad syntax": "{% for %}",
     "an unknown filter": "{{ messages | nosuchfilter }}",
     "an unclosed block": "{% if messages %}",
@@ -409,6 +418,12 @@ def test_a_key_that_would_overflow_the_stack_is_a_sentence_and_not_a_crash(key: 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "a value lies in more than 100 others" in done.stdout
+
+
+def test_templates_may_compute_with_numbers_of_64_bits() -> None:
+    source = "{{ ((2 ** 63 - 1) // 1000 % 60, 7 * 1.5e300, 2 ** 0.5, '1798000000000' | int - 3, 1 / 3, -7 // 2) }}"
+    expected = jinja2.Environment().from_string(source).render()
+    assert text_of(ChatTemplate(source, "t").render([])) == expected
 
 
 def test_keys_that_templates_look_up_are_what_they_were() -> None:
