@@ -109,7 +109,7 @@ def _length(value: Any) -> int:
 def _size(value: Any, depth: int = 0) -> int:
     """What a value takes with its items, shared ones as often as they occur, deep ones with an indent.
 
-    Whatever goes into a value's items pays this first, so that none of it is too deep for Python's or C's stack.
+    Whatever goes into a value's items pays this first, so that none of it is too deep for a stack.
     """
     if depth > _MAX_DEPTH:
         _refuse(f"a value lies in more than {_MAX_DEPTH} others")

@@ -24,6 +24,7 @@ from allmem_edge.files import TOOL_TEMPLATE, ModelFiles
 from allmem_edge.sandbox import Sandbox, account, spend
 from allmem_edge.words import Guard, Segment, guard_of, shown, text_of
 
+_MAX_SOURCE = 1 << 18  # bytes of a template; compiling takes some two thousand bytes of memory for each
 _MAX_FRAME = 1 << 20  # characters that a template may write beside the messages; mostly it is some dozens
 # Characters that it may make or go through on the way, and how often the conversation's own, if that is more.
 _MAX_TEXT, _MAX_TIMES = 1 << 26, 64
@@ -67,7 +68,8 @@ class ChatTemplate:
         tool_use: str | None = None,
     ) -> None:
         """source: Jinja; name: the file, for errors; special_tokens: the model's bos_token, eos_token, ...;
-        tool_use: another template for conversations with tools, if the model has one."""
+        tool_use: another template for conversations with tools, if the model has one.
+        Raises ChatTemplateError for what is longer than 256 KiB or cannot be compiled."""
         self._name = name
         self._special_tokens = dict(special_tokens or {})
         self._sources = [source, tool_use or ""]
@@ -156,6 +158,8 @@ class ChatTemplate:
         return ChatTemplateError(f"The chat template {self._name} {problem}.")
 
     def _compile(self, source: str) -> jinja2.Template:
+        if len(source.encode(errors="replace")) > _MAX_SOURCE:
+            raise self.error(f"is longer than {_MAX_SOURCE >> 10} KiB, which no model's is; restore the file")
         filters = {name: _looking(FILTERS[name]) for name in _LOOK_AT_CHARACTERS} | {"tojson": _to_json}
         environment = Sandbox(
             filters, trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]

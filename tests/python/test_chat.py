@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -421,7 +422,7 @@ def test_a_key_that_would_overflow_the_stack_is_a_sentence_and_not_a_crash(key: 
 
 
 def test_templates_may_compute_with_numbers_of_64_bits() -> None:
-    source = "{{ ((2 ** 63 - 1) // 1000 % 60, 7 * 1.5e300, 2 ** 0.5, '1798000000000' | int - 3, 1 / 3, -7 // 2) }}"
+    source = "{{ ((2 ** 63 - 1) // 1000 % 60, 7 * 1.5e300, 2 ** 0.5, '1798000000000' | int - 3, -7 // 2) }}"
     expected = jinja2.Environment().from_string(source).render()
     assert text_of(ChatTemplate(source, "t").render([])) == expected
 
@@ -451,6 +452,17 @@ def test_the_template_may_be_in_the_tokenizers_config(tmp_path: Path) -> None:
         '{"chat_template": "[{{ messages[0].content }}{{ bos_token }}]", "bos_token": "B"}'
     )
     assert text_of(ChatTemplate.of_model(ModelFiles(tmp_path)).render([Message("user", "hi")])) == "[hiB]"
+
+
+def test_a_template_that_would_take_memory_to_compile_is_refused(tmp_path: Path) -> None:
+    source = "{{ messages[0].content }}{# "
+    longest = source + "x" * ((1 << 18) - len(source) - 2) + "#}"
+    assert text_of(ChatTemplate(longest, "t").render([Message("user", "hi")])) == "hi"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": longest + "x"}))
+    with pytest.raises(ae.ChatTemplateError, match="longer than 256 KiB"):
+        ChatTemplate.of_model(ModelFiles(tmp_path))
+    with pytest.raises(ae.ChatTemplateError, match="longer than 256 KiB"):
+        ChatTemplate("", "t", tool_use="é" * (1 << 17) + "x")
 
 
 def test_a_text_is_read_without_forgetting(tiny: ae.Model) -> None:
