@@ -202,15 +202,16 @@ def _named_templates(value: Any, name: str) -> dict[str, str]:
     """`chat_template` of tokenizer_config.json: one template, or a list of named ones."""
     if value is None or isinstance(value, str):
         return {} if value is None else {"default": value}
+    pairs: list[tuple[Any, Any]] = [(None, None)]
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        value = {item.get("name"): item.get("template") for item in value}
-    if not isinstance(value, dict) or not all(
-        isinstance(item, str) for pair in value.items() for item in pair
-    ):
+        pairs = [(item.get("name"), item.get("template")) for item in value]
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    if not all(isinstance(item, str) for pair in pairs for item in pair):
         raise ChatTemplateError(
             f"The chat template {name} is neither a text nor a list of named ones; restore the file."
         )
-    return value
+    return dict(pairs)
 
 
 def _strings(value: Any) -> list[str]:

@@ -11,7 +11,8 @@ from tiny_model import SPECIAL
 from transformers import PreTrainedTokenizerFast
 
 import allmem_edge as ae
-from allmem_edge.template import Message
+from allmem_edge.files import ModelFiles
+from allmem_edge.template import ChatTemplate, Message
 
 ELSEWHERE: dict[str, tuple[str, dict[str, object]]] = {
     "a decoder": (
@@ -79,6 +80,15 @@ def test_bos_may_be_in_the_map_of_special_tokens_alone(tiny_copy: Path) -> None:
     (tiny_copy / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[-1].content }}")
     (segment,) = ae.Model.load(tiny_copy).chat_template.render([Message("user", "x")])
     assert segment.text == "<|endoftext|>x"
+
+
+@pytest.mark.parametrize(
+    "value", [1, [1], [{"name": [], "template": "x"}], [{"name": {}}], [{}], {"default": 1}, [["default", "x"]]]
+)
+def test_named_templates_that_are_none_are_a_sentence(value: Any) -> None:
+    files = ModelFiles({"tokenizer_config.json": json.dumps({"chat_template": value}).encode()})
+    with pytest.raises(ae.ChatTemplateError, match="neither a text nor a list of named ones"):
+        ChatTemplate.of_model(files)
 
 
 def test_of_several_named_templates_the_default_is_taken_or_the_names_are_told(tiny_copy: Path) -> None:
