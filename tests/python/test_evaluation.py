@@ -73,6 +73,23 @@ def test_a_journal_of_other_settings_or_of_something_else_is_refused(tmp_path: P
         assert file.read_bytes() == text
 
 
+def test_a_file_of_one_line_without_an_end_is_no_journal_but_where_the_first_write_was_killed(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "results"
+    Journal(file, {"seed": 1}).close()
+    first = file.read_bytes()
+    for text in (b'{"my": "thesis"}', b"x", first[:-2] + b", ", b"\xff", first[:-1] + b" "):
+        file.write_bytes(text)
+        with pytest.raises(StorageError, match="line 1: not a result"):
+            Journal(file, {"seed": 1})
+        assert file.read_bytes() == text
+    for end in (1, len(first) // 2, len(first) - 1):
+        file.write_bytes(first[:end])
+        Journal(file, {"seed": 1}).close()
+        assert file.read_bytes() == first
+
+
 def test_a_journal_that_another_run_writes_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "results"
     first = Journal(file, {"seed": 1})

@@ -31,7 +31,7 @@ class Journal:
             _lock(self._file, path)  # before anything is read: another run may be in the middle of a line
             self._read(path)
             if path.stat().st_size == 0:
-                self._write({"settings": self._settings})
+                self._write(self._first)
         except (OSError, UnicodeDecodeError) as error:
             self.close()
             raise StorageError(f"The results cannot be saved to {path}: {error}.") from error
@@ -58,10 +58,14 @@ class Journal:
         if self._file is not None:
             self._file.close()
 
+    @property
+    def _first(self) -> dict[str, Any]:
+        return {"settings": self._settings}
+
     def _write(self, record: dict[str, Any]) -> None:
         assert self._file is not None
         try:
-            self._file.write(json.dumps(record, ensure_ascii=True) + "\n")
+            self._file.write(_line(record) + "\n")
             self._file.flush()
         except OSError as error:
             raise StorageError(
@@ -79,9 +83,9 @@ class Journal:
                 else:
                     self._results[record["key"]] = record["result"]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise StorageError(
-                    f"{path}, line {number}: not a result of `allmem-edge eval`; name another file."
-                ) from error
+                raise _no_result(path, number) from error
+        if whole == 0 and not _line(self._first).encode().startswith(data):  # a text of somebody's, in one line
+            raise _no_result(path, 1)
         if whole < len(data):  # killed in the middle of a line
             os.truncate(path, whole)
 
@@ -93,6 +97,14 @@ class Journal:
                     f"{self._path} holds results with {name} {theirs!r}, not {ours!r}: go on with the same "
                     "settings, or name another file."
                 )
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=True)
+
+
+def _no_result(path: Path, line: int) -> StorageError:
+    return StorageError(f"{path}, line {line}: not a result of `allmem-edge eval`; name another file.")
 
 
 def _lock(file: TextIO, path: Path) -> None:
