@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def test_a_long_answer_is_scored_in_no_time() -> None:
     assert metrics.rouge_l(text[:2000], text) > 0
     assert metrics.code_similarity("x = 1", text) == 0
     assert time.monotonic() - begin < 20
+
+
+def test_an_answer_of_many_different_words_takes_little_memory() -> None:
+    text = " ".join(f"word{i}" for i in range(20_000))
+    tracemalloc.start()
+    score = metrics.rouge_l("word7 word3 word19999 and more", text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert score == pytest.approx(2 * 2 / (5 + 20_000))
+    assert peak < 8 << 20  # a row of bits for each word would take 25 MB
 
 
 def test_rouge_l_counts_the_longest_common_subsequence() -> None:

@@ -78,8 +78,10 @@ def common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
 
     The usual table, a row at a time in the bits of an integer: bit j is 0 where its row grows by one at
     column j, and adding carries a match over the columns that do not (Hyyrö 2004, "Bit-parallel LCS-length
-    computation revisited").
+    computation revisited"). Tokens that only one of the two has are no part of it, and take no memory.
     """
+    shared = set(one) & set(other)
+    one, other = ([token for token in tokens if token in shared] for tokens in (one, other))
     places: dict[str, int] = {}
     for j, token in enumerate(other):
         places[token] = places.get(token, 0) | 1 << j
