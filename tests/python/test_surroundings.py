@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -102,6 +103,20 @@ def test_a_dumb_terminal_gets_no_escape_sequences(tiny_dir: Path, tmp_path: Path
     terminal.type(b"/bye\n")
     assert b"\x1b" not in seen + terminal.output
     assert terminal.end() == 0
+
+
+def test_an_error_cannot_steer_the_terminal(tiny_copy: Path) -> None:
+    chat = ["chat", tiny_copy, "--max-tokens", "2"]
+    (tiny_copy / "chat_template.jinja").write_text(r"{{ raise_exception('no\x1b[2J\x1b]0;title\x07\x9b1m') }}")
+    refused = run(chat, stdin=b"Hi\n", environment={"PYTHONIOENCODING": "utf-8"})
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert refused.stderr.decode().endswith("failed: no[2J]0;title1m.\n")
+    tokenizer = json.loads((tiny_copy / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["\x1b[2J\x07"] = -1
+    (tiny_copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    refused = run(chat, stdin=b"Hi\n")
+    assert refused.returncode == 1 and b"[2J" in refused.stderr
+    assert not any(code in refused.stderr for code in (b"\x1b", b"\x07"))
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can be somebody else")

@@ -104,7 +104,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(sentence: str, code: int) -> int:
-    click.echo(click.style("error: ", fg="red") + sentence, err=True, color=_colour())
+    from allmem_edge.cli.console import printable  # not needed for what is done at once, as --help
+
+    click.echo(click.style("error: ", fg="red") + printable(sentence), err=True, color=_colour())
     return code
 
 

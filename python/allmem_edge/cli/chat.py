@@ -92,7 +92,8 @@ def _at_hand(model: str | None, or_bundled: bool) -> str | Path | None:
     except AllMemError as error:
         if not or_bundled:
             raise
-        stderr.print(Text(f"Using the bundled model, as {model} is not available: {error}"), soft_wrap=True)
+        why = console.printable(f"Using the bundled model, as {model} is not available: {error}")
+        stderr.print(Text(why), soft_wrap=True)
         return None
 
 
