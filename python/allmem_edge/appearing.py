@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ _ASIDE = "old"  # what is replaced, in a partial folder of its own, until its su
 def appearing(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place if the block succeeds, and is removed if it does not.
 
+    Its bytes are on the disk by then: a power cut leaves no names of empty files either.
+
     Raises StorageError; `out` is then what it was before.
     """
     partial = None
@@ -26,10 +29,13 @@ def appearing(out: Path) -> Iterator[Path]:
         partial = _partial(out)
         yield partial
         partial.chmod(0o755)  # mkdtemp's directory is private
+        for path in (*partial.rglob("*"), partial):
+            _to_disk(path)
         if out.exists():
             _replace(out, partial)
         else:
             partial.replace(out)
+        _to_disk(out.parent)
     except OSError as error:
         raise _cannot_be_written(out, error) from error
     finally:
@@ -58,6 +64,23 @@ def recover(out: Path) -> None:
     if not out.exists() and any(out.parent.glob(f"{_prefix(out)}*/{_ASIDE}")):
         with locked(out):
             pass
+
+
+def _to_disk(path: Path) -> None:
+    """What the system still holds of a file, or of a directory's names where a directory can be opened."""
+    if path.is_dir():
+        with suppress(OSError):
+            _sync(path, os.O_RDONLY)
+    else:
+        _sync(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+
+
+def _sync(path: Path, mode: int) -> None:
+    descriptor = os.open(path, mode)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _prefix(out: Path) -> str:

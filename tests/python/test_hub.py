@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 import allmem_edge as ae
 from allmem_edge import hub
+from allmem_edge.appearing import appearing
 from allmem_edge.checksums import check_files, write_checksums
 
 
@@ -169,6 +171,25 @@ def test_a_download_that_was_cut_short_is_completed(
         hub.find_model("org/name")
     fake.online = online
     assert (hub.find_model("org/name") / "chat_template.jinja").is_file()
+
+
+def test_a_directory_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, synced, real = tmp_path / "out", list[tuple[int, bool]](), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, out.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with appearing(out) as partial:
+        (partial / "sub").mkdir()
+        (partial / "a").write_text("a")
+        (partial / "sub" / "b").write_text("b")
+    inside = {(path.stat().st_ino, False) for path in (out, out / "a", out / "sub", out / "sub" / "b")}
+    assert set(synced[:-1]) == inside
+    assert synced[-1] == (tmp_path.stat().st_ino, True)
 
 
 def test_a_damaged_download_is_refused_and_fetched_anew(fake: FakeHub, online: Path, cache: Path) -> None:
