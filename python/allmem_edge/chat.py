@@ -225,8 +225,8 @@ class Chat:
         self._settle()
         ids = self._encode(self._render_turn(text, after=self.turns))
         self._mark(text)
-        generator = self.session.start_generator(ids, self.sampling)
         try:
+            generator = self.session.start_generator(ids, self.sampling)
             generator.prefill()
         except BaseException:
             self.undo()

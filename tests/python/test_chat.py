@@ -268,6 +268,18 @@ def test_an_interrupted_prefill_leaves_the_chat_as_it_was(
     assert (chat.turns, chat.session.position) == (1, position)
 
 
+def test_options_that_are_refused_leave_the_chat_as_it_was(tiny: ae.Model) -> None:
+    chat = tiny.chat(max_tokens=5)
+    list(chat.send("one"))
+    good, position = chat.sampling, chat.session.position
+    chat.sampling = {**good, "temperature": -1.0}
+    with pytest.raises(ae.InvalidArgumentError, match="temperature"):
+        list(chat.send("two"))
+    assert (chat.turns, chat.undo_turns, chat.session.position) == (1, 1, position)
+    chat.sampling = good
+    assert chat.undo() and (chat.turns, chat.session.position) == (0, 0)
+
+
 def test_exchanges_that_are_not_read_to_their_end_leave_the_chat_as_it_was(
     tiny: ae.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
