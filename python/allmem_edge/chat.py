@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ class _Turn:
     message: str | None
     answer: str
     frozen: bool  # whether it was read so
+    answered_frozen: bool  # the answer before it, which may be unfinished
 
 
 class Chat:
@@ -58,6 +60,9 @@ class Chat:
         self.answer = ""  # the last answer so far
         self._message: str | None = None  # what it answers; None if that is not known
         self.last: _core.Generator | None = None  # figures of the last answer
+        self._answered_frozen = False  # the last answer, by send(frozen=True)
+        self._frozen_before: bool | None = None  # the session, while a turn keeps it frozen
+        self._frozen_by = object()  # that turn
         self._undo_bytes = undo_bytes
         self._past: list[_Turn] = []  # one for each of the session's marks
         # A broken template or a bad option shows now rather than at the first message.
@@ -68,13 +73,14 @@ class Chat:
 
         frozen: read and answered without writing the memory, so that a long text that was pasted does not
         overwrite what was told before. Later answers know it from the attention window, while it is there.
+        The session is as before when the answer ends or is left, and when another turn begins.
         Interrupted while the message is read, the chat is as before; but with undo_bytes=0, which keeps no
         copy to go back to, the session has read a part of it: load() or reset() then. Interrupted while it
         answers, what was said so far counts as the answer. Raises InvalidArgumentError for an empty message.
         """
         if not check_text("The message", text).strip():
             raise InvalidArgumentError("The message is empty; say something.")
-        return self._frozen_answer(text) if frozen else self._answer(text)
+        return self._answer(text, frozen)
 
     def read(self, turns: Iterable[tuple[str, str]]) -> None:
         """Reads exchanges (what the user said, what the assistant answered) as if they had been held here.
@@ -84,6 +90,7 @@ class Chat:
         exchanges = _exchanges(turns)
         if not exchanges:
             return
+        self._thaw()
         self._settle()
         ids = self._encode(self._format.exchanges(exchanges, after=self.turns, last=self._last))
         self._mark("")
@@ -104,6 +111,8 @@ class Chat:
             undo_bytes=self._undo_bytes,
         )
         other.turns, other.answer, other._message = self.turns, self.answer, self._message
+        other._answered_frozen, other._frozen_before = self._answered_frozen, self._frozen_before
+        other._thaw()
         return other
 
     def __copy__(self) -> Chat:
@@ -123,12 +132,14 @@ class Chat:
         return self.session.unfinished
 
     def resume(self) -> Iterator[str]:
-        """Goes on with the answer that was stopped, as if it had not been. `answer` is what was said so far.
+        """Goes on with the answer that was stopped, as if it had not been: frozen, if it was so.
 
+        `answer` is what was said so far.
         Raises InvalidArgumentError when there is none.
         """
+        self._thaw()
         self.last = self.session.resume()
-        return self._speak(self.last)
+        return self._resumed(self.last)
 
     @property
     def undo_turns(self) -> int:
@@ -139,9 +150,10 @@ class Chat:
         """Forgets the last turn, wholly; False when none is left that can be undone."""
         if not self._past or not self.session.undo():
             return False
+        self._thaw()
         before = self._past.pop()
         self.turns, self.answer, self.last = before.turns, before.answer, None
-        self._message = before.message
+        self._message, self._answered_frozen = before.message, before.answered_frozen
         return True
 
     def regenerate(self) -> Iterator[str]:
@@ -155,11 +167,13 @@ class Chat:
     def reset(self) -> None:
         """Starts over: an empty window, an empty memory, the system message again."""
         self.session.reset()
+        self._thaw()
         self._become(self.session, 0, "")
 
     def wipe(self) -> None:
         """reset(), and every byte that the session held is overwritten (Session.wipe)."""
         self.session.wipe()
+        self._thaw()
         self._become(self.session, 0, "")
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -170,6 +184,7 @@ class Chat:
         note: dict[str, object] = {"turns": self.turns}
         if self.unfinished:
             note["answer"] = self.answer[-_KEPT_ANSWER:]
+            note["frozen"] = self._answered_frozen
         self.session.save(path, json.dumps(note).encode())
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -193,11 +208,13 @@ class Chat:
         self.session.load(path, accept=accept)
         turns = said["turns"] if said["turns"] >= 0 else min(self.session.position, 1)
         self._become(self.session, turns, said.get("answer", ""))
+        self._answered_frozen = said.get("frozen") is True
 
     def _become(self, session: Session, turns: int, answer: str) -> None:
         """Another past: nothing of it can be undone."""
         self.session, self.turns, self.answer = session, turns, answer
         self.last, self._past, self._message = None, [], None
+        self._answered_frozen, self._frozen_before = False, None
 
     @property
     def _last(self) -> Exchange | None:
@@ -221,36 +238,58 @@ class Chat:
             self.session, self._past = kept, []
             raise
 
-    def _answer(self, text: str) -> Iterator[str]:
-        self._settle()
-        ids = self._encode(self._render_turn(text, after=self.turns))
-        self._mark(text)
-        try:
-            generator = self.session.start_generator(ids, self.sampling)
-            generator.prefill()
-        except BaseException:
-            self.undo()
-            raise
-        self.turns, self.answer, self.last = self.turns + 1, "", generator
-        self._message = text
-        self.sampling = next_seed(self.sampling)  # each turn draws anew, and a whole chat still repeats
-        yield from self._speak(generator)
+    def _answer(self, text: str, frozen: bool) -> Iterator[str]:
+        with self._reading(frozen):
+            self._settle()
+            ids = self._encode(self._render_turn(text, after=self.turns))
+            self._mark(text)
+            try:
+                generator = self.session.start_generator(ids, self.sampling)
+                generator.prefill()
+            except BaseException:
+                self.undo()
+                raise
+            self.turns, self.answer, self.last = self.turns + 1, "", generator
+            self._message, self._answered_frozen = text, frozen
+            self.sampling = next_seed(self.sampling)  # each turn draws anew, and a whole chat still repeats
+            yield from self._speak(generator)
+
+    def _resumed(self, generator: _core.Generator) -> Iterator[str]:
+        with self._reading(self._answered_frozen):
+            yield from self._speak(generator)
 
     def _mark(self, text: str) -> None:
         """Keeps what undo() goes back to, before `text` is read."""
         if self._undo_bytes > 0:
-            before = _Turn(text, self.turns, self._message, self.answer, self.session.frozen)
+            state = self.turns, self._message, self.answer, self.session.frozen, self._answered_frozen
+            before = _Turn(text, *state)
             self.session.mark(self._undo_bytes)
             self._past = [*self._past, before][-self.session.marks :]
 
-    def _frozen_answer(self, text: str) -> Iterator[str]:
-        """What went before is learned when the session freezes: before the mark that undo() goes back to."""
-        was = self.session.frozen
+    @contextmanager
+    def _reading(self, frozen: bool) -> Iterator[None]:
+        """A turn, during which the session is frozen or as it is.
+
+        What went before is learned when the session freezes: before the mark that undo() goes back to.
+        """
+        self._thaw()
+        if not frozen:
+            yield
+            return
+        turn = self._frozen_by = object()
+        self._frozen_before = self.session.frozen
         self.session.freeze()
         try:
-            yield from self._answer(text)
+            yield
         finally:
-            self.session.freeze(was)
+            if self._frozen_by is turn:
+                self._thaw()
+
+    def _thaw(self) -> None:
+        """The session as before the frozen turn that is going on, or that was abandoned."""
+        if self._frozen_before is not None:
+            self.session.freeze(self._frozen_before)
+            self._frozen_before = None
 
     def _speak(self, generator: _core.Generator) -> Iterator[str]:
         for piece in generator:

@@ -490,6 +490,47 @@ def test_a_text_is_read_without_forgetting(tiny: ae.Model) -> None:
     assert chat.session.inspect().layers != before
 
 
+def test_a_frozen_answer_that_is_stopped_goes_on_frozen(tiny: ae.Model, tmp_path: Path) -> None:
+    chat, loaded, undone = (tiny.chat(max_tokens=40, temperature=1.5, seed=2) for _ in range(3))
+    for each in (chat, undone):
+        pieces = each.send("one", frozen=True)
+        next(pieces)
+        pieces.close()  # type: ignore[attr-defined]
+        assert each.unfinished and not each.session.frozen
+    list(undone.send("two"))
+    assert undone.undo()
+    chat.save(tmp_path / "memory")
+    loaded.load(tmp_path / "memory")
+    before = chat.session.inspect().layers
+    for each in (chat, chat.fork(), loaded, undone):
+        rest = each.resume()
+        next(rest)
+        assert each.session.frozen
+        list(rest)
+        assert not each.session.frozen and each.answer == chat.answer
+        assert each.session.inspect().layers == before
+
+
+def test_an_answer_that_is_abandoned_keeps_nothing_frozen(tiny: ae.Model) -> None:
+    chat = tiny.chat(max_tokens=40, temperature=1.5, seed=2)
+    abandoned = chat.send("one", frozen=True)
+    next(abandoned)
+    assert chat.session.frozen and not chat.fork().session.frozen
+    pieces = chat.send("two")
+    next(pieces)
+    assert not chat.session.frozen
+    again = chat.send("three", frozen=True)
+    next(again)
+    abandoned.close()  # type: ignore[attr-defined]
+    assert chat.session.frozen
+    chat.reset()
+    assert not chat.session.frozen
+    again.close()  # type: ignore[attr-defined]
+    kept = chat.send("four", frozen=True)
+    next(kept)
+    assert chat.undo() and not chat.session.frozen
+
+
 def test_an_answer_that_is_left_thaws_the_session(tiny: ae.Model) -> None:
     chat = tiny.chat(max_tokens=40, temperature=1.5, seed=2)
     pieces = chat.send("one", frozen=True)
