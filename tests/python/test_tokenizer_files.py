@@ -83,7 +83,8 @@ def test_bos_may_be_in_the_map_of_special_tokens_alone(tiny_copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [1, [1], [{"name": [], "template": "x"}], [{"name": {}}], [{}], {"default": 1}, [["default", "x"]]]
+    "value",
+    [1, [1], [{"name": [], "template": "x"}], [{"name": {}}], [{}], {"default": 1}, [["default", "x"]]],
 )
 def test_named_templates_that_are_none_are_a_sentence(value: Any) -> None:
     files = ModelFiles({"tokenizer_config.json": json.dumps({"chat_template": value}).encode()})
