@@ -170,6 +170,26 @@ def test_too_short_a_context_is_refused() -> None:
         needle.fit(needle.tasks(needle.Haystack())["cwe"], "1", 64, lambda prompt: len(prompt.text))
 
 
+def test_a_cell_whose_shortest_sample_is_too_long_is_not_measured(tiny_dir: Path) -> None:
+    arguments = ["eval", "needle", tiny_dir, "--length", "500,1500", "--task", "niah_single_1"]
+    arguments += ["--task", "cwe", "--limit", "2"]
+    rows = json.loads(run(*arguments, "--json").stdout)["results"]
+    scores = {(row["task"], row["length"]): row["score"] for row in rows}
+    assert [cell for cell, score in scores.items() if score is None] == [
+        ("niah_single_1", 500),
+        ("cwe", 500),
+        ("cwe", 1500),
+    ]
+    assert {row["samples"] for row in rows if row["score"] is None} == {0}
+    screen = run(*arguments)
+    assert screen.returncode == 0 and b"not measured" in screen.stdout
+    assert next(line.split() for line in screen.stdout.decode().splitlines() if "cwe" in line) == [
+        "cwe",
+        "-",
+        "-",
+    ]
+
+
 def test_needles_lie_anywhere_and_variables_in_their_order() -> None:
     places = []
     for seed in range(60):

@@ -13,7 +13,7 @@ from tiny_model import write_json
 
 from allmem_edge.cost import Cost, Shape
 from allmem_edge.errors import InvalidArgumentError
-from allmem_edge.evaluation.compare import Variant, _add_differences
+from allmem_edge.evaluation.compare import Variant, _add_differences, _needle_means, picture
 from allmem_edge.evaluation.journal import Journal
 
 CONFIG = {
@@ -114,6 +114,42 @@ def test_differences_are_of_the_same_samples(tmp_path: Path) -> None:
     assert cells["a"]["to_last"] == 0.5
     assert cells["a"]["to_last_standard_error"] == pytest.approx((1 / 3) ** 0.5 / 2)  # of 0, 1, 0, 1
     assert "to_last" not in cells["c"]  # not the same samples
+    short = {"task": "cwe", "length": 100, "samples": 0, "score": None}
+    other = {"task": "vt", "length": 100, "samples": 4}  # of which "d", the last, measured nothing
+    _add_differences({"name": "a", "needle": [short]}, "b", journal)
+    _add_differences({"name": "a", "needle": [other]}, "d", journal)
+    assert "to_last" not in short and "to_last" not in other
+
+
+def test_the_mean_is_of_the_tasks_that_every_column_has_at_every_length() -> None:
+    def cells(*scores: float | None) -> list[dict[str, object]]:
+        places = [(task, length) for task in ("vt", "cwe") for length in (100, 200)]
+        return [
+            {"task": task, "length": length, "score": score}
+            for (task, length), score in zip(places, scores, strict=True)
+        ]
+
+    rows = [
+        {"name": "a", "needle": cells(1.0, 0.5, None, 0.0)},
+        {"name": "b", "needle": cells(0.0, 1.0, 0.5, 0.5)},
+    ]
+    title, means = _needle_means(rows)
+    assert "fit into every length" in title
+    assert means == {"a": [(100, 100), (200, 50)], "b": [(100, 0), (200, 100)]}
+    rows[0]["needle"] = cells(1.0, 0.5, 0.0, 0.0)
+    assert _needle_means(rows)[1]["a"] == [(100, 50), (200, 25)]
+    for row in rows:
+        row["needle"] = cells(None, None, None, None)
+    assert not any(_needle_means(rows)[1].values()) and picture({"results": rows}).startswith("<svg")
+
+
+def test_a_task_that_does_not_fit_leaves_the_others_on_the_page(
+    arguments: list[str | Path], tmp_path: Path
+) -> None:
+    result = run(*arguments, "--needle", "cwe", "--no-speed", "--setting", "a:memory=off", "--setting", "b")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| cwe, 1,200 | - | - |" in page and page.count("| niah_single_1, 1,200 |") == 2
 
 
 def test_a_quick_look_is_small(arguments: list[str | Path], tmp_path: Path) -> None:

@@ -106,5 +106,11 @@ def _print(report: dict[str, Any]) -> None:
     table = Table("task", *(f"{length:,} tokens" for length in lengths), box=None)
     for task in dict.fromkeys(row["task"] for row in report["results"]):
         cells = {row["length"]: row for row in report["results"] if row["task"] == task}
-        table.add_row(task, *(f"{cells[n]['score']:.1%} ± {cells[n]['standard_error']:.1%}" for n in lengths))
+        table.add_row(task, *(_cell(cells[n]) for n in lengths))
     out.print(table)
+    if any(row["score"] is None for row in report["results"]):
+        out.print("- not measured: the task's shortest sample has more tokens")
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return "-" if row["score"] is None else f"{row['score']:.1%} ± {row['standard_error']:.1%}"

@@ -163,10 +163,12 @@ def _add_differences(row: dict[str, Any], last: str, journal: Journal) -> None:
 
     Samples differ in how hard they are. Where both see the same ones that cancels out, so the difference's
     standard error is smaller than those of the scores would make it. Left out where the samples are not the
-    same, as those of models with other tokenizers.
+    same, as those of models with other tokenizers, or not measured for one of both.
     """
     for cell in row["needle"]:
         keys = [f"{cell['task']} {cell['length']} {i}" for i in range(cell["samples"])]
+        if not keys or any(f"{last} | {key}" not in journal for key in keys):
+            continue
         pairs = [(journal[f"{row['name']} | {key}"], journal[f"{last} | {key}"]) for key in keys]
         if all(one["answers"] == other["answers"] for one, other in pairs):
             gained = [other["score"] - one["score"] for one, other in pairs]
@@ -262,7 +264,7 @@ def markdown(report: dict[str, Any], picture: str) -> str:
             rows,
             "needle",
             lambda cell: f"{cell['task']}, {cell['length']:,}",
-            lambda cell: _with_error(100 * cell["score"], 100 * cell["standard_error"], 1) + " %",
+            lambda cell: _percent(cell["score"], cell["standard_error"]),
         )
         paired = [{**row, "needle": [c for c in row["needle"] if "to_last" in c]} for row in rows[:-1]]
         if any(row["needle"] for row in paired):
@@ -317,6 +319,10 @@ def _with_error(value: float | None, error: float | None, digits: int) -> str:
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 
+def _percent(share: float | None, error: float | None) -> str:
+    return "-" if share is None or error is None else _with_error(100 * share, 100 * error, 1) + " %"
+
+
 def picture(report: dict[str, Any]) -> str:
     """The report's lines over the length of the context, as an SVG."""
     rows, pictures = report["results"], []
@@ -332,17 +338,9 @@ def picture(report: dict[str, Any]) -> str:
             )
 
     draw("Perplexity by position", "perplexity", "perplexity", "end", lambda cell: cell["perplexity"])
-    means = []
-    for row in rows:
-        by_length: dict[int, list[float]] = {}
-        for cell in row.get("needle", ()):
-            by_length.setdefault(cell["length"], []).append(cell["score"])
-        means.append(
-            {"name": row["name"], "m": [{"n": n, "s": sum(s) / len(s)} for n, s in by_length.items()]}
-        )
-    if any(row["m"] for row in means):
-        series = {row["name"]: [(cell["n"], 100 * cell["s"]) for cell in row["m"]] for row in means}
-        pictures.append(plot.lines("Needle suite, mean", "tokens of context", "%", series, from_zero=True))
+    title, means = _needle_means(rows)
+    if any(means.values()):
+        pictures.append(plot.lines(title, "tokens of context", "%", means, from_zero=True))
     draw("Tokens decoded a second", "tokens/s", "speed", "depth", lambda cell: cell["decode_tokens_per_s"])
     draw(
         "Bytes moved for a token, full attention = 100 %",
@@ -352,3 +350,22 @@ def picture(report: dict[str, Any]) -> str:
         lambda cell: 100 * cell["of_full_bytes"],
     )
     return plot.page(pictures)
+
+
+def _needle_means(rows: Sequence[dict[str, Any]]) -> tuple[str, dict[str, list[tuple[float, float]]]]:
+    """A title, and for each row its mean score in percent by length.
+
+    Of the tasks that every row has at every length: means of other tasks could not be compared.
+    """
+    cells = [cell for row in rows for cell in row.get("needle", ())]
+    left_out = {cell["task"] for cell in cells if cell["score"] is None}
+    tasks = {cell["task"] for cell in cells} - left_out
+    title = "Needle suite, mean" + (" (of tasks that fit into every length)" if left_out else "")
+    means = {}
+    for row in rows:
+        by_length: dict[int, list[float]] = {}
+        for cell in row.get("needle", ()):
+            if cell["task"] in tasks:
+                by_length.setdefault(cell["length"], []).append(cell["score"])
+        means[row["name"]] = [(float(n), 100 * sum(s) / len(s)) for n, s in by_length.items()]
+    return title, means

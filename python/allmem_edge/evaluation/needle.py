@@ -293,15 +293,16 @@ def score(task: str, answer: str, answers: Sequence[str]) -> float:
     return (metrics.strings_any if task.startswith("qa") else metrics.strings_all)(answer, answers)
 
 
+def _sized(make: Make, seed: str, units: int, count: Callable[[Prompt], int]) -> tuple[Sample, int]:
+    """A sample of so many units, and the tokens of its prompt and answer."""
+    made = make(random.Random(f"{seed} {units}"), units)
+    return made, count(made.prompt) + made.max_tokens
+
+
 def fit(make: Make, seed: str, length: int, count: Callable[[Prompt], int]) -> Sample:
     """The longest sample whose prompt and answer have at most `length` tokens. Raises if none is so short."""
-
-    def sample(units: int) -> tuple[Sample, int]:
-        made = make(random.Random(f"{seed} {units}"), units)
-        return made, count(made.prompt) + made.max_tokens
-
     units = 1
-    best, size = sample(units)
+    best, size = _sized(make, seed, units, count)
     if size > length:
         raise InvalidArgumentError(
             f"The shortest sample of this task has {size} tokens with its answer, more than the {length} "
@@ -311,7 +312,7 @@ def fit(make: Make, seed: str, length: int, count: Callable[[Prompt], int]) -> S
     while too_many is None or too_many - units > max(1, units // 50):
         # In proportion, then by halves between what fits and what does not.
         guess = max(units + 1, int(units * length / size)) if too_many is None else (units + too_many) // 2
-        made, tokens = sample(guess)
+        made, tokens = _sized(make, seed, guess, count)
         if tokens > length:
             too_many = guess
         else:
@@ -331,16 +332,27 @@ def measure(
     prefix: str = "",
     step: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """The mean score of a task's samples. prefix: of their keys in the journal. step: called after each."""
+    """The mean score of a task's samples. prefix: of their keys in the journal. step: called after each.
+
+    Where even the shortest form of a sample is longer than `length`, nothing is measured: no samples, and
+    None for the score and its error.
+    """
+    cell = {"task": task, "length": length}
+    keys = {f"{prefix}{task} {length} {i}": f"{task} {seed} {i}" for i in range(samples)}
+
+    def count(prompt: Prompt) -> int:
+        return len(answerer.ids(prompt))
+
+    if any(_sized(make, of, 1, count)[1] > length for key, of in keys.items() if key not in journal):
+        return cell | {"samples": 0, "score": None, "standard_error": None}
     scores = []
-    for i in range(samples):
-        key = f"{prefix}{task} {length} {i}"
+    for key, of in keys.items():
         if key not in journal:
-            sample = fit(make, f"{task} {seed} {i}", length, lambda prompt: len(answerer.ids(prompt)))
+            sample = fit(make, of, length, count)
             answer = answerer.answer(answerer.ids(sample.prompt), sample.max_tokens, step=lambda: None)
             found = score(task, answer, sample.answers)
             journal.put(key, {"answers": sample.answers, "answer": answer, "score": found})
         scores.append(journal[key]["score"])
         step()
     mean, error = metrics.mean_and_error(scores)
-    return {"task": task, "length": length, "samples": samples, "score": mean, "standard_error": error}
+    return cell | {"samples": samples, "score": mean, "standard_error": error}
