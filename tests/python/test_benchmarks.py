@@ -190,6 +190,18 @@ def test_a_cell_whose_shortest_sample_is_too_long_is_not_measured(tiny_dir: Path
     ]
 
 
+def test_more_words_than_there_are_get_numbers() -> None:
+    found = needle._words(random.Random(1), 16_000)
+    assert len(set(found)) == 16_000 and found == needle._words(random.Random(1), 16_000)
+    there_are = len({word for word in found if not any(map(str.isdigit, word))})
+    assert there_are == len(needle._ADJECTIVES) * len(needle._NOUNS) < 8_000
+    assert found[:5_000] == needle._words(random.Random(1), 5_000)
+    assert not any(word in other for word in found[:10] for other in found[there_are:])  # no wrong hit
+    for task, units in (("niah_multikey_2", 7_500), ("cwe", 7_500), ("qa_1", 20_000)):
+        sample = needle.tasks(needle.Haystack())[task](random.Random(1), units)
+        assert all(answer in sample.prompt.text for answer in sample.answers)
+
+
 def test_needles_lie_anywhere_and_variables_in_their_order() -> None:
     places = []
     for seed in range(60):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _NOUNS = words(
     "spider stable summit temple thimble thunder tunnel turtle valley velvet violin walnut whistle "
     "window winter wizard"
 )
+_FIRST_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,24 @@ def _word(rng: random.Random) -> str:
     return f"{rng.choice(_ADJECTIVES)}-{rng.choice(_NOUNS)}"
 
 
-def _distinct(rng: random.Random, make: Callable[[random.Random], str], count: int) -> list[str]:
+def _distinct(
+    rng: random.Random, make: Callable[[random.Random], str], count: int, there_are: int | None = None
+) -> list[str]:
+    """`count` different texts. Of more than there are, all come again with numbers: apple, apple2."""
     found: dict[str, None] = {}
     while len(found) < count:
-        found[make(rng)] = None
+        again = len(found) // there_are if there_are else 0
+        text = make(rng)
+        found[_FIRST_WORD.sub(rf"\g<0>{again + 1}", text, count=1) if again else text] = None
     return list(found)
+
+
+def _words(rng: random.Random, count: int) -> list[str]:
+    return _distinct(rng, _word, count, len(_ADJECTIVES) * len(_NOUNS))
+
+
+def _uuids(rng: random.Random, count: int) -> list[str]:
+    return _distinct(rng, _uuid, count)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -104,7 +119,7 @@ class Haystack:
 def _needle_task(
     haystack: Callable[[random.Random, int], list[str]],
     *,
-    key: Callable[[random.Random], str] = _word,
+    different: Callable[[random.Random, int], list[str]] = _words,
     value: Callable[[random.Random], str] = _number,
     kind: str = "number",
     keys: int = 1,
@@ -112,11 +127,14 @@ def _needle_task(
     queries: int = 1,
     among_needles: bool = False,
 ) -> Make:
-    """Needles "One of the special magic numbers for KEY is: VALUE." `keys` counts distracting ones too."""
+    """Needles "One of the special magic numbers for KEY is: VALUE." `keys` counts distracting ones too.
+
+    different: gives so many keys.
+    """
 
     def make(rng: random.Random, units: int) -> Sample:
         count = units if among_needles else max(keys, queries)
-        names = _distinct(rng, key, count)
+        names = different(rng, count)
         of = {name: _distinct(rng, value, values) for name in names}
         needles = [f"One of the special magic {kind}s for {n} is: {v}." for n in names for v in of[n]]
         rng.shuffle(needles)
@@ -179,7 +197,7 @@ def _variables(rng: random.Random, units: int) -> Sample:
 
 def _common_words(rng: random.Random, units: int) -> Sample:
     """Ten words that come thirty times each, among words that come three times."""
-    vocabulary = _distinct(rng, _word, 10 + max(1, units))
+    vocabulary = _words(rng, 10 + max(1, units))
     common, others = vocabulary[:10], vocabulary[10:]
     listed = common * 30 + others * 3
     rng.shuffle(listed)
@@ -233,6 +251,7 @@ def _questions(*, hops: int) -> Make:
             rng,
             lambda r: f"{r.choice(FIRST_NAMES)} {r.choice(_NOUNS).capitalize()}",
             max(units, 2 * hops) + 1,
+            len(FIRST_NAMES) * len(_NOUNS),
         )
         passages, asked = [], ("", "")
         friend = people[-1]
@@ -277,7 +296,9 @@ def tasks(haystack: Haystack) -> dict[str, Make]:
         "niah_single_3": _needle_task(prose, value=_uuid, kind="uuid"),
         "niah_multikey_1": _needle_task(prose, keys=4),
         "niah_multikey_2": _needle_task(prose, among_needles=True),
-        "niah_multikey_3": _needle_task(prose, key=_uuid, value=_uuid, kind="uuid", among_needles=True),
+        "niah_multikey_3": _needle_task(
+            prose, different=_uuids, value=_uuid, kind="uuid", among_needles=True
+        ),
         "niah_multivalue": _needle_task(prose, values=4),
         "niah_multiquery": _needle_task(prose, keys=4, queries=4),
         "vt": _variables,
