@@ -325,6 +325,18 @@ def test_recall_is_kept_and_goes_on(tiny_dir: Path, tmp_path: Path) -> None:
     assert other.returncode == 1 and b"holds results with filler" in other.stderr
 
 
+def test_recall_says_how_answers_are_drawn_and_does_not_go_on_otherwise(
+    tiny_copy: Path, tmp_path: Path
+) -> None:
+    (tiny_copy / "generation_config.json").write_text('{"repetition_penalty": 1.1}')
+    arguments: list[str | Path] = ["eval", "recall", tiny_copy, "--distance", "20", "--questions", "2"]
+    sampling = report_of(*arguments, "--out", tmp_path / "results")["sampling"]
+    assert sampling["temperature"] == 0 and sampling["repetition_penalty"] == pytest.approx(1.1)
+    (tiny_copy / "generation_config.json").write_text('{"repetition_penalty": 1.2}')
+    other = run(*arguments, "--out", tmp_path / "results")
+    assert other.returncode == 1 and b"holds results with sampling" in other.stderr
+
+
 def test_of_corrected_facts_the_old_values_are_counted(
     tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

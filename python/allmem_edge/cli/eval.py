@@ -123,6 +123,10 @@ def recall(
     engine = loaded.engine
     pasted = paste.read() if paste else ""
     distances = [0] if turns else distance or [8 * engine.window, 128 * engine.window]
+    sampling: dict[str, Any] = (
+        {"max_tokens": _MAX_REPLY} if turns else {"temperature": 0.0, "max_tokens": _MAX_ANSWER}
+    )
+    chat = loaded.chat(threads=run.threads, undo_bytes=0, **sampling)
     settings = settings_of(
         "recall",
         loaded,
@@ -136,15 +140,12 @@ def recall(
         turns=turns,
         pasted_characters=len(pasted),
         paste_frozen=paste_frozen,
+        sampling={name: value for name, value in chat.sampling.items() if name != "seed"},  # drawn anew
     )
     filler = filler_of(filler_files)
-    sampling: dict[str, Any] = (
-        {"max_tokens": _MAX_REPLY} if turns else {"temperature": 0.0, "max_tokens": _MAX_ANSWER}
-    )
     journal = Journal(run.out, settings)
     results = []
     with console.progress(console.stderr()) as progress:
-        chat = loaded.chat(threads=run.threads, undo_bytes=0, **sampling)
         tokenizer = loaded.tokenizer
         for tokens in distances:
             task = progress.add_task(f"{turns} turns" if turns else f"distance {tokens:,}", total=questions)
