@@ -251,4 +251,5 @@ def test_denying_is_right_exactly_for_what_was_not_told() -> None:
     known, unknown = Turn("?", "It is 4711.", "ask", "4711"), Turn("?", DENIAL, "ask_unknown")
     assert is_right("It is 4711.", known) and not is_right("It is 47112.", known)
     assert is_right(f"I don't know your code yet. {DENIAL}", unknown) and not is_right("It is 4711.", unknown)
+    assert is_right("You have not told me that yet.", unknown)  # as adapters are trained to say it
     assert not is_right(DENIAL, known)

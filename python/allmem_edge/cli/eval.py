@@ -110,7 +110,7 @@ def recall(
     Each conversation tells some facts, fills the distance with small talk or with passages of text files,
     and asks for each fact, in the model's own chat format. Conversations are generated from the seed, with
     values that are not in the training data. An answer is right if it contains the exact value as a whole
-    word; with --unknown, if it says, as the bundled model does, that it was not told.
+    word; with --unknown, if it says "You have not told me", as these models are trained to.
 
     With --turns the conversation is the model's own, sampled as `allmem-edge chat` samples: it replies to
     each fact, then to ordinary questions, then to the questions for the facts.
@@ -275,7 +275,8 @@ def standard_error(talks: Sequence[Sequence[bool]]) -> float | None:
 
 def is_right(text: str, turn: Turn) -> bool:
     """Whether `text` says the turn's answer; if it has none, whether `text` says so."""
-    return DENIAL in text if turn.kind == "ask_unknown" else says(text, turn.answer)
+    # Adapters also say "You have not told me that yet."
+    return DENIAL.rstrip(".") in text if turn.kind == "ask_unknown" else says(text, turn.answer)
 
 
 def says(text: str, value: str | None) -> bool:
