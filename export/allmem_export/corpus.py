@@ -2,10 +2,10 @@
 
     python -m allmem_export.corpus --out runs/corpus
 
-fetches the packages with `apt-get download` (nothing is installed), takes the text out of their HTML, text
-and POD files and writes it as one JSON line per document: {"source", "path", "text"}. train.jsonl and
-held_out.jsonl are split by a hash of the path, so that a document is on the same side wherever it is made.
-Nothing of it is committed.
+fetches the packages with `apt-get download` on Debian 12, whose packages have these names (nothing is
+installed), takes the text out of their HTML, text and POD files and writes it as one JSON line per document:
+{"source", "path", "text"}. train.jsonl and held_out.jsonl are split by a hash of the path, so that a document
+is on the same side wherever it is made. Both appear when all is written. Nothing of it is committed.
 """
 
 from __future__ import annotations
@@ -135,25 +135,33 @@ def is_held_out(path: str) -> bool:
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write to.")
 def main(out: Path) -> None:
-    """Fetches Debian's documentation and writes train.jsonl and held_out.jsonl."""
+    """Fetches Debian 12's documentation and writes train.jsonl and held_out.jsonl."""
     out.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=out) as scratch,
-        (out / "train.jsonl").open("w", encoding="utf-8") as train,
-        (out / "held_out.jsonl").open("w", encoding="utf-8") as held_out,
-    ):
-        for package, millions in track(PACKAGES, "corpus"):
-            try:
-                subprocess.run(
-                    ["apt-get", "download", "-qq", package], cwd=scratch, check=True, capture_output=True
-                )
-                deb = next(Path(scratch).glob(f"{package}_*.deb"))
-                subprocess.run(["dpkg-deb", "-x", str(deb), f"{scratch}/{package}"], check=True)
-            except (OSError, subprocess.CalledProcessError, StopIteration) as error:
-                raise AllMemError(f"Debian's package {package} could not be fetched: {error}.") from error
-            for document in documents(Path(scratch) / package, package, int(millions * 1e6)):
-                file = held_out if is_held_out(document["path"]) else train
-                file.write(json.dumps(document, ensure_ascii=False) + "\n")
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        folder = Path(scratch)
+        with (
+            (folder / "train.jsonl").open("w", encoding="utf-8") as train,
+            (folder / "held_out.jsonl").open("w", encoding="utf-8") as held_out,
+        ):
+            for package, millions in track(PACKAGES, "corpus"):
+                for document in documents(_fetched(package, folder), package, int(millions * 1e6)):
+                    file = held_out if is_held_out(document["path"]) else train
+                    file.write(json.dumps(document, ensure_ascii=False) + "\n")
+        for name in ("held_out.jsonl", "train.jsonl"):  # a part of it must not pass for all
+            (folder / name).replace(out / name)
+
+
+def _fetched(package: str, folder: Path) -> Path:
+    """Downloads a package into `folder`. -> Its files there. Raises AllMemError."""
+    try:
+        subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True, capture_output=True)
+        deb = next(folder.glob(f"{package}_*.deb"))
+        subprocess.run(["dpkg-deb", "-x", str(deb), str(folder / package)], check=True)
+    except (OSError, subprocess.CalledProcessError, StopIteration) as error:
+        raise AllMemError(
+            f"Debian 12's package {package} could not be fetched: {error}. Other systems name it otherwise."
+        ) from error
+    return folder / package
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from test_distill import write_toml
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -21,6 +22,8 @@ import memories
 import tiny
 from allmem_edge.dialogues import Generator
 from allmem_edge.dialogues.phrases import DENIAL
+from allmem_edge.errors import AllMemError
+from allmem_export import corpus
 from allmem_export.chat_phrases import ABOUT_ITSELF, BOTH
 from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
@@ -416,6 +419,30 @@ def test_forms_of_one_page_lie_on_the_same_side_of_the_split() -> None:
     pages = [f"doc/page{i}" for i in range(200)]
     assert all(is_held_out(p + ".html") == is_held_out(p + ".txt") for p in pages)
     assert 0 < sum(is_held_out(p) for p in pages) < 40
+
+
+def test_an_interrupted_download_leaves_no_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetched(package: str, folder: Path) -> Path:
+        if package == failing:
+            raise AllMemError("no network")
+        (folder / package).mkdir()
+        for i in range(40):
+            (folder / package / f"{package}-{i}.txt").write_text(f"{package} {i} " + "Some text. " * 200)
+        return folder / package
+
+    monkeypatch.setattr(corpus, "PACKAGES", (("a-doc", 1.0), ("b-doc", 1.0)))
+    monkeypatch.setattr(corpus, "_fetched", fetched)
+    (tmp_path / "train.jsonl").write_text("an earlier corpus")
+    for failing, names in (("b-doc", {"train.jsonl"}), ("", {"train.jsonl", "held_out.jsonl"})):
+        result = CliRunner().invoke(corpus.main, ["--out", str(tmp_path)])
+        assert isinstance(result.exception, AllMemError) == bool(failing)
+        assert {path.name for path in tmp_path.iterdir()} == names
+        assert ((tmp_path / "train.jsonl").read_text() == "an earlier corpus") == bool(failing)
+    lines = [(tmp_path / name).read_text().splitlines() for name in ("train.jsonl", "held_out.jsonl")]
+    assert sum(map(len, lines)) == 80 and {json.loads(line)["source"] for line in lines[0]} == {
+        "a-doc",
+        "b-doc",
+    }
 
 
 def test_the_shipped_configs_can_be_read() -> None:
