@@ -440,6 +440,23 @@ def test_the_command_scores_files_and_goes_on(tiny_dir: Path, tmp_path: Path) ->
     assert (tmp_path / "results").read_text().splitlines(keepends=True)[:2] == kept[:2]
 
 
+def test_two_files_of_one_name_are_two_files(tiny_dir: Path, tmp_path: Path) -> None:
+    files = []
+    for folder, context in (("one", "Mary sang."), ("other", "John sang of Mary and of a long night.")):
+        (tmp_path / folder).mkdir()
+        files.append(write(tmp_path / folder / "hotpotqa.jsonl", LONGBENCH | {"context": context}))
+    keys = [bench_files.read(file)[1][0].key for file in files]
+    assert keys[0] != keys[1] and all("hotpotqa.jsonl" in key for key in keys)
+    arguments: list[str | Path] = ["eval", "bench-files", tiny_dir, "--out", tmp_path / "results"]
+    first = run(*arguments, *files)
+    assert first.returncode == 0, first.stderr
+    kept = [json.loads(line) for line in (tmp_path / "results").read_text().splitlines()]
+    assert [line["key"] for line in kept[1:]] == keys
+    assert len({file["sha256"] for file in kept[0]["settings"]["files"]}) == 2
+    other = run(*arguments, files[0])
+    assert other.returncode == 1 and b"holds results with files" in other.stderr
+
+
 def test_prompts_of_the_makers_can_be_given(tiny_dir: Path, tmp_path: Path) -> None:
     case = one(tmp_path / "a.jsonl", LONGBENCH, templates={"hotpotqa": "{input} <- {context}"})
     assert case.prompt.text == "Who sang? <- Mary sang {input}."

@@ -187,6 +187,15 @@ def test_a_file_alone_is_read_by_the_bundled_model_and_results_are_kept(tmp_path
     assert (tmp_path / "results").read_bytes() == kept
 
 
+def test_stretches_of_two_files_of_one_name_are_told_apart(tiny: ae.Model, tmp_path: Path) -> None:
+    files = [tmp_path / folder / "text" for folder in ("one", "other")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(f"The weather was nice in {file.parent.name} place. " * 20)
+    names = [name for name, _ in by_position.pieces_of(tiny, files, 300)]
+    assert len(names) == len(set(names)) == 4
+
+
 def test_a_text_that_cannot_be_measured_is_refused(tiny_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "short").write_text("x")
     for name in ("short", "none"):

@@ -71,6 +71,8 @@ def command(
         format=chat.form,
         prompts=texts_of([prompts] if prompts else []),
         max_length=max_length,
+        files=texts_of(files),
+        suite=suite,
     )
     journal = Journal(run.out, settings)
     scores: dict[str, list[float]] = {}
@@ -91,7 +93,7 @@ def command(
         mean, error = mean_and_error(each)
         rows.append({"dataset": group, "samples": len(each), "score": mean, "standard_error": error})
     suites = sorted({name for name, _ in read})
-    report = settings | {"suites": suites, "files": texts_of(files), "limit": limit, "results": rows}
+    report = settings | {"suites": suites, "limit": limit, "results": rows}
     if run.as_json:
         console.write_json(report)
         return

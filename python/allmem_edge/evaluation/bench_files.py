@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from allmem_edge.checksums import sha256_of
 from allmem_edge.errors import StorageError
 from allmem_edge.evaluation import metrics
 from allmem_edge.evaluation.answering import Prompt
@@ -129,10 +130,11 @@ def read(
         "infinitebench": _infinitebench,
         "lveval": _lveval,
     }[suite]
+    file = f"{path.name} {sha256_of(path)[:16]}"  # two files may have one name
     cases = []
     for number, record in found:
         try:
-            cases.append(make(path, number, record, templates or {}))
+            cases.append(make(path, f"{file} {number}", record, templates or {}))
         except _BadSampleError as error:
             raise StorageError(f"{path}, line {number}: {error}.") from error
     return suite, cases
@@ -188,11 +190,7 @@ def _fill(template: str, record: Record) -> str:
     return re.sub(r"\{(context|input|options)\}", lambda m: str(record.get(m.group(1), "")), template)
 
 
-def _key(path: Path, number: int) -> str:
-    return f"{path.name} {number}"
-
-
-def _longbench(path: Path, number: int, record: Record, templates: Mapping[str, str]) -> Case:
+def _longbench(path: Path, key: str, record: Record, templates: Mapping[str, str]) -> Case:
     dataset = re.sub(r"_e$", "", _dataset(path, record))
     kind = _LONGBENCH.get(dataset)
     if kind is None:
@@ -211,10 +209,10 @@ def _longbench(path: Path, number: int, record: Record, templates: Mapping[str, 
         return metrics.best(kind.metric, answer, answers)
 
     prompt = Prompt(_fill(templates.get(dataset, kind.template), record))
-    return Case(_key(path, number), (dataset,), prompt, kind.plain, kind.max_tokens, score)
+    return Case(key, (dataset,), prompt, kind.plain, kind.max_tokens, score)
 
 
-def _longbench2(path: Path, number: int, record: Record, templates: Mapping[str, str]) -> Case:
+def _longbench2(path: Path, key: str, record: Record, templates: Mapping[str, str]) -> Case:
     letter = _text(record, "answer").strip()
     if letter not in ("A", "B", "C", "D"):
         raise _BadSampleError(f"the answer {letter!r} is none of A, B, C and D")
@@ -228,7 +226,7 @@ def _longbench2(path: Path, number: int, record: Record, templates: Mapping[str,
     filled = {"context": _text(record, "context"), "input": _text(record, "question"), "options": options}
     groups = ["all", *(str(record[name]) for name in ("difficulty", "length") if name in record)]
     return Case(
-        _key(path, number),
+        key,
         tuple(groups),
         Prompt(_fill(template, filled)),
         plain=False,
@@ -237,7 +235,7 @@ def _longbench2(path: Path, number: int, record: Record, templates: Mapping[str,
     )
 
 
-def _lveval(path: Path, number: int, record: Record, templates: Mapping[str, str]) -> Case:
+def _lveval(path: Path, key: str, record: Record, templates: Mapping[str, str]) -> Case:
     dataset = _dataset(path, record)
     base = re.sub(r"_\d+k$", "", dataset)
     answers = _texts(record, "answers")
@@ -254,7 +252,7 @@ def _lveval(path: Path, number: int, record: Record, templates: Mapping[str, str
 
     _text(record, "context"), _text(record, "input")
     template = templates.get(base, templates.get(dataset, _QA_ZH if chinese else _QA))
-    return Case(_key(path, number), (dataset,), Prompt(_fill(template, record)), False, 64, score)
+    return Case(key, (dataset,), Prompt(_fill(template, record)), False, 64, score)
 
 
 def _recall(answer: str, right: str, chinese: bool) -> float:
@@ -263,7 +261,7 @@ def _recall(answer: str, right: str, chinese: bool) -> float:
     return same / len(wanted) if wanted else 0.0
 
 
-def _infinitebench(path: Path, number: int, record: Record, templates: Mapping[str, str]) -> Case:
+def _infinitebench(path: Path, key: str, record: Record, templates: Mapping[str, str]) -> Case:
     task = path.stem
     if task not in _INFINITE:
         raise _BadSampleError(
@@ -286,7 +284,7 @@ def _infinitebench(path: Path, number: int, record: Record, templates: Mapping[s
         return _infinite_score(task, answer, answers, letters)
 
     prompt = Prompt(_fill(templates.get(task, template), filled))
-    return Case(_key(path, number), (task,), prompt, False, max_tokens, score)
+    return Case(key, (task,), prompt, False, max_tokens, score)
 
 
 def _number(text: str) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from allmem_edge.checksums import sha256_of
 from allmem_edge.errors import InvalidArgumentError, ModelNotFoundError, StorageError
 from allmem_edge.evaluation.journal import Journal
 from allmem_edge.model import Model
@@ -28,7 +29,10 @@ def bands_of(length: int, first: int = 256) -> list[tuple[int, int]]:
 
 
 def pieces_of(model: Model, paths: Sequence[Path], length: int) -> Iterator[tuple[str, list[int]]]:
-    """(name, tokens) of each stretch of `length` tokens; the last of a file may be half of that at least."""
+    """(name, tokens) of each stretch of `length` tokens; the last of a file may be half of that at least.
+
+    Names tell files by their content, too, as there may be two of one name.
+    """
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -39,10 +43,11 @@ def pieces_of(model: Model, paths: Sequence[Path], length: int) -> Iterator[tupl
         ids = model.tokenizer.encode(text, False)
         if len(ids) < 2:
             raise InvalidArgumentError(f"{path} has too little text to measure: {len(ids)} tokens.")
+        file = f"{path.name} {sha256_of(path)[:16]}"
         for begin in range(0, len(ids), length):
             piece = ids[begin : begin + length]
             if begin == 0 or len(piece) >= length // 2:
-                yield f"{path.name} from token {begin}", piece
+                yield f"{file} from token {begin}", piece
 
 
 def measure(
