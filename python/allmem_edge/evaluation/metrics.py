@@ -126,13 +126,17 @@ def count(prediction: str, answer: str) -> float:
 
 
 def choice(prediction: str, letters: str = "ABCD") -> str | None:
-    """The letter that is chosen: "The correct answer is (B)", "B.", or the first that stands alone."""
+    """The letter that is chosen: "The correct answer is (B)", "(B)", "B.", or the first that stands alone.
+
+    An "A" before a word in lower case is the article, unless that word cannot follow one: "A because ...".
+    """
     text = prediction.replace("*", "").strip()
     for pattern in (
         rf"[Aa]nswer(?: is)?:? ?\(?([{letters}])\b",
         rf"[Oo]ption(?: is)?:? ?\(?([{letters}])\b",
-        rf"^\(?([{letters}])(?:[.:)\s]|$)",
-        rf"(?<![A-Za-z])([{letters}])(?![A-Za-z'])",
+        rf"\(([{letters}])\)",
+        rf"^([{letters}])(?:[.:)]|\s*(?:\n|$))",
+        rf"(?<![A-Za-z])(?!A (?!(?:because|since|is)\b)[a-z])([{letters}])(?![A-Za-z'])",
     ):
         if found := re.search(pattern, text):
             return found.group(1)
