@@ -27,7 +27,8 @@
 * `tune`: a low-rank update of the base, with full attention, learns to answer from far back: cross-entropy on
   answers, KL to the untouched base elsewhere. The result is the teacher of the other stages.
 * `transfer`: every memory by itself learns what the window misses: the squared error, behind the output
-  projection, between full attention and window plus memory, on the teacher's own hidden states.
+  projection, between full attention and window plus memory, on the teacher's own hidden states. One process
+  trains it.
 * `memory`: end to end: cross-entropy on answers, KL to the full-attention teacher elsewhere.
 """
 
@@ -35,6 +36,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -76,6 +78,13 @@ def _computes_bfloat16(device: str) -> bool:
 def mixed_precision(device: str) -> torch.autocast:
     """Autocast to bfloat16 where the device computes in it."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=_computes_bfloat16(device))
+
+
+def _processes() -> int:
+    """How many train together, as torchrun and accelerate say."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
@@ -133,6 +142,11 @@ class GraftTask:
             raise ConfigError(f"The config of a graft lacks {error}.") from error
         if self._stage not in STAGES:
             raise ConfigError(f"stage must be one of {', '.join(STAGES)}, not {self._stage!r}.")
+        if self._stage == "transfer" and _processes() > 1:
+            raise ConfigError(
+                "The stage transfer trains in one process: several would not share what they learn. Start it "
+                "without torchrun."
+            )
         self.model = load_student(self._checkpoint)
         if self._stage != "tune":
             compile_fused()

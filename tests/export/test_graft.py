@@ -407,6 +407,14 @@ def test_a_config_that_cannot_be_is_refused_with_a_sentence(
         GraftTask(graft(places, tmp_path, "memory") | changes)
 
 
+def test_transfer_refuses_to_train_in_several_processes_that_share_nothing(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="one process"):
+        GraftTask(graft(places, tmp_path, "transfer"))
+
+
 def test_text_is_taken_out_of_pages() -> None:
     page = (
         b"<html><head><title>x</title></head><body><nav>menu</nav><p>One\n two.</p><pre>a  b\nc</pre></body>"
