@@ -1,13 +1,14 @@
 """What is said around facts, and what codes are of: phrases of a grafted memory's training (sequences.py)."""
 
-from allmem_edge.dialogues.values import words
+from allmem_edge.dialogues.values import is_held_out, words
 
 THINGS = words("door safe garage locker phone bike alarm office vault archive laptop suitcase")
-PEOPLE = words("""
+_PEOPLE = words("""
 Anna Boris Carla David Elena Felix Greta Henry Irene Jonas Karin Lukas Maria Nils Olga Peter Quinn
 Rosa Simon Tara Ulrich Vera Walter Xenia Yusuf Zoe Arthur Bella Cyrus Diana Emil Flora Gavin Hanna
 Igor Julia
 """)
+PEOPLE = tuple(name for name in _PEOPLE if not is_held_out(name))  # others are answers of the evaluation
 STATEMENTS = (
     "The {thing} code of {name} is {value}.",
     "{name} uses the {thing} code {value}.",

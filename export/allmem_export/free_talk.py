@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
-from allmem_edge.dialogues.values import Values
+from allmem_edge.dialogues.values import Values, is_held_out
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,12 @@ def _relations(entries: list[dict[str, Any]]) -> tuple[Relation, ...]:
 _SAYINGS = json.loads(files(__package__).joinpath("sayings.json").read_text(encoding="utf-8"))
 MINE = _relations(_SAYINGS["mine"])  # of the user
 THEIRS = _relations(_SAYINGS["theirs"])  # of somebody else
-PERSONS: tuple[str, ...] = tuple(_SAYINGS["persons"])
+# Without those who have a name that the evaluation asks for.
+PERSONS: tuple[str, ...] = tuple(
+    person
+    for person in _SAYINGS["persons"]
+    if not any(word[0].isupper() and is_held_out(word) for word in person.split())
+)
 RECEIPTS: tuple[str, ...] = tuple(_SAYINGS["receipts"])
 
 

@@ -16,7 +16,7 @@ from allmem_edge.dialogues.values import is_held_out as is_held_out_value
 from allmem_edge.evaluation.divergence import questions
 from allmem_edge.evaluation.recall import told
 from allmem_export import own_answers
-from allmem_export.chat_phrases import CORRECTIONS
+from allmem_export.chat_phrases import CORRECTIONS, PEOPLE
 from allmem_export.free_talk import MINE, PERSONS, THEIRS, Relation, Saying, saying
 from allmem_export.own_answers import question
 
@@ -56,6 +56,12 @@ def test_a_question_belongs_to_one_relation_alone() -> None:
         tells = Counter(plain(tell) for relation in relations for tell in relation.tells)
         assert not [text for text, count in (asks + tells).items() if count > 1]
     assert len(set(PERSONS)) == len(PERSONS)
+
+
+def test_nobody_of_training_has_a_name_that_is_held_out() -> None:
+    names = [word for person in (*PEOPLE, *PERSONS) for word in person.split() if word[0].isupper()]
+    assert not [name for name in names if is_held_out_value(name)]
+    assert len(PEOPLE) >= 30 and len(PERSONS) >= 50
 
 
 @pytest.mark.parametrize(
