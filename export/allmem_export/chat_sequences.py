@@ -7,7 +7,7 @@ import re
 
 from transformers import PreTrainedTokenizerBase
 
-from allmem_edge.dialogues import Fact, Generator, Turn
+from allmem_edge.dialogues import ATTRIBUTES, Fact, Generator, Turn
 from allmem_edge.dialogues.values import Values
 
 from .chat_phrases import (
@@ -25,6 +25,8 @@ from .chat_phrases import (
 from .free_talk import Saying, saying
 from .marked_text import Documents, Sequence, Writer
 from .task import ConfigError
+
+_ALIKE = frozenset(("room", "seat", "flight", "code"))  # kinds of which generator and sayings say the same
 
 
 class ChatWriter(Writer):
@@ -141,15 +143,20 @@ class ChatWriter(Writer):
     ) -> str:
         """A question for what nobody has told. -> The reply.
 
-        Facts of the generator and sayings have no thing in common.
+        "My room" of the generator may mean the hospital room of a saying, so what one has told of these
+        kinds the other does not ask for. Otherwise generator and sayings have no thing in common.
         """
+        facts = [fact for fact in known if isinstance(fact, Fact)]
         if rng.random() < 0.5:
-            turn = talk.ask_unknown(fact for fact in known if isinstance(fact, Fact))
+            told = {fact.relation.kind for fact in known if isinstance(fact, Saying) and not fact.person}
+            also = {a.key for a in ATTRIBUTES if a.kind in told & _ALIKE}
+            turn = talk.ask_unknown(facts, also_taken=also)
             user, reply = turn.user, turn.assistant
         else:
             taken = {fact.key for fact in known}
+            alike = {fact.attribute.kind for fact in facts} & _ALIKE
             fact = self._sayings(rng, 1)[0]
-            while fact.key in taken:
+            while fact.key in taken or (not fact.person and fact.relation.kind in alike):
                 fact = self._sayings(rng, 1)[0]
             user, reply = fact.ask(rng)[0], rng.choice(UNKNOWN)
         self._say(seq, user, reply, {}, asked=True, learned=True)

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import memories
 import tiny
-from allmem_edge.dialogues import Generator
+from allmem_edge.dialogues import ATTRIBUTES, Fact, Generator
 from allmem_edge.dialogues.phrases import DENIAL
 from allmem_edge.errors import AllMemError
 from allmem_export import corpus
@@ -29,6 +29,7 @@ from allmem_export.convert import convert
 from allmem_export.corpus import is_held_out, plain_text
 from allmem_export.distill_task import load_student
 from allmem_export.fit_rates import fit_rates
+from allmem_export.free_talk import MINE, Saying
 from allmem_export.graft_task import REPLY_WEIGHT, STAGES, GraftTask, full_attention
 from allmem_export.long_term_memory import MlpMemory
 from allmem_export.low_rank import LowRankLinear, add_low_rank, merge, updates, without_updates
@@ -229,6 +230,28 @@ def test_a_chat_asks_what_nobody_told_and_who_the_model_is(maker: SequenceMaker)
                 count["both"] += reply in BOTH
         assert min(count["unknown"], count["itself"]) > 5, kind
         assert kind == "talk" or count["both"] > 3
+
+
+@pytest.mark.parametrize("kind", ["room", "seat", "flight", "code"])
+def test_what_is_asked_as_unknown_cannot_mean_what_was_told(maker: SequenceMaker, kind: str) -> None:
+    def asked(known: list[Fact | Saying], seed: int) -> str:
+        seq = Sequence()
+        maker._ask_unknown(seq, random.Random(seed), known, Generator(seed))
+        return maker.tokenizer.decode(seq.ids).partition("user\n")[2].partition("<|im_end|>")[0]
+
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z]", "", text.lower())
+
+    attributes = [attribute for attribute in ATTRIBUTES if attribute.kind == kind]
+    relations = [relation for relation in MINE if relation.kind == kind]
+    own = {plain(text) for a in attributes for text in (f"What is my {a.noun}?", *a.asks)}
+    free = {plain(text) for relation in relations for text in relation.asks}
+    saying, fact = Saying(relations[0], "", "12"), Fact(attributes[0], "34")
+    for known, unasked in (([saying], own), ([fact], free)):
+        questions = {plain(asked(known, seed)) for seed in range(400)}
+        assert len(questions) > 100 and not questions & unasked
+    # Where nothing was told they come, flights too rarely for this.
+    assert kind == "flight" or {plain(asked([], seed)) for seed in range(400)} & (own | free)
 
 
 def test_two_facts_in_one_message_are_both_there_to_be_asked_for(maker: SequenceMaker) -> None:
