@@ -95,8 +95,9 @@ def learning_rate_factor(step: int, steps: int, warmup: int, final_fraction: flo
 
 
 def make_optimizers(model: nn.Module, settings: dict[str, Any]) -> list[torch.optim.Optimizer]:
-    """AdamW over what requires gradients (only matrices decay); "muon": Muon for the layers' matrices.
+    """AdamW over what requires gradients; "muon": Muon for the layers' matrices.
 
+    What has two axes or more decays: matrices, and the scales, biases and maps of single heads as well.
     A model this small learns recall from about half as many tokens with Muon (docs/model.md).
     """
     rate, decay = float(settings["learning_rate"]), float(settings.get("weight_decay", 0.01))

@@ -208,6 +208,17 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tmp_path: Path) -> No
     assert id(task.model.model.layers[0].mlp.up_proj.weight) in in_muon
 
 
+def test_what_has_two_axes_decays_the_scales_and_maps_of_heads_as_well() -> None:
+    model = torch.nn.ParameterDict(
+        {"matrix": torch.ones(4, 4), "head_scale": torch.ones(2, 4), "map": torch.ones(2, 4, 4)}
+        | {"norm": torch.ones(4)}
+    )
+    (adamw,) = make_optimizers(model, {"learning_rate": 1e-3, "weight_decay": 0.5})
+    decay = {id(p): group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    found = {name: decay[id(p)] for name, p in model.items()}
+    assert found == {"matrix": 0.5, "head_scale": 0.5, "map": 0.5, "norm": 0.0}
+
+
 def test_the_rate_warms_up_and_falls_to_its_final_fraction() -> None:
     factors = [learning_rate_factor(step, 100, 10, 0.1) for step in range(101)]
     assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 == max(factors)
