@@ -34,8 +34,9 @@ std::string without_big_integers(std::string_view json) {
   bool in_string = false;
   for (size_t i = 0; i < json.size();) {
     if (json[i] == '"') in_string = !in_string;
-    const size_t end = std::min(json.find_first_not_of("0123456789", i), json.size());
-    if (in_string || end == i) {
+    // Not within a string: its digits would be looked through again at each of them.
+    const size_t end = in_string ? i : std::min(json.find_first_not_of("0123456789", i), json.size());
+    if (end == i) {
       const size_t count = in_string && json[i] == '\\' && i + 1 < json.size() ? 2 : 1;  // an escaped quote
       out += json.substr(i, count);
       i += count;

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <ctime>
 #include <map>
 #include <string>
 
@@ -149,6 +150,17 @@ TEST_CASE("an integer that no integer holds is no reason to refuse a file that i
            1e-0000000000000000000007], "bos_token": "\"1000000000000000019884624838656\\", "eos_token": "e"})"}};
   CHECK(read(files).special_tokens.at("bos_token") == "\"1000000000000000019884624838656\\");
   CHECK(read(files).special_tokens.at("eos_token") == "e");
+}
+
+TEST_CASE("a file of digits takes no longer than another one, in a string or without") {
+  const std::string digits(size_t{1} << 22, '7');
+  const std::clock_t begin = std::clock();
+  CHECK(read({{"tokenizer_config.json", R"({"x": ")" + digits + R"(", "bos_token": "b"})"}})
+            .special_tokens.at("bos_token") == "b");
+  std::string signs = "[";
+  for (int i = 0; i < 1 << 18; ++i) signs += "-1234567890,";
+  CHECK_NOTHROW(read({{"tokenizer_config.json", R"({"x": )" + signs + "1]}"}}));
+  CHECK(std::clock() - begin < 10 * CLOCKS_PER_SEC);
 }
 
 TEST_CASE("a hundred thousand fields of one name take no longer than others") {
