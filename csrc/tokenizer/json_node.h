@@ -11,12 +11,16 @@
 #include <vector>
 
 #include "platform/error.h"
+#include "platform/printable.h"
 
 namespace allmem {
 
+inline constexpr size_t kMostQuoted = 60;  // bytes of a file's own text within a sentence
+
 // `text` in quotes, shortened for a sentence.
 inline std::string quoted(std::string_view text) {
-  return text.size() <= 60 ? "\"" + std::string(text) + "\"" : "of " + std::to_string(text.size()) + " bytes";
+  if (text.size() > kMostQuoted) return "of " + std::to_string(text.size()) + " bytes";
+  return "\"" + std::string(text) + "\"";
 }
 
 // The root of `json`, which lives as long as the parser does. Throws kBadTokenizer.
@@ -36,20 +40,21 @@ class JsonNode {
  public:
   JsonNode(simdjson::dom::element element, const std::string& file) : element_(element), file_(&file) {}
 
-  // Throws kBadTokenizer: "tokenizer.json: model.vocab <what>."
+  // Throws kBadTokenizer: "tokenizer.json: model.vocab <what>." What it says may be the file's own text.
   [[noreturn]] void bad(const std::string& what) const {
-    throw Error(ErrorCode::kBadTokenizer, *file_ + ": " + place() + " " + what + ".");
+    throw Error(ErrorCode::kBadTokenizer, printable(*file_ + ": " + place() + " " + what + "."));
   }
   // Throws kUnsupported: "tokenizer.json: normalizer uses <component>, which ..."
   [[noreturn]] void unsupported(std::string_view component) const {
-    throw Error(ErrorCode::kUnsupported, *file_ + ": " + place() + " uses " + std::string(component) +
-                                             ", which this tokenizer does not support.");
+    throw Error(ErrorCode::kUnsupported,
+                printable(*file_ + ": " + place() + " uses " + std::string(component) +
+                          ", which this tokenizer does not support."));
   }
 
   JsonNode field(std::string_view key) const {
     simdjson::dom::element value;
-    if (object().at_key(key).get(value) != simdjson::SUCCESS) bad("lacks the field " + std::string(key));
-    return {value, *file_, path_.empty() ? std::string(key) : path_ + "." + std::string(key)};
+    if (object().at_key(key).get(value) != simdjson::SUCCESS) bad("lacks the field " + shown(key));
+    return {value, *file_, path_.empty() ? shown(key) : path_ + "." + shown(key)};
   }
   // Nothing if the field is absent or null.
   std::optional<JsonNode> maybe(std::string_view key) const {
@@ -62,7 +67,7 @@ class JsonNode {
   std::vector<std::pair<std::string_view, JsonNode>> fields() const {
     std::vector<std::pair<std::string_view, JsonNode>> all;
     for (const auto [key, value] : object()) {
-      all.emplace_back(key, JsonNode(value, *file_, path_ + "." + std::string(key)));
+      all.emplace_back(key, JsonNode(value, *file_, path_ + "." + shown(key)));
     }
     return all;
   }
@@ -90,6 +95,10 @@ class JsonNode {
   JsonNode(simdjson::dom::element element, const std::string& file, std::string path)
       : element_(element), file_(&file), path_(std::move(path)) {}
 
+  // A key as paths have it: short, as each element of a list keeps the path to it.
+  static std::string shown(std::string_view key) {
+    return key.size() <= kMostQuoted ? std::string(key) : "(a key " + quoted(key) + ")";
+  }
   std::string place() const { return path_.empty() ? "the file" : path_; }
 
   template <typename T>

@@ -6,6 +6,7 @@
 
 #include "platform/error.h"
 #include "platform/mapped_file.h"
+#include "platform/printable.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/config.h"
@@ -153,15 +154,16 @@ Tokenizer::~Tokenizer() = default;
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_json(std::string_view json,
                                                       const std::string& name_for_errors) {
-  const TokenizerConfig config = read_tokenizer_json(json, name_for_errors);
-  return std::shared_ptr<const Tokenizer>(
-      new Tokenizer(std::make_unique<const Impl>(config, name_for_errors)));
+  const std::string name = printable(name_for_errors);
+  const TokenizerConfig config = read_tokenizer_json(json, name);
+  return std::shared_ptr<const Tokenizer>(new Tokenizer(std::make_unique<const Impl>(config, name)));
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_file(const std::string& path) {
   const MappedFile file(path);
   const std::span<const std::byte> bytes = file.bytes();
-  if (bytes.size() > kMaxFileBytes) throw Error(ErrorCode::kBadTokenizer, path + " is larger than 1 GiB.");
+  if (bytes.size() > kMaxFileBytes)
+    throw Error(ErrorCode::kBadTokenizer, printable(path) + " is larger than 1 GiB.");
   return from_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
 }
 

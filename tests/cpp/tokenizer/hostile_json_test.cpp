@@ -1,6 +1,7 @@
 // Damaged and hostile tokenizer.json files: each is refused with one sentence that names file and field.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <ctime>
 #include <random>
 
@@ -141,6 +142,36 @@ TEST_CASE("a component outside byte-level BPE is refused by name") {
     check_refused(with(small_tokenizer_json(), damage.from, damage.to), ErrorCode::kUnsupported,
                   damage.field);
   }
+}
+
+TEST_CASE("what a refusal says of a file's own text is printable, and short") {
+  const std::string json = small_tokenizer_json(), clear = R"(\u001b[2J\u001b]0;mine\u0007)";
+  const std::string key(20'000, 'k');
+  const auto begins_with = [&](const std::string& name, const std::string& ids) {
+    return with(json, R"("post_processor":{)",
+                R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":")" + name +
+                    R"("}}],"special_tokens":{)" + ids + R"(}},"x":{)");
+  };
+  const std::string out_of_range = "\"" + key + R"(":{"ids":[0,0,-1]})";
+  for (const std::string& damaged :
+       {with(json, R"("he":256)", "\"" + clear + R"(":-1)"),
+        with(json, R"("h e",)", "\"" + clear + R"( e",)"),
+        with(json, kNormalizer, R"({"type":")" + clear + "\"}"), begins_with(clear, R"("x":{})"),
+        begins_with(clear, "\"" + clear + R"(":{"ids":[-1]})"), begins_with(key, R"("x":{})"),
+        begins_with(key, out_of_range), with(json, R"("version":"1.0")", R"("version":")" + clear + "\"")}) {
+    try {
+      load(damaged);
+      FAIL("the file was accepted");
+    } catch (const Error& error) {
+      const std::string sentence = error.what();
+      CAPTURE(sentence);
+      CHECK(sentence.size() < 300);
+      CHECK(sentence.find("not valid JSON") == std::string::npos);
+      CHECK(std::ranges::none_of(sentence, [](unsigned char c) { return c < 0x20 || c == 0x7F; }));
+    }
+  }
+  check_refused(begins_with(key, out_of_range), ErrorCode::kBadTokenizer,
+                "post_processor.special_tokens.(a key of 20000 bytes).ids[2] is out of range");
 }
 
 TEST_CASE("files that are no JSON object are refused") {
