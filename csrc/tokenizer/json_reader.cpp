@@ -16,18 +16,23 @@ using VocabIds = std::unordered_map<std::string_view, int32_t>;
 constexpr size_t kMaxVocab = size_t{1} << 24;
 constexpr size_t kMaxAddedTokenBytes = 1024;
 constexpr int kMaxSequenceDepth = 8;
-constexpr size_t kMaxPrefix = 64;  // mostly one, BOS
-constexpr size_t kMaxSplits = 64;  // each splits the pieces of the one before, within its call
+constexpr size_t kMaxPrefix = 64;      // mostly one, BOS
+constexpr size_t kMaxSplits = 64;      // each splits the pieces of the one before, within its call
+constexpr size_t kMaxNormalForms = 8;  // each goes through all added tokens, and through every text
 
 // Ids index arrays, so a few bytes of JSON must not ask for gigabytes: holes are allowed, a desert is not.
 int64_t id_limit(size_t entries) { return static_cast<int64_t>(2 * entries + 65536); }
 
 void read_normalizer(const JsonNode& node, std::vector<NormalForm>& out, int depth = 0) {
   const std::string_view type = node.field("type").string();
-  if (type == "NFC") return out.push_back(NormalForm::kNfc);
-  if (type == "NFD") return out.push_back(NormalForm::kNfd);
-  if (type == "NFKC") return out.push_back(NormalForm::kNfkc);
-  if (type == "NFKD") return out.push_back(NormalForm::kNfkd);
+  const auto add = [&](NormalForm form) {
+    if (out.size() == kMaxNormalForms) node.unsupported("more than 8 normal forms");
+    out.push_back(form);
+  };
+  if (type == "NFC") return add(NormalForm::kNfc);
+  if (type == "NFD") return add(NormalForm::kNfd);
+  if (type == "NFKC") return add(NormalForm::kNfkc);
+  if (type == "NFKD") return add(NormalForm::kNfkd);
   if (type != "Sequence" || depth >= kMaxSequenceDepth) node.unsupported(type);
   for (const JsonNode& part : node.field("normalizers").items()) read_normalizer(part, out, depth + 1);
 }

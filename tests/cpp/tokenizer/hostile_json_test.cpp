@@ -203,6 +203,16 @@ TEST_CASE("a text goes through 64 splitting steps at most") {
   check_refused(steps(64), ErrorCode::kUnsupported, "64 splitting steps");
 }
 
+TEST_CASE("a text is normalized 8 times at most") {
+  const auto forms = [](int count) {
+    std::string list;
+    for (int i = 0; i < count; ++i) list += (i > 0 ? "," : "") + std::string(kNormalizer);
+    return with(small_tokenizer_json(), kNormalizer, R"({"type":"Sequence","normalizers":[)" + list + "]}");
+  };
+  CHECK(load(forms(8))->encode("he\u0301llo") == load(small_tokenizer_json())->encode("he\u0301llo"));
+  check_refused(forms(9), ErrorCode::kUnsupported, "8 normal forms");
+}
+
 TEST_CASE("a pattern that backtracks without end gives an Error, not a hang") {
   const auto tokenizer = load(with(small_tokenizer_json(), kRegex, R"({"Regex":"(?:a|a)*[bc]"})"));
   CHECK_THROWS_AS(tokenizer->encode(std::string(64, 'a')), Error);
