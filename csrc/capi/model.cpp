@@ -4,6 +4,7 @@
 
 #include "capi/handles.h"
 #include "platform/file_path.h"
+#include "platform/is_there.h"
 #include "platform/mapped_file.h"
 #include "runtime/snapshot.h"
 
@@ -126,8 +127,7 @@ int32_t allmem_model_load(const char* path, const allmem_model_options* given, a
         fs::is_directory(to_path(where), ignored) ? to_path(where) : to_path(where).parent_path();
     const FindFile find = [&](const std::string& name) -> std::unique_ptr<MappedFile> {
       const fs::path file = directory / name;
-      std::error_code error;
-      if (!fs::exists(file, error)) return nullptr;
+      if (!is_there(file)) return nullptr;
       return std::make_unique<MappedFile>(to_name(file));
     };
     *model = make_model(std::move(loaded), find);

@@ -14,6 +14,7 @@
 #include "ops/registry.h"
 #include "platform/error.h"
 #include "platform/file_path.h"
+#include "platform/is_there.h"
 #include "platform/printable.h"
 #include "runtime/isa.h"
 
@@ -25,14 +26,14 @@ constexpr std::string_view kModelFormat = "1";  // docs/format.md
 
 std::string model_file(const std::string& path) {
   namespace fs = std::filesystem;
-  std::error_code error;
-  if (path.empty() || path.find('\0') != std::string::npos || !fs::exists(to_path(path), error)) {
+  if (path.empty() || path.find('\0') != std::string::npos || !is_there(to_path(path))) {
     throw Error(ErrorCode::kNotFound,
                 printable("There is no model '" + path + "': no such file or directory."));
   }
+  std::error_code error;
   if (!fs::is_directory(to_path(path), error)) return path;
   const fs::path file = to_path(path) / "model.onnx";
-  if (!fs::exists(file, error)) {
+  if (!is_there(file)) {
     throw Error(ErrorCode::kNotFound,
                 printable("The directory '" + path + "' holds no model.onnx, so it is not a model."));
   }
@@ -155,9 +156,7 @@ std::shared_ptr<const Model> Model::load(const std::string& path, const Choices&
     const std::string file = model_file(path);
     const FindFile find = [directory = to_path(file).parent_path()](const std::string& name) {
       const std::filesystem::path beside = directory / to_path(name);
-      std::error_code error;
-      return std::filesystem::exists(beside, error) ? std::make_shared<const MappedFile>(to_name(beside))
-                                                    : nullptr;
+      return is_there(beside) ? std::make_shared<const MappedFile>(to_name(beside)) : nullptr;
     };
     check_files(find, check, /*complete=*/true);
     return make(onnx::read_model(file), choices, std::move(log));

@@ -8,6 +8,7 @@
 
 #include "platform/error.h"
 #include "platform/file_path.h"
+#include "platform/is_there.h"
 #include "platform/new_file.h"
 #include "platform/printable.h"
 #include "runtime/bytes.h"
@@ -22,10 +23,10 @@ class SnapshotFile {
  public:
   explicit SnapshotFile(const std::string& path) : path_(path) {
     const std::filesystem::path where = to_path(path);
-    std::error_code error;
-    if (!std::filesystem::exists(where, error)) {
+    if (!is_there(where)) {
       throw Error(ErrorCode::kNotFound, printable("There is no memory file '" + path + "'."));
     }
+    std::error_code error;
     if (!std::filesystem::is_regular_file(where, error)) fail();
     file_.rdbuf()->pubsetbuf(nullptr, 0);  // no copies of what was said
     // The size of what was opened: under this name there may be another file by now.
@@ -102,7 +103,8 @@ void remember(Writer& writer, const std::string& path, std::optional<uint64_t> c
   writer.files.push_back({.path = std::move(name), .checksum = *checksum});
 }
 
-// Whether the file at `path` is another one than the writer last met there. One that is gone is none.
+// Whether the file at `path` is another one than the writer last met there. One that is gone is none. Throws
+// kIo when it cannot be read.
 bool has_changed(const Writer& writer, const std::string& path) {
   const auto known = std::ranges::find(writer.files, identity(path), &Writer::File::path);
   if (known == writer.files.end()) return false;
@@ -110,6 +112,7 @@ bool has_changed(const Writer& writer, const std::string& path) {
     SnapshotFile file(path);
     return snapshot_checksum(file.source()) != known->checksum;
   } catch (const Error& error) {
+    if (error.code() == ErrorCode::kIo) throw;
     return error.code() != ErrorCode::kNotFound;
   }
 }

@@ -184,6 +184,18 @@ TEST_CASE("a damaged file of a model is refused by name") {
   CHECK(load_with(ALLMEM_CHECK_SMALL) == ALLMEM_OK);
 }
 
+#if !ALLMEM_ON_WINDOWS
+TEST_CASE("a tokenizer that cannot be looked at is not taken for none") {
+  const TempDir directory;
+  const std::string folder = directory / "model";
+  std::filesystem::copy(kBundled, folder);
+  std::filesystem::remove(folder + "/tokenizer.json");
+  std::filesystem::create_symlink("tokenizer.json", folder + "/tokenizer.json");
+  allmem_model* model = nullptr;
+  CHECK(allmem_model_load(folder.c_str(), nullptr, &model) == ALLMEM_IO);
+}
+#endif
+
 TEST_CASE("the log callback tells of loading, saving and nothing else") {
   std::vector<std::string> lines;
   allmem_model_options options;

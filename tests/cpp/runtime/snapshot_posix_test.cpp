@@ -432,3 +432,34 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(text_of(other) == "not to be touched");
   CHECK(inspect_snapshot_file(path).note == "newest");
 }
+
+TEST_CASE_FIXTURE(Fixture, "a file that cannot be looked at is not one that is not there") {
+  const TempDir directory;
+  std::filesystem::create_symlink("circle", directory / "circle");
+  message_of([&] { load_snapshot_file(writer, nullptr, directory / "circle"); }, ErrorCode::kIo);
+  message_of([&] { Model::load(directory / "circle"); }, ErrorCode::kIo);
+  std::filesystem::create_symlink("model.onnx", directory / "model.onnx");
+  message_of([&] { Model::load(directory.path()); }, ErrorCode::kIo);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a known file that cannot be read any more is no conflict, but an I/O error") {
+  const TempDir directory;
+  const std::string path = directory / "memory";
+  run(writer, first());
+  save_snapshot_file(writer, "", path);
+  ::chmod(directory.path().c_str(), 0777);
+  ::chmod(path.c_str(), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {  // the superuser may read it all the same, and has to become nobody
+    if (::geteuid() == 0 && ::setuid(65534) != 0) ::_exit(0);
+    try {
+      save_snapshot_file(writer, "", path);
+    } catch (const Error& error) {
+      ::_exit(error.code() == ErrorCode::kIo ? 0 : 2);
+    }
+    ::_exit(1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  CHECK(status == 0);
+}
