@@ -18,7 +18,7 @@ enum class ErrorCode {
   kBadSnapshot,      // a saved memory is damaged, or of another model or format
   kPoisoned,         // an earlier error left the session unusable until reset
   kOutOfMemory,      // a model or a session does not fit into memory
-  kConflict,         // somebody else has changed a saved memory since it was loaded or saved here
+  kConflict,         // somebody else has changed a saved memory since, or it could not be loaded here
 };
 
 class Error : public std::runtime_error {

@@ -77,7 +77,8 @@ SnapshotInfo load_snapshot(Writer& writer, const std::shared_ptr<const Tokenizer
 // The same through a file, links followed. Written to a new file beside it, synced and renamed: a crash at
 // any moment leaves the old memory or the new one, and what it leaves beside it the next save or load
 // removes. Throws kIo, kNotFound when there is nothing to load, and kConflict when somebody else has saved
-// there since the writer did or was loaded from there.
+// there since the writer did or was loaded from there, or when the writer could not be loaded from there. A
+// file that the writer has never met is overwritten.
 void save_snapshot_file(Writer& writer, std::string_view note, const std::string& path);
 SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                                 const std::string& path, const Accept& accept = {});

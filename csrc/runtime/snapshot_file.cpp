@@ -94,26 +94,49 @@ std::string identity(const std::string& path) {
   return error ? path : to_name(whole);
 }
 
-// What the file at `path` holds is known to the writer; or no longer, without a checksum.
-void remember(Writer& writer, const std::string& path, std::optional<uint64_t> checksum) {
-  std::string name = identity(path);
+void forget(Writer& writer, const std::string& name) {
   std::erase_if(writer.files, [&](const Writer::File& file) { return file.path == name; });
-  if (!checksum) return;
-  if (writer.files.size() == Writer::kMaxFiles) writer.files.erase(writer.files.begin());
-  writer.files.push_back({.path = std::move(name), .checksum = *checksum});
 }
 
-// Whether the file at `path` is another one than the writer last met there. One that is gone is none. Throws
-// kIo when it cannot be read.
-bool has_changed(const Writer& writer, const std::string& path) {
-  const auto known = std::ranges::find(writer.files, identity(path), &Writer::File::path);
-  if (known == writer.files.end()) return false;
+void remember(Writer& writer, Writer::File file) {
+  forget(writer, file.path);
+  if (writer.files.size() == Writer::kMaxFiles) writer.files.erase(writer.files.begin());
+  writer.files.push_back(std::move(file));
+}
+
+// A file that could not be loaded is somebody's memory all the same. One that the writer has met before is
+// known by its checksum.
+void remember_unread(Writer& writer, const std::string& path) {
+  std::string name = identity(path);
+  if (std::ranges::find(writer.files, name, &Writer::File::path) == writer.files.end())
+    remember(writer, {.path = std::move(name), .checksum = {}});
+}
+
+// Throws kConflict when the file at `target`, which the caller names `path`, is not what the writer last met
+// there, or is one that it could not load; and kIo when it cannot be read. One that is gone is none.
+void check_known(const Writer& writer, const std::string& target, const std::string& path) {
+  const auto known = std::ranges::find(writer.files, identity(target), &Writer::File::path);
+  if (known == writer.files.end() || !is_there(to_path(target))) return;
+  const auto conflict = [&](const std::string& why) {
+    throw Error(ErrorCode::kConflict, printable("The memory was not saved: " + why));
+  };
+  if (!known->checksum) {
+    conflict("'" + path +
+             "' could not be loaded into this session, and saving would overwrite it. Save under another "
+             "name, or move that file away or delete it.");
+  }
+  std::optional<uint64_t> checksum;  // nothing: it is no memory any more
   try {
-    SnapshotFile file(path);
-    return snapshot_checksum(file.source()) != known->checksum;
+    SnapshotFile file(target);
+    checksum = snapshot_checksum(file.source());
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::kIo) throw;
-    return error.code() != ErrorCode::kNotFound;
+    if (error.code() == ErrorCode::kNotFound) return;
+    if (error.code() != ErrorCode::kBadSnapshot) throw;
+  }
+  if (checksum != known->checksum) {
+    conflict("somebody else has changed '" + path +
+             "' since this session loaded or saved it. Load it to go on from there, or save under another "
+             "name.");
   }
 }
 
@@ -131,29 +154,32 @@ SnapshotInfo inspect_snapshot_file(const std::string& path) {
 
 SnapshotInfo load_snapshot_file(Writer& writer, const std::shared_ptr<const Tokenizer>& tokenizer,
                                 const std::string& path, const Accept& accept) {
-  return with_file(path, [&] {
-    SnapshotFile file(path);
-    SnapshotInfo info = load_snapshot(writer, tokenizer, file.source(), accept);
-    remember(writer, path, info.checksum);
-    return info;
-  });
+  try {
+    return with_file(path, [&] {
+      SnapshotFile file(path);
+      SnapshotInfo info = load_snapshot(writer, tokenizer, file.source(), accept);
+      remember(writer, {.path = identity(path), .checksum = info.checksum});
+      return info;
+    });
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kNotFound) remember_unread(writer, path);
+    throw;
+  } catch (...) {  // of `accept`, or of an allocation
+    remember_unread(writer, path);
+    throw;
+  }
 }
 
 void save_snapshot_file(Writer& writer, std::string_view note, const std::string& path) {
   require_name(path);
   try {
     NewFile file(path, is_whole);
-    if (has_changed(writer, file.target())) {
-      throw Error(ErrorCode::kConflict,
-                  printable("The memory was not saved: somebody else has changed '" + path +
-                            "' since this session loaded or saved it. Load it to go on from there, or save "
-                            "under another name."));
-    }
+    check_known(writer, file.target(), path);
     const uint64_t checksum =
         save_snapshot_to(writer, note, [&](std::span<const std::byte> piece) { file.write(piece); });
-    remember(writer, path, {});  // if it fails from here on, the file may hold either
+    forget(writer, identity(path));  // if it fails from here on, the file may hold either
     file.replace();
-    remember(writer, path, checksum);
+    remember(writer, {.path = identity(path), .checksum = checksum});
   } catch (const Error& reason) {
     if (reason.code() != ErrorCode::kIo) throw;
     throw Error(ErrorCode::kIo, printable(std::string("The memory was not saved. ") + reason.what()));

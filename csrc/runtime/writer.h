@@ -118,10 +118,10 @@ class Writer {
   void restore(uint64_t position, Decoding decoding, FunctionRef<void(std::span<std::byte>)> fill);
 
   // Files that it was loaded from or saved to, the latest last, and what they held then: so that a save finds
-  // out whether somebody else has saved there since.
+  // out whether somebody else has saved there since. Nothing: of a file that could not be loaded.
   struct File {
     std::string path;
-    uint64_t checksum;
+    std::optional<uint64_t> checksum;
   };
   static constexpr size_t kMaxFiles = 16;
   std::vector<File> files;

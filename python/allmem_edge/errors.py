@@ -55,7 +55,7 @@ class SnapshotError(AllMemError):
 
 
 class ConflictError(AllMemError):
-    """Somebody else has changed a saved memory since this session loaded or saved it; nothing was written."""
+    """A saved memory was changed by somebody else since, or could not be loaded here; nothing was written."""
 
 
 class SessionInUseError(AllMemError):

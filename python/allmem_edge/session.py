@@ -241,7 +241,8 @@ class Session:
         file: a path, or a binary file object, which is given pieces of at most 1 MiB: to encrypt them, say.
         A crash at any moment leaves the old file or the new one; links are followed, and mode and extended
         attributes of the old file stay. Raises StorageError when it cannot write, ConflictError when
-        somebody else has changed the file since this session was loaded from it or saved to it.
+        somebody else has changed the file since this session was loaded from it or saved to it, and when it
+        could not be loaded into this session. A file that this session has never met is overwritten.
         """
         note = content("The note", note)
         if isinstance(file, (str, bytes, os.PathLike)) or not hasattr(file, "write"):

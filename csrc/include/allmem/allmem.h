@@ -68,7 +68,7 @@ enum {
   ALLMEM_IN_USE = 11,           /* a call of this session, batch or decoder is under way */
   ALLMEM_OUT_OF_MEMORY = 12,    /* a model or a session does not fit, an allocation failed or a thread */
   ALLMEM_INTERNAL = 13,         /* a defect of this library; please report it */
-  ALLMEM_CONFLICT = 14          /* somebody else has changed the memory file since: nothing was written */
+  ALLMEM_CONFLICT = 14          /* the memory file is not what this session knows: nothing was written */
 };
 
 /* The library's version, e.g. "0.2.0", and the ABI that it was built for. Compare with ALLMEM_ABI_VERSION. */
@@ -457,12 +457,15 @@ ALLMEM_API int32_t allmem_session_save_to(allmem_session* session, const void* n
 /* Atomic: a crash at any moment leaves the old file or the new one, and what it leaves beside it the next
  * save or load of this path removes. Symbolic links are followed; mode, owner and extended attributes of the
  * old file stay. ALLMEM_CONFLICT when somebody else has changed the file since this session was loaded from
- * it or saved to it: nothing is written. To overwrite it all the same, delete it first. */
+ * it or saved to it, and when it could not be loaded into this session: nothing is written. Save under
+ * another name, or delete it first to overwrite it. A file that this session has never met is overwritten:
+ * load it before the first save, as ALLMEM_NOT_FOUND alone says that there is none. */
 ALLMEM_API int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
                                             const char* path);
 /* Checked wholly before anything changes: on failure the session is what it was. Only a file that changes, or
  * cannot be read, while its state is taken gives ALLMEM_IO and a poisoned session. ALLMEM_UNSUPPORTED when it
- * holds an unfinished text and the model has no tokenizer.json. */
+ * holds an unfinished text and the model has no tokenizer.json. A file that could not be loaded, whatever the
+ * reason but ALLMEM_NOT_FOUND, is not overwritten by this session: saving to it gives ALLMEM_CONFLICT. */
 ALLMEM_API int32_t allmem_session_load(allmem_session* session, const void* snapshot, size_t size);
 ALLMEM_API int32_t allmem_session_load_file(allmem_session* session, const char* path);
 /* Fills all `size` bytes from `offset` of the snapshot on. Return 0; anything else gives ALLMEM_IO. It calls

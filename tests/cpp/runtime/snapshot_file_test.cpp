@@ -1,4 +1,6 @@
 // What a snapshot's file promises: it holds the old state or the new one, and nobody's save is lost.
+#include <new>
+
 #include "platform/file_path.h"
 #include "snapshot_fixture.h"
 
@@ -73,4 +75,34 @@ TEST_CASE_FIXTURE(Fixture, "what `accept` throws refuses a memory, and nothing h
   CHECK_THROWS_AS(load_snapshot_file(writer, nullptr, directory / "memory", [](const auto&) { throw No(); }),
                   No);
   CHECK(saved(writer, "") == before);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a file that could not be loaded is not overwritten by the session that tried") {
+  const TempDir directory;
+  const std::string path = directory.write("memory", "a conversation of some later format");
+  run(writer, first());
+  message_of([&] { load_snapshot_file(writer, nullptr, path); }, ErrorCode::kBadSnapshot);
+  std::unique_ptr<Writer> twin = writer.clone();
+  for (Writer* tried : {&writer, twin.get()}) {
+    const std::string sentence =
+        message_of([&] { save_snapshot_file(*tried, "", path); }, ErrorCode::kConflict);
+    CHECK(sentence.find("could not be loaded") != std::string::npos);
+  }
+  CHECK(std::filesystem::file_size(path) == 35);
+  save_snapshot_file(writer, "", directory / "another");
+  std::filesystem::rename(path, directory / "aside");
+  save_snapshot_file(writer, "mine", path);
+  save_snapshot_file(writer, "mine again", path);
+
+  std::filesystem::rename(directory / "another", path);  // of somebody else, who is loaded at the second try
+  const auto refuse = [](const auto&) { throw std::bad_alloc(); };
+  CHECK_THROWS_AS(load_snapshot_file(*twin, nullptr, path, refuse), std::bad_alloc);
+  message_of([&] { save_snapshot_file(*twin, "", path); }, ErrorCode::kConflict);
+  load_snapshot_file(*twin, nullptr, path);
+  CHECK_NOTHROW(save_snapshot_file(*twin, "", path));
+
+  CHECK_THROWS_AS(load_snapshot_file(*twin, nullptr, path, refuse), std::bad_alloc);
+  CHECK_NOTHROW(save_snapshot_file(*twin, "", path));  // what it holds is known
+  message_of([&] { load_snapshot_file(writer, nullptr, directory / "none"); }, ErrorCode::kNotFound);
+  CHECK_NOTHROW(save_snapshot_file(writer, "", directory / "none"));
 }
