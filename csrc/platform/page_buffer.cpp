@@ -4,6 +4,7 @@
 #include <new>
 
 #include "platform/large_pages.h"
+#include "platform/zeros.h"
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
@@ -31,6 +32,13 @@ PageBuffer::PageBuffer(size_t size) : size_(size) {
   block_ = AlignedBuffer(size);
   data_ = block_.data();
 #endif
+}
+
+void PageBuffer::clear() {
+#if defined(ALLMEM_MAPS) && defined(__linux__)  // elsewhere the advice does not make them zeros
+  if (data_ != nullptr) ::madvise(data_, size_, MADV_DONTNEED);
+#endif
+  make_zeros({data_, size_});  // what was not given back: locked pages, an emulator that ignores advice
 }
 
 PageBuffer::~PageBuffer() {

@@ -19,6 +19,7 @@ class PageBuffer {
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
   size_t size() const { return size_; }
+  void clear();  // zeros again; pages go back to the system where it takes them, and no other is touched
 
  private:
   AlignedBuffer block_;  // where there is no mmap, and under AddressSanitizer, which watches its bounds

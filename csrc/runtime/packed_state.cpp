@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "platform/wipe.h"
+#include "platform/zeros.h"
 #include "runtime/bytes.h"
 
 namespace allmem {
@@ -13,22 +14,6 @@ namespace allmem {
 namespace {
 
 constexpr size_t kWord = sizeof(uint64_t), kBits = 64;  // of a word of the map
-
-bool is_zero(const std::byte* block) {
-  uint64_t any = 0;
-  for (size_t i = 0; i < kPackedBlock; i += kWord) {
-    uint64_t word;
-    std::memcpy(&word, block + i, kWord);
-    any |= word;
-  }
-  return any == 0;
-}
-
-// Zeros, where there are none yet: a page that nobody has written to stays the system's.
-void clear(std::span<std::byte> blocks) {
-  for (size_t i = 0; i < blocks.size(); i += kPackedBlock)
-    if (!is_zero(blocks.data() + i)) std::memset(blocks.data() + i, 0, kPackedBlock);
-}
 
 // A buffer that hands on the `size` bytes that it gets in pieces of kPiece, the last one of what is left.
 class Pieces {
@@ -61,7 +46,7 @@ class Pieces {
 PackedState::PackedState(std::span<const std::byte> state)
     : state_(state), map_((state.size() / kPackedBlock + kBits - 1) / kBits) {
   for (size_t block = 0; block < state.size() / kPackedBlock; ++block) {
-    if (is_zero(state.data() + block * kPackedBlock)) continue;
+    if (are_zeros(state.subspan(block * kPackedBlock, kPackedBlock))) continue;
     map_[block / kBits] |= uint64_t{1} << (block % kBits);
     ++blocks_;
   }
@@ -109,7 +94,7 @@ size_t PackedReader::next_block() {
   uint64_t bits = begin < end ? map_[word] >> (begin % kBits) << (begin % kBits) : 0;
   while (bits == 0 && ++word < map_.size()) bits = map_[word];
   const size_t found = bits == 0 ? end : word * kBits + static_cast<size_t>(std::countr_zero(bits));
-  clear(into_.subspan(begin * kPackedBlock, (found - begin) * kPackedBlock));
+  make_zeros(into_.subspan(begin * kPackedBlock, (found - begin) * kPackedBlock));
   return found;
 }
 

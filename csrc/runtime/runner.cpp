@@ -84,7 +84,7 @@ void SessionState::copy_initial_weights() {
 }
 
 void SessionState::reset() {
-  if (bytes.size() > 0) std::memset(bytes.data(), 0, bytes.size());  // also what lies between the parts
+  bytes.clear();  // also what lies between the parts
   copy_initial_weights();
   position = 0;
   is_fresh = true;

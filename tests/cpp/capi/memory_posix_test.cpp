@@ -59,6 +59,13 @@ int load_with(size_t more) {
   return status == ALLMEM_OK || status == ALLMEM_OUT_OF_MEMORY ? 0 : 200 + status;
 }
 
+// Bytes of this process that are in memory.
+size_t resident() {
+  size_t pages = 0, in_memory = 0;
+  std::ifstream("/proc/self/statm") >> pages >> in_memory;
+  return in_memory * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
 int in_a_child(const std::function<int()>& body) {
   const pid_t child = fork();
   if (child == 0) _exit(body());
@@ -74,6 +81,27 @@ TEST_CASE("too little memory is said to be that, wherever it runs out") {
     CAPTURE(more);
     CHECK(in_a_child([&] { return load_with(more); }) == 0);
   }
+}
+
+TEST_CASE("a reset takes no memory for a window that nothing is in, and gives back what was taken") {
+  allmem_model_options options;
+  allmem_model_options_init(&options);
+  options.window = 1 << 18;
+  allmem_model* model = nullptr;
+  REQUIRE(allmem_model_load(ALLMEM_BUNDLED_MODEL, &options, &model) == ALLMEM_OK);
+  allmem_session* session = nullptr;
+  REQUIRE(allmem_session_create(model, nullptr, &session) == ALLMEM_OK);
+  allmem_session_info info;
+  info.struct_size = sizeof info;
+  REQUIRE(allmem_session_get_info(session, &info) == ALLMEM_OK);
+  REQUIRE(info.state_bytes > size_t{64} << 20);
+  const size_t before = resident();
+  CHECK(allmem_session_reset(session) == ALLMEM_OK);
+  CHECK(resident() < before + info.state_bytes / 8);
+  CHECK(allmem_session_wipe(session) == ALLMEM_OK);  // writes to all of it
+  CHECK(resident() < before + info.state_bytes / 8);
+  allmem_session_free(session);
+  allmem_model_free(model);
 }
 
 TEST_CASE("a session can be wiped, saved and asked on a thread with a small stack") {
