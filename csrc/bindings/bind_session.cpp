@@ -248,9 +248,9 @@ void bind_session(py::module_& m) {
              return layer_memories(writer->session());
            })
       .def("cancel", [](SessionHandle& handle) { handle.writer->cancel(); })
-      .def_property_readonly("unfinished", [](const SessionHandle& h) { return h.writer->unfinished(); })
-      .def_property_readonly("marks", [](const SessionHandle& h) { return h.writer->marks(); })
-      .def_property_readonly("mark_bytes", [](const SessionHandle& h) { return h.writer->mark_bytes(); })
+      .def_property_readonly("unfinished", [](const SessionHandle& h) { return h.unfinished.load(); })
+      .def_property_readonly("marks", [](const SessionHandle& h) { return h.marks.load(); })
+      .def_property_readonly("mark_bytes", [](const SessionHandle& h) { return h.mark_bytes.load(); })
       .def_property_readonly("position", [](const SessionHandle& h) { return h.session().position(); })
       .def_property_readonly("frozen", [](const SessionHandle& h) { return h.session().frozen(); })
       .def_property_readonly("state_bytes", [](const SessionHandle& h) { return h.session().state_bytes(); })

@@ -25,25 +25,37 @@ class InUseError : public Error {
 
 // A session that two Python threads may touch by mistake: the second gets an error instead of a data race.
 struct SessionHandle {
-  explicit SessionHandle(std::unique_ptr<Writer> owned) : writer(std::move(owned)) {}
+  explicit SessionHandle(std::unique_ptr<Writer> owned) : writer(std::move(owned)) { note(); }
   const Session& session() const { return writer->session(); }
   std::unique_ptr<Writer> writer;
   std::atomic<bool> busy = false;
+
+  // What any thread may ask for while another one is in a call: as it was when the last call had ended.
+  std::atomic<bool> unfinished = false;
+  std::atomic<size_t> marks = 0, mark_bytes = 0;
+  void note() {
+    unfinished = writer->unfinished();
+    marks = writer->marks();
+    mark_bytes = writer->mark_bytes();
+  }
 };
 
 // A session's writer, claimed for the scope of one call. Throws InUseError.
 class ClaimedWriter {
  public:
-  explicit ClaimedWriter(SessionHandle& handle) : claim_(handle.busy), writer_(*handle.writer) {
+  explicit ClaimedWriter(SessionHandle& handle) : claim_(handle.busy), handle_(handle) {
     if (claim_.held()) return;
     throw InUseError("This session is in use by another thread; give each thread its own (Session.clone()).");
   }
-  Writer* operator->() { return &writer_; }
-  Writer& operator*() { return writer_; }
+  ~ClaimedWriter() { handle_.note(); }
+  ClaimedWriter(const ClaimedWriter&) = delete;
+  ClaimedWriter& operator=(const ClaimedWriter&) = delete;
+  Writer* operator->() { return handle_.writer.get(); }
+  Writer& operator*() { return *handle_.writer; }
 
  private:
   Claim claim_;
-  Writer& writer_;
+  SessionHandle& handle_;
 };
 
 // Ctrl-C acts between two blocks of a long call: raises what Python's signal handler raised.

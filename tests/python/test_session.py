@@ -197,6 +197,27 @@ def test_two_threads_in_one_session_are_an_error_and_not_a_race(tiny: ae.Model) 
     assert session.position == len(done) * len(IDS * 10)
 
 
+def test_what_a_session_holds_may_be_asked_while_another_thread_uses_it(tiny: ae.Model) -> None:
+    session = tiny.session(threads=1)
+    session.forward(IDS)
+    session.mark(max_bytes=1 << 30)
+    one = session.mark_bytes
+
+    def mark_and_go_back() -> None:
+        for _ in range(300):
+            session.mark(max_bytes=3 * one)
+            assert session.undo()
+
+    thread = threading.Thread(target=mark_and_go_back)
+    thread.start()
+    seen = set()
+    while thread.is_alive():
+        seen.add((session.marks, session.mark_bytes // one, session.unfinished))
+    thread.join()
+    assert all(marks in (1, 2) and copies in (1, 2) and not unfinished for marks, copies, unfinished in seen)
+    assert (session.marks, session.mark_bytes) == (1, one)
+
+
 def test_sessions_of_one_model_run_in_parallel(tiny: ae.Model) -> None:
     expected = tiny.session(threads=1).forward(IDS)
     results: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = []
