@@ -121,7 +121,7 @@ public final class Chat: @unchecked Sendable {
       if status != Int32(ALLMEM_BUFFER_TOO_SMALL) { try check(status) }
       var bytes = Data(count: size)
       try bytes.withUnsafeMutableBytes { try check(allmem_session_save(session, nil, 0, $0.baseAddress, $0.count, &size)) }
-      return bytes
+      return bytes.prefix(size)
     }
   }
 

@@ -144,7 +144,7 @@ inline std::vector<jlong> longs_of(JNIEnv* env, jlongArray array) {
   return values;
 }
 
-// Asks for the size, then for the values.
+// Asks for the size, then for the values: fewer, if another thread has reset the session in between.
 template <class T, class Fill>
 std::vector<T> sized(const Fill& fill) {
   size_t count = 0;
@@ -152,6 +152,7 @@ std::vector<T> sized(const Fill& fill) {
   if (status != ALLMEM_BUFFER_TOO_SMALL) check(status);
   std::vector<T> values(count);
   if (count != 0) check(fill(values.data(), values.size(), &count));
+  values.resize(count);
   return values;
 }
 
