@@ -269,7 +269,9 @@ int32_t allmem_session_chat(allmem_session* session, const allmem_message* messa
     try {
       prompt = encode_messages(*handle.shared, all, continues, go_on);
     } catch (const Error& error) {
-      if (generation != nullptr && error.code() == ErrorCode::kCancelled) {
+      if (error.code() != ErrorCode::kCancelled) throw;
+      handle.writer->drop_text();  // what is resumed now would be an older answer
+      if (generation != nullptr) {
         allmem_generation nothing{};
         nothing.finish = ALLMEM_FINISH_CANCELLED;
         give(nothing, generation, "generation");

@@ -52,7 +52,8 @@ class Writer {
   bool unfinished() const { return now_.text && !now_.text->over(); }
   // Of the text begun last, over or not; null when there is none.
   const GenerateStats* stats() const { return now_.text ? &now_.text->stats() : nullptr; }
-  // Changes whenever the text is another: by start(), read(), undo(), restore().
+  void drop_text();  // there is none to go on with
+  // Changes whenever the text is another: by start(), drop_text(), read(), undo(), restore().
   uint64_t text_number() const { return text_number_; }
   // As Generator's; cancel() ends prefill(), too. Throw kInvalidArgument when there is no text.
   bool prefill(GoOn go_on = kToTheEnd);
@@ -134,7 +135,6 @@ class Writer {
   };
   class HandRead;
   class Drafted;
-  void drop_text();
   void note_read(std::span<const int32_t> ids);
   Generator& text();
   Forward forward();

@@ -2,7 +2,7 @@
  *
  * A model is immutable, mapped from its files and shared by any number of sessions and threads. A session is
  * one conversation: all mutable state, allocated once at its final size, the same after ten tokens and after
- * ten million. Nothing is global: there is no init and no shutdown.
+ * ten million. Nothing is global but the threads that sessions share: there is no init and no shutdown.
  *
  *   allmem_model* model;       allmem_model_load("path/to/model", NULL, &model);
  *   allmem_session* session;   allmem_session_create(model, NULL, &session);
@@ -348,7 +348,9 @@ ALLMEM_API int32_t allmem_session_generate(allmem_session* session, const int32_
                                            const allmem_sampling* sampling, allmem_text_callback callback,
                                            void* user_data, allmem_generation* generation);
 /* The same for messages: encodes only what is new, so that a conversation goes on at the cost of its last
- * message. In a session that has read anything, they begin with the end mark of an answer. */
+ * message. In a session that has read anything, they begin with the end mark of an answer. Cancelled while
+ * they are still being turned into tokens, nothing was read (prompt_tokens and prompt_left are 0) and no text
+ * is unfinished, an older one neither: ask again. */
 ALLMEM_API int32_t allmem_session_chat(allmem_session* session, const allmem_message* messages,
                                        size_t message_count, const allmem_sampling* sampling,
                                        allmem_text_callback callback, void* user_data,

@@ -125,6 +125,7 @@ TEST_CASE("a callback is called while a long message is turned into tokens, and 
     CHECK(size == 0);
     return ++*static_cast<int32_t*>(user_data);
   };
+  const auto stop_at_text = [](const char*, size_t size, void*) { return int32_t{size > 0}; };
   allmem_generation generation;
   generation.struct_size = sizeof generation;
   CHECK(allmem_session_chat(session.get(), &message, 1, nullptr, stop_at_once, &calls, &generation) ==
@@ -133,6 +134,18 @@ TEST_CASE("a callback is called while a long message is turned into tokens, and 
   CHECK(generation.finish == ALLMEM_FINISH_CANCELLED);
   CHECK(generation.prompt_tokens == 0);
   CHECK(position(session) == 0);
+
+  const allmem_message hello = {"user", "Hello!"};  // an older answer, which is not gone on with instead
+  REQUIRE(allmem_session_chat(session.get(), &hello, 1, nullptr, stop_at_text, nullptr, nullptr) ==
+          ALLMEM_OK);
+  REQUIRE(info_of(session).unfinished == 1);
+  const uint64_t read = position(session);
+  CHECK(allmem_session_chat(session.get(), &message, 1, nullptr, stop_at_once, &calls, &generation) ==
+        ALLMEM_CANCELLED);
+  CHECK(generation.prompt_left == 0);
+  CHECK(position(session) == read);
+  CHECK(info_of(session).unfinished == 0);
+  CHECK(allmem_session_resume(session.get(), nullptr, nullptr, &generation) == ALLMEM_INVALID_ARGUMENT);
 }
 
 TEST_CASE("a callback ends a generation, and a stop text is not shown") {

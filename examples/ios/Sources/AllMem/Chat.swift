@@ -56,7 +56,8 @@ public final class Chat: @unchecked Sendable {
     }
   }
 
-  /// Goes on with an answer that was cut short, as if it had never been. ALLMEM_INVALID_ARGUMENT when there is none.
+  /// Goes on with an answer that was cut short, as if it had never been. ALLMEM_INVALID_ARGUMENT when there is none: also when
+  /// it was stopped before anything of a long message was read (`isUnfinished()`); send that again.
   public func resume(progress: (@Sendable (Answer) -> Void)? = nil) -> AsyncThrowingStream<String, Error> {
     stream(progress) { run in
       try run.finished(allmem_session_resume(self.session, onPiece, run.userData, run.generation))

@@ -173,7 +173,10 @@ class Chat internal constructor(
             }
         }
 
-    /** Goes on with an answer that was cut short, as if it had never been. IllegalArgumentException when there is none. */
+    /**
+     * Goes on with an answer that was cut short, as if it had never been. IllegalArgumentException when there is none: also when it was
+     * stopped before anything of a long message was read (info().unfinished); send that again.
+     */
     fun resume(): Flow<String> = stream(AllMemNative::resume)
 
     /**
