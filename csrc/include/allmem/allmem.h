@@ -457,11 +457,13 @@ typedef int32_t (*allmem_write_callback)(const void* bytes, size_t size, void* u
 ALLMEM_API int32_t allmem_session_save_to(allmem_session* session, const void* note, size_t note_size,
                                           allmem_write_callback write, void* user_data);
 /* Atomic: a crash at any moment leaves the old file or the new one, and what it leaves beside it the next
- * save or load of this path removes. Symbolic links are followed; mode, owner and extended attributes of the
- * old file stay. ALLMEM_CONFLICT when somebody else has changed the file since this session was loaded from
- * it or saved to it, and when it could not be loaded into this session: nothing is written. Save under
- * another name, or delete it first to overwrite it. A file that this session has never met is overwritten:
- * load it before the first save, as ALLMEM_NOT_FOUND alone says that there is none. */
+ * save or load of this path removes; not where a disk knows no file locks (some network and removable ones),
+ * as each save has a name of its own there: keep memories on internal storage. Symbolic links are followed;
+ * mode, owner and extended attributes of the old file stay. ALLMEM_CONFLICT when somebody else has changed
+ * the file since this session was loaded from it or saved to it, and when it could not be loaded into this
+ * session: nothing is written. Save under another name, or delete it first to overwrite it. A file that this
+ * session has never met is overwritten: load it before the first save, as ALLMEM_NOT_FOUND alone says that
+ * there is none. */
 ALLMEM_API int32_t allmem_session_save_file(allmem_session* session, const void* note, size_t note_size,
                                             const char* path);
 /* Checked wholly before anything changes: on failure the session is what it was. Only a file that changes, or
@@ -496,8 +498,8 @@ ALLMEM_API int32_t allmem_snapshot_inspect(const void* snapshot, size_t size, al
 /* The same for a file, without taking its state into memory. */
 ALLMEM_API int32_t allmem_snapshot_inspect_file(const char* path, allmem_snapshot_info* info, void* note,
                                                 size_t capacity, size_t* count);
-/* Removes a saved memory, following links, and all that a killed save left of it. ALLMEM_NOT_FOUND when there
- * is none. For "forget me", after allmem_session_wipe(). */
+/* Removes a saved memory, following links, and all that a killed save left of it, where there are file locks.
+ * ALLMEM_NOT_FOUND when there is none. For "forget me", after allmem_session_wipe(). */
 ALLMEM_API int32_t allmem_snapshot_delete_file(const char* path);
 
 #ifdef __cplusplus
