@@ -25,9 +25,10 @@ struct ModelInfo {
   int64_t vocab_size = 0;
   int64_t window = 0, sinks = 0, chunk = 0, layers = 0;  // as chosen; chunk is 0 when the memory is off
   MemoryUse memory = MemoryUse::kOn;
-  std::string chosen;        // "window 32, sinks 4, chunk 16, memory on"; empty when all is as the file says
-  std::string quantization;  // "none", "int8", "mixed", "int4"; like the names, what the file says as valid UTF-8
-  bool exact = false;        // computes in float32 throughout: loaded so, or its weights are float32
+  std::string chosen;  // "window 32, sinks 4, chunk 16, memory on"; empty when all is as the file says
+  std::string
+      quantization;    // "none", "int8", "mixed", "int4"; like the names, what the file says as valid UTF-8
+  bool exact = false;  // computes in float32 throughout: loaded so, or its weights are float32
   size_t weight_bytes = 0;
   size_t state_bytes = 0;  // of one session, without scratch
   std::vector<StateInfo> states;
