@@ -179,7 +179,8 @@ def test_too_short_a_context_is_refused() -> None:
 
 
 def test_a_cell_whose_shortest_sample_is_too_long_is_not_measured(tiny_dir: Path) -> None:
-    arguments = ["eval", "needle", tiny_dir, "--length", "500,1500", "--task", "niah_single_1"]
+    arguments: list[str | Path] = ["eval", "needle", tiny_dir, "--length", "500,1500"]
+    arguments += ["--task", "niah_single_1"]
     arguments += ["--task", "cwe", "--limit", "2"]
     rows = json.loads(run(*arguments, "--json").stdout)["results"]
     scores = {(row["task"], row["length"]): row["score"] for row in rows}

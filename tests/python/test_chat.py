@@ -521,11 +521,11 @@ def test_an_answer_that_is_abandoned_keeps_nothing_frozen(tiny: ae.Model) -> Non
     assert not chat.session.frozen
     again = chat.send("three", frozen=True)
     next(again)
-    abandoned.close()  # type: ignore[attr-defined]
+    abandoned.close()
     assert chat.session.frozen
     chat.reset()
     assert not chat.session.frozen
-    again.close()  # type: ignore[attr-defined]
+    again.close()
     kept = chat.send("four", frozen=True)
     next(kept)
     assert chat.undo() and not chat.session.frozen

@@ -106,7 +106,7 @@ def test_a_dumb_terminal_gets_no_escape_sequences(tiny_dir: Path, tmp_path: Path
 
 
 def test_an_error_cannot_steer_the_terminal(tiny_copy: Path) -> None:
-    chat = ["chat", tiny_copy, "--max-tokens", "2"]
+    chat: list[str | Path] = ["chat", tiny_copy, "--max-tokens", "2"]
     (tiny_copy / "chat_template.jinja").write_text(
         r"{{ raise_exception('no\x1b[2J\x1b]0;title\x07\x9b1m') }}"
     )
