@@ -65,6 +65,8 @@ else
   mean joint-11
   stage joint-11b
   mean joint-11b
-  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-joint-11-mean runs/smollm2-joint-11b-mean \
+  [ -d runs/smollm2-mean-11 ] || python -m allmem_export.average runs/smollm2-joint-11-mean \
+    runs/smollm2-joint-11b-mean --out runs/smollm2-mean-11
+  [ -d runs/smollm2-trained ] || python -m allmem_export.average runs/smollm2-mean-9 runs/smollm2-mean-11 \
     --out runs/smollm2-trained --window 1024
 fi
