@@ -38,8 +38,8 @@ class Linear : public Loop {
 // The same with W quantised: its rows are the items.
 class QuantisedLinear : public Loop {
  public:
-  QuantisedLinear(const Shape& x, const NBitsMatrix& shape, bool half_scales)
-      : x_(x), shape_(shape), half_scales_(half_scales) {}
+  QuantisedLinear(const Shape& x, const NBitsMatrix& shape, bool half_scales, bool half_zeros)
+      : x_(x), shape_(shape), half_scales_(half_scales), half_zeros_(half_zeros) {}
 
   Items items(const RunContext& ctx) const override {
     return {shape_.rows, kRowGrain, rows(ctx) * shape_.cols};
@@ -57,36 +57,31 @@ class QuantisedLinear : public Loop {
     } else {
       w.scales = ctx.in(2);
     }
+    if (half_zeros_) {
+      w.half_zeros = ctx.in<uint16_t>(3);
+    } else if (ctx.has(3)) {
+      w.zero_points = ctx.in<uint8_t>(3);
+    }
     return w;
   }
 
  private:
   Extent x_;
   NBitsMatrix shape_;  // pointers unset
-  bool half_scales_;
+  bool half_scales_, half_zeros_;
 };
 
 // Its product with float32.
 class LinearNBits : public QuantisedLinear {
  public:
-  LinearNBits(const Shape& x, const NBitsMatrix& shape, bool half_scales, bool half_zeros)
-      : QuantisedLinear(x, shape, half_scales), half_zeros_(half_zeros) {}
+  using QuantisedLinear::QuantisedLinear;
 
   void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
-    NBitsMatrix w = weights(ctx);
-    if (half_zeros_) {
-      w.half_zeros = ctx.in<uint16_t>(3);
-    } else if (ctx.has(3)) {
-      w.zero_points = ctx.in<uint8_t>(3);
-    }
     const float* bias = ctx.has(5) ? ctx.in(5) : nullptr;
-    ctx.kernels.linear_nbits(ctx.in(0), w, bias, ctx.out(0), rows(ctx), begin, end);
+    ctx.kernels.linear_nbits(ctx.in(0), weights(ctx), bias, ctx.out(0), rows(ctx), begin, end);
   }
 
   size_t most_speculative(const RunContext&) const override { return 1; }  // sums in another order
-
- private:
-  bool half_zeros_;
 };
 
 // Activations in 8 bits, once for all the layers that read them. Outputs: codes, scales, sums.
@@ -113,42 +108,28 @@ class Quantise : public Op {
   bool affine_;
 };
 
-// Its product with x as a step before has quantised it.
+// Its product with x as a step before has quantised it: symmetric blocks, or affine ones.
 class LinearQ8 : public QuantisedLinear {
  public:
   // `codes`: number of the input that holds the codes of x; its scales and sums follow.
-  LinearQ8(const Shape& x, const NBitsMatrix& shape, bool half_scales, bool has_bias, size_t codes)
-      : QuantisedLinear(x, shape, half_scales), has_bias_(has_bias), codes_(codes) {}
+  LinearQ8(const Shape& x, const NBitsMatrix& shape, bool half_scales, bool affine, bool has_bias,
+           size_t codes)
+      : QuantisedLinear(x, shape, half_scales, affine), affine_(affine), has_bias_(has_bias), codes_(codes) {}
 
   void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
     const NBitsMatrix w = weights(ctx);
     const Q8Rows x{const_cast<int8_t*>(ctx.in<int8_t>(codes_)), const_cast<float*>(ctx.in(codes_ + 1)),
-                   const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // linear_q8 only reads them
+                   const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // the products only read them
     const float* bias = has_bias_ ? ctx.in(5) : nullptr;
-    ctx.kernels.linear_q8(x, w, {.bias = bias}, ctx.out(0), rows(ctx), begin, end);
+    if (affine_) {
+      ctx.kernels.linear_affine(x, w, bias, ctx.out(0), rows(ctx), begin, end);
+    } else {
+      ctx.kernels.linear_q8(x, w, {.bias = bias}, ctx.out(0), rows(ctx), begin, end);
+    }
   }
 
  private:
-  bool has_bias_;
-  size_t codes_;
-};
-
-// The same with an affine matrix, whose zero points are its third input.
-class LinearAffine : public QuantisedLinear {
- public:
-  LinearAffine(const Shape& x, const NBitsMatrix& shape, bool has_bias, size_t codes)
-      : QuantisedLinear(x, shape, true), has_bias_(has_bias), codes_(codes) {}
-
-  void run_items(const RunContext& ctx, size_t begin, size_t end, size_t) const override {
-    NBitsMatrix w = weights(ctx);
-    w.half_zeros = ctx.in<uint16_t>(3);
-    const Q8Rows x{const_cast<int8_t*>(ctx.in<int8_t>(codes_)), const_cast<float*>(ctx.in(codes_ + 1)),
-                   const_cast<int32_t*>(ctx.in<int32_t>(codes_ + 2))};  // linear_affine only reads them
-    ctx.kernels.linear_affine(x, w, has_bias_ ? ctx.in(5) : nullptr, ctx.out(0), rows(ctx), begin, end);
-  }
-
- private:
-  bool has_bias_;
+  bool affine_, has_bias_;
   size_t codes_;
 };
 
@@ -264,8 +245,7 @@ MadeOp make_matmul_nbits(Binder& node) {
                        {codes, groups, sums}, [&](std::unique_ptr<const Op>& op) {
                          op = std::make_unique<Quantise>(x.shape, w.cols, w.bits, affine);
                        });
-  if (affine) return std::make_unique<LinearAffine>(x.shape, w, node.has(5), quantised[0]);
-  return std::make_unique<LinearQ8>(x.shape, w, half, node.has(5), quantised[0]);
+  return std::make_unique<LinearQ8>(x.shape, w, half, affine, node.has(5), quantised[0]);
 }
 
 MadeOp make_matmul(Binder& node) {

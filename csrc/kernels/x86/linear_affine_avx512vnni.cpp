@@ -13,7 +13,6 @@ constexpr size_t kTileBlocks = kTileGroups * kGroupBlocks;  // 16: a register of
 // Below it AVX2's rows are faster: on a Zen 5 a model of rows of 576 and 1,536 columns decodes 1.2 times as
 // fast with them as with the same in 64-byte registers.
 constexpr size_t kFewAffine = 3;
-constexpr size_t kTokens = 6;  // of a tile: 12 products stay in registers
 
 __m512 halves(const uint16_t* from, __mmask16 there) {
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, from));
@@ -104,30 +103,14 @@ void multiply_affine(const AffineTile& tile, const Q8Rows& x, size_t t, size_t K
 void linear_affine(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
                    size_t n_begin, size_t n_end) {
   if (T < kFewAffine) return avx2::linear_affine(x, w, bias, y, T, n_begin, n_end);
-  const size_t groups = w.cols / kQ8Group;
-  AffineTile tile;
-  for (size_t n = n_begin; n < n_end; n += kTileRows) {
-    const size_t rows = smaller(kTileRows, n_end - n);
-    Target to{y + n, w.rows,  {first_lanes(rows), first_lanes(rows < kLanes ? 0 : rows - kLanes)},
-              {},    nullptr, true};
-    for (size_t half = 0; half < 2; ++half)
-      to.bias[half] =
-          bias ? _mm512_maskz_loadu_ps(to.rows[half], bias + n + half * kLanes) : _mm512_setzero_ps();
-    for (size_t g = 0; g < groups; g += kTileGroups) {
-      const size_t count = smaller(kTileGroups, groups - g);
-      tile.unpack(w, n, rows, g, count);
-      to.first = g == 0;
-      size_t t = 0;
-      const auto tokens = [&]<size_t M>() {
-        multiply_affine<M>(tile, x, t, w.cols, g, count, to);
-        t += M;
-      };
-      while (t + kTokens <= T) tokens.template operator()<kTokens>();
-      if (T - t >= 4) tokens.template operator()<4>();
-      if (T - t >= 2) tokens.template operator()<2>();
-      if (T - t >= 1) tokens.template operator()<1>();
-    }
-  }
+  by_tiles<AffineTile>(
+      w, {.bias = bias}, y, n_begin, n_end,
+      [&](size_t n, size_t rows, size_t group, size_t count, AffineTile& tile) {
+        tile.unpack(w, n, rows, group, count);
+      },
+      [&](const AffineTile& tile, size_t group, size_t count, const Target& to) {
+        by_tokens(T, [&]<size_t M>(size_t t) { multiply_affine<M>(tile, x, t, w.cols, group, count, to); });
+      });
 }
 
 }  // namespace allmem::avx512vnni

@@ -9,7 +9,6 @@ namespace allmem::avx512vnni {
 
 namespace {
 
-constexpr size_t kTokens = 6;  // of a tile: 12 sums stay in registers
 constexpr float kInfinity = __builtin_inff();
 
 // Bytes of each 128-bit lane: the even ones, then the odd ones. Then the even halves of all lanes, then the
@@ -68,15 +67,7 @@ struct Vnni {
   static constexpr bool kSigned = false;
   static void multiply(const Tile& tile, const Q8Rows& x, size_t T, size_t K, size_t group, size_t count,
                        const Target& to) {
-    size_t t = 0;
-    const auto tokens = [&]<size_t M>() {
-      multiply_few<M>(tile, x, t, K, group, count, to);
-      t += M;
-    };
-    while (t + kTokens <= T) tokens.template operator()<kTokens>();
-    if (T - t >= 4) tokens.template operator()<4>();
-    if (T - t >= 2) tokens.template operator()<2>();
-    if (T - t >= 1) tokens.template operator()<1>();
+    by_tokens(T, [&]<size_t M>(size_t t) { multiply_few<M>(tile, x, t, K, group, count, to); });
   }
 };
 

@@ -369,13 +369,13 @@ struct Target {
   }
 };
 
-// `Block`: kSigned, as for unpack(); multiply(tile, x, T, K, group, count, to) adds the tile's product with
-// all T tokens to `to`.
-template <typename Block, unsigned kBits>
-inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
-                             size_t n_begin, size_t n_end) {
+// The products of all rows, tile by tile. unpack(n, rows, group, count, tile) fills a tile; multiply(tile,
+// group, count, to) adds its product with all tokens to `to`.
+template <typename AnyTile, typename Unpack, typename Multiply>
+[[gnu::always_inline]] inline void by_tiles(const NBitsMatrix& w, const Init& init, float* y, size_t n_begin,
+                                            size_t n_end, const Unpack& unpack, const Multiply& multiply) {
   const size_t groups = w.cols / kQ8Group;
-  Tile tile;
+  AnyTile tile;
   for (size_t n = n_begin; n < n_end; n += kTileRows) {
     const size_t rows = smaller(kTileRows, n_end - n);
     Target to{y + n, w.rows,    {first_lanes(rows), first_lanes(rows < kLanes ? 0 : rows - kLanes)},
@@ -385,11 +385,43 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& 
                                 : _mm512_setzero_ps();
     for (size_t g = 0; g < groups; g += kTileGroups) {
       const size_t count = smaller(kTileGroups, groups - g);
-      unpack<kBits, Block::kSigned>(w, n, rows, g, count, tile);
+      unpack(n, rows, g, count, tile);
       to.first = g == 0;
-      Block::multiply(tile, x, T, w.cols, g, count, to);
+      multiply(tile, g, count, to);
     }
   }
+}
+
+// Calls tokens.operator()<M>(t) for all T tokens, six at a time as long as there are: of a tile 12 products
+// stay in registers.
+template <typename Tokens>
+[[gnu::always_inline]] inline void by_tokens(size_t T, const Tokens& tokens) {
+  size_t t = 0;
+  for (; t + 6 <= T; t += 6) tokens.template operator()<6>(t);
+  if (T - t >= 4) {
+    tokens.template operator()<4>(t);
+    t += 4;
+  }
+  if (T - t >= 2) {
+    tokens.template operator()<2>(t);
+    t += 2;
+  }
+  if (T - t >= 1) tokens.template operator()<1>(t);
+}
+
+// `Block`: kSigned, as for unpack(); multiply(tile, x, T, K, group, count, to) adds the tile's product with
+// all T tokens to `to`.
+template <typename Block, unsigned kBits>
+inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
+                             size_t n_begin, size_t n_end) {
+  by_tiles<Tile>(
+      w, init, y, n_begin, n_end,
+      [&](size_t n, size_t rows, size_t group, size_t count, Tile& tile) {
+        unpack<kBits, Block::kSigned>(w, n, rows, group, count, tile);
+      },
+      [&](const Tile& tile, size_t group, size_t count, const Target& to) {
+        Block::multiply(tile, x, T, w.cols, group, count, to);
+      });
 }
 
 template <typename Block>

@@ -84,9 +84,8 @@ class Journal:
                     self._results[record["key"]] = record["result"]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise _no_result(path, number) from error
-        if whole == 0 and not _line(self._first).encode().startswith(
-            data
-        ):  # a text of somebody's, in one line
+        first = _line(self._first).encode()
+        if whole == 0 and not first.startswith(data):  # a text of somebody's, in one line
             raise _no_result(path, 1)
         if whole < len(data):  # killed in the middle of a line
             os.truncate(path, whole)
