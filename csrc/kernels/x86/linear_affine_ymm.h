@@ -166,24 +166,14 @@ template <typename Dot>
 inline void affine_product(const Q8Rows& x, const NBitsMatrix& w, const float* bias, float* y, size_t T,
                            size_t n_begin, size_t n_end) {
   if (T < kFewTokens) return affine_of_few<Dot>(x, w, bias, y, T, n_begin, n_end);
-  const size_t groups = w.cols / kQ8Group;
-  AffineTile tile;
-  for (size_t n = n_begin; n < n_end; n += kTileRows) {
-    const size_t rows = smaller(kTileRows, n_end - n);
-    for (size_t g = 0; g < groups; g += kTileGroups) {
-      const size_t count = smaller(kTileGroups, groups - g);
-      tile.template unpack<Dot>(w, n, rows, g, count);
-      const Target to{y + n, w.rows, rows, {bias ? bias + n : nullptr, nullptr}, g == 0};
-      size_t t = 0;
-      const auto tokens = [&]<size_t M>() __attribute__((always_inline)) {
-        for (; t + M <= T; t += M) multiply_affine<Dot, M>(tile, x, t, w.cols, g, count, to);
-      };
-      tokens.template operator()<kTokens>();
-      tokens.template operator()<3>();
-      tokens.template operator()<2>();
-      tokens.template operator()<1>();
-    }
-  }
+  by_tiles<AffineTile>(
+      w, {.bias = bias}, y, T, n_begin, n_end,
+      [&](size_t n, size_t rows, size_t g, size_t count, AffineTile& tile) {
+        tile.template unpack<Dot>(w, n, rows, g, count);
+      },
+      [&]<size_t M>(const AffineTile& tile, size_t, size_t g, size_t count, size_t t, const Target& to) {
+        multiply_affine<Dot, M>(tile, x, t, w.cols, g, count, to);
+      });
 }
 
 }  // namespace

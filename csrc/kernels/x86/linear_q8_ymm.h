@@ -403,22 +403,23 @@ inline void multiply(const Tile& tile, const Q8Rows& x, size_t t, size_t K, size
   for (size_t i = 0; i < M; ++i) to.store(t + i, sums[i]);
 }
 
-template <typename Dot, unsigned kBits>
-inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
-                             size_t n_begin, size_t n_end) {
+// The products of all rows, tile by tile. unpack(n, rows, group, count, tile) fills a tile;
+// multiply.operator()<M>(tile, n, group, count, t, to) adds its product with the tokens t, ..., t + M - 1.
+template <typename AnyTile, typename Unpack, typename Multiply>
+[[gnu::always_inline]] inline void by_tiles(const NBitsMatrix& w, const Init& init, float* y, size_t T,
+                                            size_t n_begin, size_t n_end, const Unpack& unpack,
+                                            const Multiply& multiply) {
   const size_t groups = w.cols / kQ8Group;
-  Tile tile;
+  AnyTile tile;
   for (size_t n = n_begin; n < n_end; n += kTileRows) {
     const size_t rows = smaller(kTileRows, n_end - n);
     for (size_t g = 0; g < groups; g += kTileGroups) {
       const size_t count = smaller(kTileGroups, groups - g);
-      unpack_codes<Dot, kBits>(w, n, rows, g, count, tile.codes);
-      unpack_scales(w, n, rows, g, count, tile);
-      const Below below{w.packed + ((n + kTileRows) * groups + kTileRows * g) * (kQ8Group * kBits / 8)};
+      unpack(n, rows, g, count, tile);
       const Target to{y + n, w.rows, rows, {init.bias ? init.bias + n : nullptr, init.beta}, g == 0};
       size_t t = 0;
       const auto tokens = [&]<size_t M>() __attribute__((always_inline)) {
-        for (; t + M <= T; t += M) multiply<Dot, kBits, M>(tile, x, t, w.cols, g, count, below, to);
+        for (; t + M <= T; t += M) multiply.template operator()<M>(tile, n, g, count, t, to);
       };
       tokens.template operator()<kTokens>();
       tokens.template operator()<3>();
@@ -426,6 +427,22 @@ inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& 
       tokens.template operator()<1>();
     }
   }
+}
+
+template <typename Dot, unsigned kBits>
+inline void product_of_block(const Q8Rows& x, const NBitsMatrix& w, const Init& init, float* y, size_t T,
+                             size_t n_begin, size_t n_end) {
+  const size_t groups = w.cols / kQ8Group;
+  by_tiles<Tile>(
+      w, init, y, T, n_begin, n_end,
+      [&](size_t n, size_t rows, size_t g, size_t count, Tile& tile) {
+        unpack_codes<Dot, kBits>(w, n, rows, g, count, tile.codes);
+        unpack_scales(w, n, rows, g, count, tile);
+      },
+      [&]<size_t M>(const Tile& tile, size_t n, size_t g, size_t count, size_t t, const Target& to) {
+        const Below below{w.packed + ((n + kTileRows) * groups + kTileRows * g) * (kQ8Group * kBits / 8)};
+        multiply<Dot, kBits, M>(tile, x, t, w.cols, g, count, below, to);
+      });
 }
 
 template <typename Dot>
